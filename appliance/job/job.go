@@ -1,0 +1,291 @@
+// Package job is the contract between the appliance and the agent on a machine: what they say to each other over
+// HTTPS, as JSON unless stated. It holds types, paths and no behaviour beyond encoding.
+package job
+
+import (
+	"net/netip"
+	"time"
+
+	"seedbed/images"
+)
+
+// Paths of the agents' endpoints. All are HTTPS. PathHello asks for no client certificate; every other one wants the
+// certificate that hello or claim returned.
+const (
+	PathHello     = "/agent/v1/hello"     // POST Hello -> Welcome
+	PathInventory = "/agent/v1/inventory" // POST Inventory -> Admission
+	PathClaim     = "/agent/v1/claim"     // POST Claim -> Job, or 204 when there is none now (long poll, 20 s)
+	PathReport    = "/agent/v1/report"    // POST Report -> Directive
+	PathFrame     = "/agent/v1/frame"     // POST OldFrame (CBOR) -> 204 when durable
+	PathReceipt   = "/agent/v1/receipt"   // POST Receipt -> Countersigned
+	PathManifest  = "/agent/v1/manifest/" // GET + digest -> canonical CBOR; header Seedbed-Signature: base64 of Ed25519
+	PathLayer     = "/agent/v1/layer/"    // GET + digest -> bytes
+	PathAnnounce  = "/announce"           // GET, BEP 3 with bencoded answer
+)
+
+// SignatureHeader carries the manifest's detached signature, base64.
+const SignatureHeader = "Seedbed-Signature"
+
+// Boot is what the boot script's second initrd tells the agent, as /etc/seedbed/boot.json. Nothing else is secret.
+type Boot struct {
+	// Appliances are the base URLs of the site's appliances: "https://10.77.0.1:443".
+	Appliances []string `json:"appliances"`
+	// Fingerprint is the SHA-256 of the site's CA certificate (DER); the agent's TLS is pinned to it.
+	Fingerprint images.Digest `json:"fingerprint"`
+	// Token is redeemed once, at hello. 64 hexadecimal digits.
+	Token string `json:"token"`
+	// MAC of the NIC that the machine booted from: "52:54:00:77:00:10".
+	MAC string `json:"mac"`
+}
+
+// BootFile is where the agent finds Boot.
+const BootFile = "/etc/seedbed/boot.json"
+
+// Hello redeems the boot token.
+type Hello struct {
+	Token string `json:"token"`
+	MAC   string `json:"mac"`
+	// PublicKey is the PKIX DER of a P-256 key made in RAM at this boot.
+	PublicKey []byte `json:"public_key"`
+	// Clock is what the machine's clock said; zero year clocks are normal.
+	Clock   time.Time `json:"clock"`
+	Version string    `json:"version"` // of the agent
+}
+
+// Welcome answers Hello.
+type Welcome struct {
+	// Time is the appliance's clock; the agent sets its own from it before anything else.
+	Time time.Time `json:"time"`
+	// Appliances are all appliances of the site, base URLs.
+	Appliances []string `json:"appliances"`
+	// Certificate is a short-lived client certificate (DER) on Hello.PublicKey, by the site's CA, that names this boot.
+	Certificate []byte `json:"certificate"`
+	// CA is the site's CA certificate (DER); SiteKey its Ed25519 key, which signs manifests and receipts.
+	CA      []byte `json:"ca"`
+	SiteKey []byte `json:"site_key"`
+}
+
+// Inventory is what a machine is.
+type Inventory struct {
+	UUID         string `json:"uuid"` // SMBIOS, as Linux prints it
+	Manufacturer string `json:"manufacturer"`
+	Product      string `json:"product"`
+	Serial       string `json:"serial"`
+	// Firmware is "bios" or "uefi".
+	Firmware string `json:"firmware"`
+	// SecureBoot is "on", "off" or "" (BIOS, unknown).
+	SecureBoot  string `json:"secure_boot,omitempty"`
+	MemoryBytes int64  `json:"memory_bytes"`
+	Cores       int    `json:"cores"`
+	Disks       []Disk `json:"disks"`
+	NICs        []NIC  `json:"nics"`
+	// LinkWait is how long the boot NIC took from link up to a DHCP answer.
+	LinkWait time.Duration `json:"link_wait"`
+}
+
+// Disk is one block device that could hold a system.
+type Disk struct {
+	Name         string `json:"name"` // kernel name, "sda"
+	Model        string `json:"model,omitempty"`
+	Serial       string `json:"serial,omitempty"`
+	WWN          string `json:"wwn,omitempty"`
+	Length       int64  `json:"length"`        // bytes
+	SectorLength int    `json:"sector_length"` // logical, bytes
+	Bus          string `json:"bus"`           // "sata", "nvme", "virtio", "usb", "scsi", "mmc", ...
+	Removable    bool   `json:"removable,omitempty"`
+	ReadOnly     bool   `json:"read_only,omitempty"`
+	Rotational   bool   `json:"rotational,omitempty"`
+	// BIOSDrive is the INT 13h number (0x80...) that EDD tells, 0 if unknown.
+	BIOSDrive int `json:"bios_drive,omitempty"`
+}
+
+// NIC is one network interface.
+type NIC struct {
+	Name   string `json:"name"`
+	MAC    string `json:"mac"`
+	Driver string `json:"driver,omitempty"`
+	Mbit   int    `json:"mbit,omitempty"` // link speed, 0 if unknown
+	Addr   string `json:"addr,omitempty"`
+}
+
+// Admission answers Inventory.
+type Admission struct {
+	Machine string `json:"machine"` // ID
+	Name    string `json:"name"`    // for people
+	// Admitted is false until a person admits the machine by Code.
+	Admitted bool   `json:"admitted"`
+	Code     string `json:"code,omitempty"`
+}
+
+// Kind of a job.
+type Kind string
+
+const (
+	Deploy      Kind = "deploy"
+	InventoryOf Kind = "inventory"
+)
+
+// State of a job.
+type State string
+
+const (
+	Waiting   State = "waiting"
+	Claimed   State = "claimed"
+	Running   State = "running"
+	Paused    State = "paused"
+	Succeeded State = "succeeded"
+	Failed    State = "failed"
+	Cancelled State = "cancelled"
+)
+
+// Ended reports whether nothing more happens to a job in this state.
+func (s State) Ended() bool { return s == Succeeded || s == Failed || s == Cancelled }
+
+// Claim asks for the next job of the machine.
+type Claim struct {
+	Machine string `json:"machine"`
+}
+
+// Job is one piece of work for one machine, as the agent gets it.
+type Job struct {
+	ID         string `json:"id"`
+	Kind       Kind   `json:"kind"`
+	Machine    string `json:"machine"`
+	Deployment string `json:"deployment"`
+	Epoch      int64  `json:"epoch"`
+	// Image is the digest of the manifest; ImageName is "name:version".
+	Image     images.Digest   `json:"image"`
+	ImageName string          `json:"image_name"`
+	InfoHash  images.InfoHash `json:"info_hash"`
+	// Certificate (DER) on the agent's key names this job and the InfoHash (URI SANs) and is the peer's identity in
+	// the swarm.
+	Certificate []byte `json:"certificate"`
+	// Seeds are addresses of the appliances' seeders, known before the first announce.
+	Seeds []netip.AddrPort `json:"seeds"`
+	// DiskSerial, where set, is the only disk that may be written.
+	DiskSerial string `json:"disk_serial,omitempty"`
+	// SeedFor is how long a finished machine goes on seeding at most; zero means until no machine needs it.
+	SeedFor time.Duration `json:"seed_for"`
+	// After says what follows success: "reboot", "poweroff", "stay".
+	After string `json:"after"`
+	// ReportEvery is the interval of reports.
+	ReportEvery time.Duration `json:"report_every"`
+}
+
+// URIs in a certificate's subject alternative names (RFC 5280 §4.2.1.6).
+const (
+	URIMachine = "urn:seedbed:machine:" // + ID
+	URIJob     = "urn:seedbed:job:"     // + ID
+	URISite    = "urn:seedbed:site:"    // + hexadecimal Ed25519 key, in the CA certificate
+)
+
+// Phase is where in a job's sequence an agent is, for people.
+type Phase string
+
+const (
+	PhaseStart   Phase = "start"
+	PhaseCheck   Phase = "check"   // choose disk, check space
+	PhaseFrame   Phase = "frame"   // save the old table, wipe it
+	PhaseHash    Phase = "hash"    // what does the disk hold already?
+	PhaseContent Phase = "content" // the swarm
+	PhaseVerify  Phase = "verify"  // flush, read-back
+	PhaseTable   Phase = "table"   // new table
+	PhaseSeed    Phase = "seed"    // done, serves others
+	PhaseReboot  Phase = "reboot"
+)
+
+// Report is what an agent says about its job, each second. Counters are cumulative over this boot, in bytes.
+type Report struct {
+	Job   string `json:"job"`
+	Epoch int64  `json:"epoch"`
+	Phase Phase  `json:"phase"`
+	// State is Running, Paused or Failed; success is said by the receipt.
+	State State `json:"state"`
+	// Reason is a sentence, set when Paused or Failed: what happened, to what, what to do.
+	Reason string `json:"reason,omitempty"`
+	// Code is a short fixed word for the reason: "too-small", "ambiguous-disk", "write-error".
+	Code string `json:"code,omitempty"`
+
+	Disk          string `json:"disk,omitempty"`        // kernel name of the chosen disk
+	DiskSerial    string `json:"disk_serial,omitempty"` // of the chosen disk
+	BIOSDrive     int    `json:"bios_drive,omitempty"`  // of the chosen disk, 0 if unknown
+	Total         int64  `json:"total"`                 // bytes of data tiles in the image
+	Held          int64  `json:"held"`                  // bytes of data tiles that the disk holds rightly
+	Resumed       int64  `json:"resumed"`               // of those, held before this boot
+	Verified      int64  `json:"verified"`              // bytes read back and right
+	Written       int64  `json:"written"`               // bytes written to the disk
+	WriteNanos    int64  `json:"write_nanos"`           // time spent in those writes
+	FromAppliance int64  `json:"from_appliance"`        // encoded bytes received from seeders of appliances
+	FromPeers     int64  `json:"from_peers"`            // encoded bytes received from other machines
+	ToPeers       int64  `json:"to_peers"`              // encoded bytes sent
+	Peers         int    `json:"peers"`                 // connections now
+	Bitmap        []byte `json:"bitmap,omitempty"`      // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; a hint
+	Log           string `json:"log,omitempty"`         // last lines, with State Failed
+}
+
+// Directive answers Report.
+type Directive struct {
+	// State is what the appliance holds the job to be: Running, Paused, Cancelled.
+	State State `json:"state"`
+	// Release says that no machine of the deployment needs this one any more.
+	Release bool `json:"release"`
+}
+
+// OldFrame is what lay outside the partitions before the job, sent as canonical CBOR before anything is wiped.
+type OldFrame struct {
+	Job        string           `cbor:"1,keyasint"`
+	Disk       string           `cbor:"2,keyasint"`
+	DiskSerial string           `cbor:"3,keyasint"`
+	DiskLength int64            `cbor:"4,keyasint"`
+	Regions    []OldFrameRegion `cbor:"5,keyasint"`
+}
+
+// OldFrameRegion is one saved byte range.
+type OldFrameRegion struct {
+	Kind   string `cbor:"1,keyasint"`
+	Offset int64  `cbor:"2,keyasint"`
+	Bytes  []byte `cbor:"3,keyasint"`
+}
+
+// Receipt is the signed proof of what a machine's disk held after the job, from a read-back.
+type Receipt struct {
+	Job        string          `json:"job"`
+	Machine    string          `json:"machine"`
+	Image      images.Digest   `json:"image"`
+	DiskSerial string          `json:"disk_serial"`
+	DiskLength int64           `json:"disk_length"`
+	Roots      []PartitionRoot `json:"roots"`
+	// Table is the SHA-256 of the table's bytes as written: LBA 0, primary, backup.
+	Table images.Digest `json:"table"`
+	// Changes are sentences: every change after the proof.
+	Changes []string  `json:"changes,omitempty"`
+	At      time.Time `json:"at"`
+}
+
+// PartitionRoot is one partition as read back.
+type PartitionRoot struct {
+	Number int           `json:"number"`
+	Root   images.Digest `json:"root"`
+}
+
+// SignedReceipt carries the exact JSON bytes that were signed.
+type SignedReceipt struct {
+	Receipt []byte `json:"receipt"`
+	// Signature is ASN.1 ECDSA by the agent's job key over SHA-256 of Receipt.
+	Signature []byte `json:"signature"`
+	// Final are the job's last counters.
+	Final Report `json:"final"`
+}
+
+// Countersigned answers SignedReceipt: Ed25519 by the site over the receipt's bytes.
+type Countersigned struct {
+	Signature []byte `json:"signature"`
+}
+
+// Problem is the body of every error answer: RFC 9457, application/problem+json.
+type Problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"` // a sentence for people
+	Code   string `json:"code"`   // "token-used", "job-cancelled", ...
+}
