@@ -63,7 +63,7 @@ func TestRoundTrip(t *testing.T) {
 func TestLibtorrentAgrees(t *testing.T) {
 	in := Encode(map[string]any{
 		"": "", "info": map[string]any{"meta version": 2, "name": "debian-lab", "piece length": 262144}, "\xff": []any{-1, "x", []any{}},
-		"announce": "https://192.0.2.1/announce", "zero": 0, "min": int64(-1 << 63),
+		"announce": "https://192.0.2.1/announce", "zero": 0, "min": int64(-1<<63 + 1),
 	})
 	cmd := exec.Command("/usr/bin/python3", "-c", "import libtorrent,sys; sys.stdout.buffer.write(libtorrent.bencode(libtorrent.bdecode(sys.stdin.buffer.read())))")
 	cmd.Stdin = bytes.NewReader(in)
