@@ -1,0 +1,58 @@
+# Every target does the set-up it needs; `make` alone prints this list.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full setup assets build initramfs golden lab vet clean
+
+BUILD := build
+# The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+export GOFLAGS ?= -buildvcs=false
+
+# What the lab and the tests need, as Debian packages. A missing one is installed by `setup`.
+PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe-qemu dnsmasq-base iproute2 gdisk fdisk mtools dosfstools e2fsprogs \
+	ntfs-3g partclone mmdebstrap debian-archive-keyring grub-common grub-pc-bin zstd cpio kmod xz-utils python3-libtorrent \
+	curl tftp-hpa tcpdump gcc libc6-dev ca-certificates
+
+help: ## print the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: setup build assets initramfs golden ## image three virtual machines over the network, from PXE to their login prompts
+	go run ./test-vm/demo
+
+test: ## run every test: units, race, real tools, namespaces, virtual machines
+	go run ./test-vm/suite
+
+test-full: ## the same with the long counts
+	go run ./test-vm/suite -full
+
+setup: ## install the Debian packages that the lab and the tests need
+	@missing=(); for p in $(PACKAGES); do \
+	  [ "$$(dpkg-query -Wf '$${db:Status-Status}' $$p 2>/dev/null || true)" = installed ] || missing+=($$p); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  echo "installing $${missing[*]}"; \
+	  [ "$$(id -u)" = 0 ] || { echo "setup: installing packages needs root"; exit 1; }; \
+	  apt-get update -q >/dev/null; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$${missing[@]}" >/dev/null; \
+	fi
+
+assets: setup ## fetch kernel, modules, firmware and boot loaders from Debian 13 packages into build/boot
+	go run ./initramfs/build assets
+
+build: ## build the seedbed program into build/seedbed
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BUILD)/seedbed ./appliance
+
+initramfs: assets ## build the agent and its initramfs into build/boot
+	go run ./initramfs/build initramfs
+
+golden: setup ## build the golden Debian image that demo and tests deploy
+	go run ./test-vm/golden
+
+lab: setup build assets initramfs golden ## a lab network with an appliance and machines to play with, until interrupted
+	go run ./test-vm/demo -hold
+
+vet: ## go vet
+	go vet ./...
+
+clean: ## remove what was built (downloads stay in the cache)
+	rm -rf $(BUILD)

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestASuiteThatFailsOrOverrunsFailsTheRun(t *testing.T) {
+	ok := suite{name: "ok", budget: time.Minute, steps: []step{run("true")}}
+	bad := suite{name: "bad", budget: time.Minute, steps: []step{run("false"), run("true")}}
+	hang := suite{name: "hang", budget: 50 * time.Millisecond, steps: []step{run("sleep", "600")}}
+	for _, c := range []struct {
+		name string
+		list []suite
+		only []string
+		want int
+	}{
+		{"all pass", []suite{ok}, nil, 0},
+		{"one fails", []suite{ok, bad}, nil, 1},
+		{"only the passing one is asked for", []suite{ok, bad}, []string{"ok"}, 0},
+		{"a hanging step is ended", []suite{hang, ok}, nil, 1},
+		{"an unknown name", []suite{ok}, []string{"none"}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			start := time.Now()
+			if got := runAll(context.Background(), c.list, c.only, false); got != c.want {
+				t.Errorf("exit code %d, want %d", got, c.want)
+			}
+			if time.Since(start) > time.Minute {
+				t.Error("the deadline did not end the step")
+			}
+		})
+	}
+}
+
+func TestOverBudgetIsAFailureThatSaysSo(t *testing.T) {
+	s := suite{name: "slow", budget: 100 * time.Millisecond, steps: []step{run("sleep", "0.11")}}
+	_, err := s.run(context.Background(), false)
+	if err == nil || !strings.Contains(err.Error(), "budget") {
+		t.Errorf("got %v, want an error that names the budget", err)
+	}
+	if _, err := s.run(context.Background(), true); err != nil {
+		t.Errorf("the full run enforces no budget, got %v", err)
+	}
+}
+
+func TestEverySuiteHasABudgetAndSteps(t *testing.T) {
+	for _, s := range suites(false) {
+		if s.budget <= 0 || len(s.steps) == 0 {
+			t.Errorf("suite %s: budget %s, %d steps", s.name, s.budget, len(s.steps))
+		}
+	}
+}

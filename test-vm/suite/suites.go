@@ -1,0 +1,40 @@
+package main
+
+import "time"
+
+// suites lists what `make test` runs, in order. Adding a suite is an entry here.
+func suites(full bool) []suite {
+	e2e := step{
+		env:  []string{"SEEDBED_E2E=1"},
+		args: []string{"go", "test", "-count=1", "-timeout", "40m", "-v", "./test-vm/e2e/"},
+	}
+	if full {
+		e2e.env = append(e2e.env, "SEEDBED_FULL=1")
+	}
+	return []suite{
+		{name: "set-up", budget: 10 * time.Minute, needs: true, steps: []step{
+			run("make", "setup", "build", "assets", "initramfs", "golden"),
+			run("go", "vet", "./..."),
+			run("env", "GOOS=windows", "go", "build", "./images/..."),
+		}},
+		{name: "images", budget: 6 * time.Minute, steps: append([]step{
+			run("go", "test", "-count=1", "./images/", "./images/tile/", "./images/layout/", "./images/parttable/", "./images/fsmap/",
+				"./images/capture/", "./images/repository/", "./images/torrent/", "./images/bencode/"),
+			run("go", "test", "-count=1", "-race", "./images/repository/", "./images/capture/", "./images/tile/"),
+		}, fuzz(full, "./images/", "./images/tile/", "./images/parttable/", "./images/fsmap/",
+			"./images/repository/", "./images/torrent/", "./images/bencode/")...)},
+		{name: "swarm", budget: 5 * time.Minute, steps: append([]step{
+			run("go", "test", "-count=1", "./images/peerwire/", "./images/announce/", "./appliance/tracker/"),
+			run("go", "test", "-count=1", "-race", "./images/swarm/"),
+		}, fuzz(full, "./images/peerwire/", "./images/announce/", "./appliance/tracker/")...)},
+		{name: "fleet", budget: 5 * time.Minute, steps: []step{
+			run("go", "test", "-count=1", "-race", "./appliance/..."),
+			run("go", "test", "-count=1", "./bootloader-configs/...", "./initramfs/..."),
+			run("go", "test", "-count=1", "-race", "./initramfs/agent/", "./initramfs/disk/"),
+		}},
+		{name: "road", budget: 10 * time.Minute, steps: []step{
+			run("go", "test", "-count=1", "./test-vm/lab/...", "./test-vm/golden/...", "./test-vm/demo/...", "./test-vm/suite/..."),
+			e2e,
+		}},
+	}
+}
