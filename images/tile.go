@@ -15,10 +15,14 @@ const (
 	LeavesPerTile  = TileLength / LeafLength
 )
 
-// PieceLengthFor returns the piece length for an image with so many bytes in data tiles: the longest power of two that
-// still gives 2,048 data pieces, between 256 KiB and 4 MiB, and 8 MiB and more above 512 GB. More pieces cost the swarm
-// bookkeeping, fewer cost it 10-50 piece times at the end.
-func PieceLengthFor(dataLength int64) int64 {
+// MaxPieces bounds the pieces of one image: what a peer keeps and announces per piece has to fit into 1 GiB of RAM.
+const MaxPieces = 1 << 22
+
+// PieceLengthFor returns the piece length for an image with so many bytes in data tiles, of a disk of so many bytes: the
+// longest power of two that still gives 2,048 data pieces, between 256 KiB and 4 MiB, and 8 MiB and more above 512 GB;
+// longer where a large disk would have more than half of MaxPieces. More pieces cost the swarm bookkeeping, fewer cost
+// it 10-50 piece times at the end.
+func PieceLengthFor(dataLength, diskLength int64) int64 {
 	const pieces = 2048
 	limit := int64(4 << 20)
 	switch {
@@ -29,6 +33,9 @@ func PieceLengthFor(dataLength int64) int64 {
 	}
 	n := int64(MinPieceLength)
 	for n < limit && dataLength/(2*n) >= pieces {
+		n *= 2
+	}
+	for n < MaxPieceLength && diskLength/n > MaxPieces/2 {
 		n *= 2
 	}
 	return n
