@@ -1,0 +1,259 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// Sighting says that a machine was seen on its way to a boot.
+type Sighting struct {
+	MAC  string // "52:54:00:77:00:10"
+	UUID string // SMBIOS, "" if the packet had none
+	Addr netip.Addr
+	// Stage is "dhcp", "loader", "script", "kernel", "local" or "stuck".
+	Stage string
+	// Firmware is "bios" or "uefi" where the stage tells, else "".
+	Firmware string
+	// Loader is the loader concerned, "" if none.
+	Loader string
+	// Note is a sentence for people, "" if there is nothing to say.
+	Note string
+}
+
+// sight is how far a machine is in its present boot.
+type sight struct {
+	first, last time.Time
+	// over says that this boot reached its end: an agent's hello or the local disk. The next packet begins a new one.
+	over     bool
+	stage    string
+	firmware string
+	loader   string // that last came as far as its script
+}
+
+// bootGap separates two boots of one machine when the first came to no end: loaders repeat their packets within
+// seconds, a power cut and the firmware's start take longer.
+const bootGap = 2 * time.Minute
+
+// maxUnknown bounds the machines that were only ever seen in boot packets, so that forged packets fill no disk.
+const maxUnknown = 10000
+
+// Sighted remembers that a machine was seen. One that was never seen before gets a record; under AdmitAuto it is admitted
+// at once, and gets a job of the open deployment to all machines.
+func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
+	mac := strings.ToLower(s.MAC)
+	f.note(mac, s)
+	id := identity{macs: []string{mac}, uuid: canonicalUUID(s.UUID)}
+	m := f.lookup(id)
+	if m != nil {
+		f.mu.Lock()
+		f.seen[m.ID] = f.now()
+		f.mu.Unlock()
+		if s.Note == "" && s.Stage != "local" {
+			return nil
+		}
+	}
+	return f.change(ctx, func(d *draft) error {
+		m, err := d.sighted(id, s.UUID)
+		if err != nil {
+			return err
+		}
+		switch {
+		case s.Stage == "local":
+			d.event(Event{Kind: "machine.local-boot", Machine: m.ID, Text: m.Name + " boots its own disk"})
+		case s.Note != "":
+			d.event(Event{Kind: "machine." + s.Stage, Machine: m.ID, Text: m.Name + ": " + s.Note})
+		}
+		return nil
+	})
+}
+
+// note keeps how far a machine is.
+func (f *Fleet) note(mac string, s Sighting) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now()
+	t, ok := f.sights[mac]
+	if !ok || t.over || now.Sub(t.last) > bootGap {
+		if !ok && len(f.sights) >= maxUnknown {
+			for k, old := range f.sights {
+				if now.Sub(old.last) > bootGap {
+					delete(f.sights, k)
+				}
+			}
+		}
+		t = sight{first: now, loader: t.loader}
+	}
+	t.last, t.stage = now, s.Stage
+	if s.Firmware != "" {
+		t.firmware = s.Firmware
+	}
+	if s.Stage == "script" && s.Loader != "" {
+		t.loader = s.Loader
+	}
+	t.over = s.Stage == "local"
+	f.sights[mac] = t
+}
+
+// lookup returns the machine that a boot packet comes from, or nil.
+func (f *Fleet) lookup(id identity) *Machine {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	list := make([]*Machine, 0, 4)
+	for _, m := range f.state.machines {
+		if m.MergedInto == "" && shares(id.macs, m.MACs) {
+			list = append(list, m)
+		}
+	}
+	return byMAC(id, list)
+}
+
+// sighted returns the machine that a boot packet comes from, recorded now if it is new.
+func (d *draft) sighted(id identity, uuid string) (*Machine, error) {
+	all := d.machines()
+	if m := byMAC(id, all); m != nil {
+		return m, nil
+	}
+	unknown := 0
+	for _, m := range all {
+		if m.Inventory == nil {
+			unknown++
+		}
+	}
+	if unknown >= maxUnknown {
+		return nil, refuse(CodeInvalid, "%d machines were seen that never said what they are; %s is not recorded",
+			unknown, id.macs[0])
+	}
+	return d.record(id, uuid), nil
+}
+
+// record makes a machine that was never seen before. Under AdmitAuto it is admitted and gets the jobs of open deployments.
+func (d *draft) record(id identity, uuid string) *Machine {
+	m := &Machine{
+		ID: newID(), Name: nameOf(id.macs[0]), MACs: slices.Clone(id.macs), UUID: uuid, FirstSeen: d.f.now().UTC(),
+		Admitted: d.f.config.Admit == AdmitAuto,
+	}
+	if !m.Admitted {
+		m.Code = newCode()
+	}
+	d.c.Machines = append(d.c.Machines, m)
+	d.event(Event{Kind: "machine.seen", Machine: m.ID, Text: m.Name + " (" + m.MAC() + ") was seen for the first time"})
+	d.enlist(m)
+	return m
+}
+
+// nameOf makes a name for people from a MAC: "pc-770010".
+func nameOf(mac string) string {
+	h := strings.ReplaceAll(mac, ":", "")
+	return "pc-" + h[max(0, len(h)-6):]
+}
+
+// newCode returns a code to be read from a screen and typed: "K7PQ-4XWM", without letters and digits that look alike.
+func newCode() string {
+	const alphabet = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ" // 32, so that a byte has no bias
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	for i := range b {
+		b[i] = alphabet[b[i]%32]
+	}
+	return string(b[:4]) + "-" + string(b[4:])
+}
+
+// Assignment is what a machine boots next.
+type Assignment struct {
+	// Agent says that the machine boots the agent, else its own disk.
+	Agent bool
+	// Known says that the machine's agent told what it is before.
+	Known      bool
+	SecureBoot string // "on", "off", "" as the last inventory said
+	Loader     string // that last worked in this run of the appliance, "" if none
+	// BIOSDrive, ESPVolumeID and ESPPartition say how the deployed disk boots; zero if nothing was deployed.
+	BIOSDrive    int
+	ESPVolumeID  string
+	ESPPartition string // GPT partition GUID
+}
+
+// NextBoot says what a machine boots next: the agent if there is a job for it, or if nobody has admitted it yet; else
+// its own disk.
+func (f *Fleet) NextBoot(_ context.Context, mac, uuid string) Assignment {
+	mac = strings.ToLower(mac)
+	m := f.lookup(identity{macs: []string{mac}, uuid: canonicalUUID(uuid)})
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	a := Assignment{Loader: f.sights[mac].loader}
+	if m == nil {
+		a.Agent = f.config.Admit == AdmitAsk
+		return a
+	}
+	a.Agent = !m.Admitted
+	for _, j := range f.state.jobs {
+		if j.Machine == m.ID && m.Admitted && !j.State.Ended() && !j.HeldByOperator {
+			a.Agent = true
+		}
+	}
+	if m.Inventory != nil {
+		a.Known, a.SecureBoot = true, m.Inventory.SecureBoot
+	}
+	if m.Deployed != nil {
+		a.BIOSDrive, a.ESPVolumeID, a.ESPPartition = m.Deployed.BIOSDrive, m.Deployed.ESPVolumeID, m.Deployed.ESPPartition
+	}
+	return a
+}
+
+// BootToken makes the second initrd's content for a machine that boots the agent: a token that is redeemed once. The
+// caller has checked that MAC and address took part in a DHCP exchange just now. A token takes the place of an earlier
+// one of the same MAC that nobody redeemed.
+func (f *Fleet) BootToken(ctx context.Context, mac string, addr netip.Addr) (job.Boot, error) {
+	mac = strings.ToLower(mac)
+	var secret [32]byte
+	rand.Read(secret[:]) // never fails (crypto/rand)
+	token := hex.EncodeToString(secret[:])
+	now := f.now().UTC()
+	s := &Session{ID: tokenID(token), MAC: mac, Addr: addr.String(), Minted: now, BootSeen: now}
+	f.mu.RLock()
+	if t, ok := f.sights[mac]; ok && !t.over {
+		s.BootSeen = t.first.UTC()
+	}
+	f.mu.RUnlock()
+	err := f.change(ctx, func(d *draft) error {
+		for _, old := range f.state.sessions {
+			if old.MAC == mac && old.Redeemed.IsZero() && !old.Revoked {
+				d.editSession(old).Revoked = true
+			}
+		}
+		d.c.Sessions = append(d.c.Sessions, s)
+		return nil
+	})
+	if err != nil {
+		return job.Boot{}, err
+	}
+	return job.Boot{
+		Appliances: f.config.Appliances, Fingerprint: f.config.Authority.Fingerprint(), Token: token, MAC: mac,
+	}, nil
+}
+
+func tokenID(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+// espTypes are the partition types of an EFI system partition: GPT (UEFI 2.10 §5.3.3) and MBR (§5.2.2).
+var espTypes = []string{"c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"}
+
+// esp returns the FAT serial and the partition GUID of an image's EFI system partition, "" if it has none.
+func esp(m *images.Manifest) (volumeID, partition string) {
+	for i := range m.Partitions {
+		if p := &m.Partitions[i]; slices.Contains(espTypes, strings.ToLower(p.Type)) {
+			return p.FSUUID, p.GUID
+		}
+	}
+	return "", ""
+}

@@ -1,0 +1,160 @@
+package fleet
+
+import (
+	"strings"
+
+	"seedbed/appliance/job"
+)
+
+// identity is what is known of a computer that asks to be recognised: from a boot packet (MAC, perhaps UUID) or from an
+// inventory (everything).
+type identity struct {
+	macs        []string
+	uuid        string // canonical, "" if junk
+	serial      string // "" if junk
+	diskSerials []string
+}
+
+// Points of the score. One MAC alone is enough (a machine known from its boot packets), a UUID alone is not: boards
+// are sold with one UUID for all. A MAC with another UUID is a USB adapter that moved to another machine.
+const (
+	pointsUUID       = 4
+	pointsSerial     = 3
+	pointsMAC        = 3
+	pointsDisk       = 2
+	pointsNoMAC      = -2
+	pointsOtherUUID  = -4
+	pointsOtherSer   = -3
+	pointsRecognised = 3
+)
+
+// score says how well an identity fits a machine; from pointsRecognised on it is the same computer. Pure.
+func score(id identity, m *Machine) int {
+	points := 0
+	switch uuid := canonicalUUID(m.UUID); {
+	case id.uuid == "" || uuid == "":
+	case id.uuid == uuid:
+		points += pointsUUID
+	case m.Inventory == nil: // the UUID is of a boot packet, where some network cards make one up
+	default:
+		points += pointsOtherUUID
+	}
+	if shares(id.macs, m.MACs) {
+		points += pointsMAC
+	} else {
+		points += pointsNoMAC
+	}
+	if m.Inventory == nil {
+		return points
+	}
+	switch serial := realSerial(m.Inventory.Serial); {
+	case id.serial == "" || serial == "":
+	case id.serial == serial:
+		points += pointsSerial
+	default:
+		points += pointsOtherSer
+	}
+	if shares(id.diskSerials, diskSerials(m.Inventory)) {
+		points += pointsDisk
+	}
+	return points
+}
+
+// recognise returns the machine that fits best and whether another fits as well as it. No machine fits: nil.
+func recognise(id identity, machines []*Machine) (best *Machine, ambiguous bool) {
+	most := pointsRecognised - 1
+	for _, m := range machines {
+		switch p := score(id, m); {
+		case p > most:
+			best, most, ambiguous = m, p, false
+		case p == most && best != nil:
+			ambiguous = true
+			if m.FirstSeen.Before(best.FirstSeen) {
+				best = m // the same answer whatever the order of the list
+			}
+		}
+	}
+	return best, ambiguous
+}
+
+// byMAC returns the machine that a boot packet comes from, or nil. A packet is no proof of identity: the MAC decides, and
+// where an adapter was seen in several machines, the UUID.
+func byMAC(id identity, machines []*Machine) (best *Machine) {
+	for _, m := range machines {
+		if !shares(id.macs, m.MACs) {
+			continue
+		}
+		if best == nil {
+			best = m
+			continue
+		}
+		p, most := score(id, m), score(id, best)
+		if p > most || p == most && m.FirstSeen.Before(best.FirstSeen) {
+			best = m
+		}
+	}
+	return best
+}
+
+// inventoryIdentity is the identity that an inventory shows. bootMAC is the NIC that the machine booted from.
+func inventoryIdentity(bootMAC string, inv *job.Inventory) identity {
+	id := identity{uuid: canonicalUUID(inv.UUID), serial: realSerial(inv.Serial), diskSerials: diskSerials(inv)}
+	id.macs = append(id.macs, bootMAC)
+	for _, n := range inv.NICs {
+		if mac := strings.ToLower(n.MAC); mac != "" && mac != bootMAC && mac != "00:00:00:00:00:00" {
+			id.macs = append(id.macs, mac)
+		}
+	}
+	return id
+}
+
+func diskSerials(inv *job.Inventory) (list []string) {
+	for _, d := range inv.Disks {
+		if s := realSerial(d.Serial); s != "" && !d.Removable {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func shares(a, b []string) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if x == y {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// canonicalUUID returns the smaller of the two byte orders in which firmware gives one UUID (SMBIOS 2.6 §7.2.1: the
+// first three fields are little-endian; a boot packet carries the raw bytes), or "" for junk that many boards share.
+func canonicalUUID(s string) string {
+	h := strings.ToLower(strings.ReplaceAll(strings.TrimSpace(s), "-", ""))
+	if len(h) != 32 || strings.Trim(h, "0123456789abcdef") != "" {
+		return ""
+	}
+	if strings.Trim(h, h[:1]) == "" || h == "03000200040005000006000700080009" || h == "00020003000400050006000700080009" {
+		return "" // all zeros, all ones; a counting pattern that boards are shipped with
+	}
+	swapped := h[6:8] + h[4:6] + h[2:4] + h[0:2] + h[10:12] + h[8:10] + h[14:16] + h[12:14] + h[16:]
+	return min(h, swapped)
+}
+
+// junkSerials are what manufacturers leave in the field, in lower case.
+var junkSerials = map[string]bool{
+	"none": true, "n/a": true, "na": true, "default string": true, "to be filled by o.e.m.": true, "not specified": true,
+	"not applicable": true, "system serial number": true, "serial number": true, "chassis serial number": true,
+	"oem": true, "o.e.m.": true, "invalid": true, "unknown": true, "empty": true, "123456789": true, "1234567890": true,
+	"0123456789": true, "xxxxxxxxxx": true, "type2 - board serial number": true,
+}
+
+// realSerial returns the serial number, or "" for junk.
+func realSerial(s string) string {
+	s = strings.TrimSpace(s)
+	if len(s) < 3 || junkSerials[strings.ToLower(s)] || strings.Trim(s, s[:1]) == "" {
+		return ""
+	}
+	return s
+}

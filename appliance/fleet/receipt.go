@@ -1,0 +1,148 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// frames decodes job.OldFrame with bounds; a table has at most a few thousand regions (one per logical partition).
+var frames = func() cbor.DecMode {
+	mode, err := cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+		MaxArrayElements: 4096, MaxNestedLevels: 8,
+	}.DecMode()
+	if err != nil {
+		panic(err) // options are constants
+	}
+	return mode
+}()
+
+// Frame keeps what lay on a machine's disk outside its partitions; when it returns nil that is durable.
+func (f *Fleet) Frame(ctx context.Context, c Caller, raw []byte) error {
+	var old job.OldFrame
+	if err := frames.Unmarshal(raw, &old); err != nil {
+		return refuse(CodeInvalid, "the saved frame cannot be read: %v", err)
+	}
+	return f.change(ctx, func(d *draft) error {
+		j := d.job(old.Job)
+		switch {
+		case j == nil || j.Machine != c.session.Machine || j.Session != c.session.ID:
+			return refuse(CodeJobUnknown, "this machine has no job %q", old.Job)
+		case j.State.Ended():
+			return refuse(CodeJobEnded, "job %s has already %s", j.ID, j.State)
+		}
+		d.c.Frames = append(d.c.Frames, Frame{Job: j.ID, Digest: images.Sum(raw), At: f.now().UTC(), Bytes: bytes.Clone(raw)})
+		d.event(Event{Kind: "job.frame", Machine: j.Machine, Job: j.ID, Deployment: j.Deployment,
+			Text: "the old partition table of disk " + old.Disk + " is kept"})
+		return nil
+	})
+}
+
+// Receipt checks the proof of a job against its image, countersigns it and ends the job. The same receipt again gets the
+// same answer, since an answer may be lost.
+func (f *Fleet) Receipt(ctx context.Context, c Caller, signed job.SignedReceipt) (job.Countersigned, error) {
+	var r job.Receipt
+	if err := json.Unmarshal(signed.Receipt, &r); err != nil {
+		return job.Countersigned{}, refuse(CodeReceiptWrong, "the receipt cannot be read: %v", err)
+	}
+	if err := checkSignature(c.session.PublicKey, signed); err != nil {
+		return job.Countersigned{}, err
+	}
+	f.mu.RLock()
+	j := f.state.jobs[r.Job]
+	f.mu.RUnlock()
+	if j == nil || j.Machine != c.session.Machine || r.Machine != j.Machine {
+		return job.Countersigned{}, refuse(CodeJobUnknown, "this machine has no job %q", r.Job)
+	}
+	image, err := f.config.Library.Image(ctx, j.Image.String())
+	if err != nil {
+		return job.Countersigned{}, err
+	}
+	if err := checkRoots(&r, j, image.Manifest); err != nil {
+		return job.Countersigned{}, err
+	}
+	stored, err := f.config.Records.Receipt(ctx, j.ID)
+	if err != nil {
+		return job.Countersigned{}, err
+	}
+	if stored != nil {
+		if bytes.Equal(stored.Receipt, signed.Receipt) {
+			return job.Countersigned{Signature: stored.Countersignature}, nil
+		}
+		return job.Countersigned{}, refuse(CodeJobEnded, "job %s has a receipt already", j.ID)
+	}
+	countersignature := f.config.Authority.Countersign(signed.Receipt)
+	err = f.change(ctx, func(d *draft) error {
+		return d.succeed(c, &r, signed, image, countersignature)
+	})
+	if err != nil {
+		return job.Countersigned{}, err
+	}
+	return job.Countersigned{Signature: countersignature}, nil
+}
+
+// succeed ends a job with its receipt.
+func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, image *Image, countersignature []byte) error {
+	j := d.job(r.Job)
+	switch {
+	case j == nil || j.Session != c.session.ID:
+		return refuse(CodeClaimLost, "job %s was claimed by a later boot of this machine", r.Job)
+	case j.State.Ended():
+		return refuse(CodeJobEnded, "job %s has already %s", j.ID, j.State)
+	}
+	now := d.f.now().UTC()
+	own := d.editJob(j)
+	final := signed.Final
+	final.Bitmap, final.Log, final.Job, final.Epoch = nil, "", j.ID, j.Epoch
+	own.Last, own.HeldByOperator = final, false
+	d.end(own, job.Succeeded, "", "")
+	d.c.Receipts = append(d.c.Receipts, Receipt{
+		Job: j.ID, At: now, Receipt: signed.Receipt, Signature: signed.Signature, Countersignature: countersignature,
+	})
+	if m := d.machine(j.Machine); m != nil {
+		volume, partition := esp(image.Manifest)
+		d.editMachine(m).Deployed = &Deployed{
+			Image: j.Image, ImageName: j.ImageName, Job: j.ID, Disk: final.Disk, DiskSerial: r.DiskSerial,
+			BIOSDrive: final.BIOSDrive, ESPVolumeID: volume, ESPPartition: partition, At: now,
+		}
+	}
+	return nil
+}
+
+func checkSignature(publicKey []byte, signed job.SignedReceipt) error {
+	key, err := x509.ParsePKIXPublicKey(publicKey)
+	if err != nil {
+		return refuse(CodeReceiptWrong, "the agent's key cannot be read: %v", err)
+	}
+	sum := sha256.Sum256(signed.Receipt)
+	if ec, ok := key.(*ecdsa.PublicKey); !ok || !ecdsa.VerifyASN1(ec, sum[:], signed.Signature) {
+		return refuse(CodeReceiptWrong, "the receipt is not signed by the key of this boot")
+	}
+	return nil
+}
+
+// checkRoots reports the first way in which a receipt does not prove the job's image.
+func checkRoots(r *job.Receipt, j *Job, m *images.Manifest) error {
+	if r.Image != j.Image {
+		return refuse(CodeReceiptWrong, "the receipt is for image %s, job %s is for %s", r.Image.Short(), j.ID, j.Image.Short())
+	}
+	if len(r.Roots) != len(m.Partitions) {
+		return refuse(CodeReceiptWrong, "the receipt proves %d partitions, the image has %d", len(r.Roots), len(m.Partitions))
+	}
+	for i, root := range r.Roots {
+		if p := &m.Partitions[i]; root.Number != p.Number || root.Root != p.Root {
+			return refuse(CodeReceiptWrong, "partition %d of the disk is not partition %d of the image: root %s instead of %s",
+				root.Number, p.Number, root.Root.Short(), p.Root.Short())
+		}
+	}
+	return nil
+}

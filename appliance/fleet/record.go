@@ -1,0 +1,191 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// Machine is one computer. A record is never changed once it is in the fleet; a changed copy replaces it.
+type Machine struct {
+	ID      string `json:"id"`
+	Version int64  `json:"version"` // of the row; 0 is a record not yet stored
+	Name    string `json:"name"`    // for people: "pc-770010"
+	// MACs are of all NICs ever seen in it, the one it booted from last first: "52:54:00:77:00:10".
+	MACs []string `json:"macs"`
+	// UUID is the SMBIOS UUID as a boot packet or the inventory said it; see canonicalUUID.
+	UUID string `json:"uuid,omitempty"`
+	// Admitted says that jobs may run on it; Code is what a person types to admit it.
+	Admitted  bool           `json:"admitted"`
+	Code      string         `json:"code,omitempty"`
+	FirstSeen time.Time      `json:"first_seen"`
+	Inventory *job.Inventory `json:"inventory,omitempty"` // of the last boot of the agent
+	Deployed  *Deployed      `json:"deployed,omitempty"`  // what its disk holds, by its last receipt
+	// MergedInto is set on a record that turned out to be the same computer as another; it is kept for its history.
+	MergedInto string `json:"merged_into,omitempty"`
+}
+
+// MAC is the address that the machine booted from last, "" if none is known.
+func (m *Machine) MAC() string {
+	if len(m.MACs) == 0 {
+		return ""
+	}
+	return m.MACs[0]
+}
+
+// Deployed says what a machine's disk holds since its last successful job, and how its firmware boots it.
+type Deployed struct {
+	Image       images.Digest `json:"image"`
+	ImageName   string        `json:"image_name"`
+	Job         string        `json:"job"`
+	Disk        string        `json:"disk"`
+	DiskSerial  string        `json:"disk_serial,omitempty"`
+	BIOSDrive   int           `json:"bios_drive,omitempty"`    // INT 13h number, 0 if unknown
+	ESPVolumeID string        `json:"esp_volume_id,omitempty"` // "ABCD-1234", "" without an EFI system partition
+	// ESPPartition is the GPT GUID of the EFI system partition, "" without one.
+	ESPPartition string    `json:"esp_partition,omitempty"`
+	At           time.Time `json:"at"`
+}
+
+// Job is the record of one piece of work for one machine.
+type Job struct {
+	ID         string   `json:"id"`
+	Version    int64    `json:"version"`
+	Kind       job.Kind `json:"kind"`
+	Machine    string   `json:"machine"`
+	Deployment string   `json:"deployment"`
+	// Epoch counts the claims: reports of an earlier claim are refused.
+	Epoch int64     `json:"epoch"`
+	State job.State `json:"state"`
+	// Reason is a sentence for people and Code its short fixed word, for Waiting after a loss, Paused, Failed, Cancelled.
+	Reason string `json:"reason,omitempty"`
+	Code   string `json:"code,omitempty"`
+	Log    string `json:"log,omitempty"` // last lines of a machine whose job failed
+	// HeldByOperator says that a person paused the job; only a person lets it go on.
+	HeldByOperator bool `json:"held_by_operator,omitempty"`
+
+	Image     images.Digest   `json:"image"`
+	ImageName string          `json:"image_name"` // "name:version"
+	InfoHash  images.InfoHash `json:"info_hash"`
+
+	// Session is the boot of the agent that holds the claim.
+	Session string `json:"session,omitempty"`
+	// Last is the report at the last change of state or phase.
+	Last job.Report `json:"last"`
+
+	Created  time.Time `json:"created"`
+	BootSeen time.Time `json:"boot_seen"` // first boot packet of the boot that claimed it
+	HelloAt  time.Time `json:"hello_at"`  // of that boot
+	Claimed  time.Time `json:"claimed"`   // last claim
+	Started  time.Time `json:"started"`   // first report as Running
+	Ended    time.Time `json:"ended"`
+}
+
+// Deployment is one image to a set of machines; its jobs share a swarm.
+type Deployment struct {
+	ID        string          `json:"id"`
+	Version   int64           `json:"version"`
+	Image     images.Digest   `json:"image"`
+	ImageName string          `json:"image_name"`
+	InfoHash  images.InfoHash `json:"info_hash"`
+	// All says that each machine of the site gets a job, those seen later too, until the deployment is Closed.
+	All     bool          `json:"all"`
+	Closed  bool          `json:"closed"`
+	SeedFor time.Duration `json:"seed_for"`
+	After   string        `json:"after"` // "reboot", "poweroff", "stay"
+	Created time.Time     `json:"created"`
+}
+
+// Session is one boot of the agent, from the token in its boot script to the end of its certificates. ID is the SHA-256
+// of the token in hexadecimal digits: the token itself is not kept.
+type Session struct {
+	ID       string    `json:"id"`
+	Version  int64     `json:"version"`
+	MAC      string    `json:"mac"`
+	Addr     string    `json:"addr"`
+	Minted   time.Time `json:"minted"`
+	BootSeen time.Time `json:"boot_seen"` // first boot packet
+	// Redeemed is when the agent said hello, Key the SHA-256 of its public key (PKIX DER), in hexadecimal digits.
+	Redeemed time.Time `json:"redeemed"`
+	Key      string    `json:"key,omitempty"`
+	// PublicKey is the PKIX DER: it checks the receipt.
+	PublicKey []byte `json:"public_key,omitempty"`
+	Machine   string `json:"machine,omitempty"` // ID, after the inventory
+	Revoked   bool   `json:"revoked,omitempty"`
+}
+
+// Event is a dated fact, never changed.
+type Event struct {
+	ID         int64     `json:"id"` // ascending; given by the records
+	At         time.Time `json:"at"`
+	Kind       string    `json:"kind"` // "machine.seen", "job.running", ...
+	Machine    string    `json:"machine,omitempty"`
+	Job        string    `json:"job,omitempty"`
+	Deployment string    `json:"deployment,omitempty"`
+	Text       string    `json:"text"` // a sentence
+}
+
+// Frame is what a machine sent of its disk outside the partitions before it was wiped. The first of a job is the one
+// that restores the machine; later ones are kept beside it.
+type Frame struct {
+	Job    string
+	Digest images.Digest // of Bytes
+	At     time.Time
+	Bytes  []byte // canonical CBOR of job.OldFrame
+}
+
+// Receipt is a countersigned receipt.
+type Receipt struct {
+	Job              string
+	At               time.Time
+	Receipt          []byte // exact JSON bytes
+	Signature        []byte // ECDSA by the agent's key
+	Countersignature []byte // Ed25519 by the site
+}
+
+// Change is what one transaction writes. Records with Version 0 are inserted; others replace the row of that version.
+type Change struct {
+	Epoch       int64 // the scheduler's; a fenced one is refused
+	Machines    []*Machine
+	Jobs        []*Job
+	Deployments []*Deployment
+	Sessions    []*Session
+	Forget      []string // IDs of sessions to remove
+	Events      []Event
+	Frames      []Frame
+	Receipts    []Receipt
+}
+
+// Snapshot is what a fleet begins with: all machines, open deployments, sessions, and the jobs that have not ended or
+// ended since a given time.
+type Snapshot struct {
+	Epoch       int64
+	Machines    []*Machine
+	Jobs        []*Job
+	Deployments []*Deployment
+	Sessions    []*Session
+}
+
+// Errors of Records.Commit. Nothing was written.
+var (
+	ErrConflict = errors.New("the record was changed by another appliance")
+	ErrFenced   = errors.New("another appliance schedules this site")
+)
+
+// Records keeps what must survive the appliance. Safe for concurrent use.
+type Records interface {
+	// Load returns the snapshot with the jobs that ended after since.
+	Load(ctx context.Context, since time.Time) (*Snapshot, error)
+	// Commit writes all of the change or nothing; when it returns nil the change is durable. It raises the Version of
+	// each record in the change and sets the ID of each event.
+	Commit(ctx context.Context, c *Change) error
+	// Events returns at most limit events with an ID above after, in ascending order.
+	Events(ctx context.Context, after int64, limit int) ([]Event, error)
+	// Receipt returns the receipt of a job, or nil.
+	Receipt(ctx context.Context, job string) (*Receipt, error)
+	// Frames returns what was saved for a job, oldest first.
+	Frames(ctx context.Context, job string) ([]Frame, error)
+}

@@ -1,0 +1,34 @@
+package fleet
+
+import "fmt"
+
+// Refusal is an answer to a caller that cannot have what it asks for: the fleet is in order, the request is not.
+type Refusal struct {
+	// Code is a short fixed word: "token-used", "job-ended".
+	Code string
+	// Detail is a sentence for people: what happened, to what, what to do.
+	Detail string
+}
+
+func (r *Refusal) Error() string { return r.Detail }
+
+func refuse(code, format string, a ...any) error {
+	return &Refusal{Code: code, Detail: fmt.Sprintf(format, a...)}
+}
+
+// Codes of refusals.
+const (
+	CodeTokenUnknown   = "token-unknown"   // never given out, or too old
+	CodeTokenUsed      = "token-used"      // redeemed by another key
+	CodeRevoked        = "revoked"         // this boot's certificate was revoked
+	CodeUnauthorised   = "unauthorised"    // no certificate, or none of a boot that is known
+	CodeMachineUnknown = "machine-unknown" // no inventory yet, or not this machine's certificate
+	CodeJobUnknown     = "job-unknown"
+	CodeJobEnded       = "job-ended"
+	CodeClaimLost      = "claim-lost" // a later boot of the machine claimed the job
+	CodeReceiptWrong   = "receipt-wrong"
+	CodeImageUnknown   = "image-unknown"
+	CodeInvalid        = "invalid" // the request says something that cannot be
+	CodeAmbiguous      = "ambiguous"
+	CodeCodeUnknown    = "code-unknown"
+)

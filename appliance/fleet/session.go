@@ -1,0 +1,167 @@
+package fleet
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"net/netip"
+	"strings"
+	"time"
+
+	"seedbed/appliance/job"
+)
+
+// tokenLifetime is from the boot script to the hello: kernel and initramfs travel, the kernel starts, a switch port
+// takes up to 90 s to forward.
+const tokenLifetime = 15 * time.Minute
+
+// sessionLifetime is how long a boot's certificates can be good, and a little more.
+const sessionLifetime = 80 * time.Hour
+
+// Hello redeems a boot token for a certificate on the agent's key. The same key may say hello again, for an answer may be
+// lost; a second key with one token means that somebody took part in a boot that was not his, so both are shut out and
+// an event says so.
+func (f *Fleet) Hello(ctx context.Context, remote netip.Addr, h job.Hello) (job.Welcome, error) {
+	h.MAC = strings.ToLower(h.MAC)
+	key := keyID(h.PublicKey)
+	now := f.now().UTC()
+	cert, err := f.config.Authority.Machine(h.PublicKey, now, job.URIMachine+h.MAC)
+	if err != nil {
+		return job.Welcome{}, refuse(CodeInvalid, "%v", err)
+	}
+	var refusal error
+	err = f.change(ctx, func(d *draft) error {
+		refusal = d.redeem(h, key, remote, now)
+		return nil // what a refusal records is written too
+	})
+	if err != nil {
+		return job.Welcome{}, err
+	}
+	if refusal != nil {
+		return job.Welcome{}, refusal
+	}
+	f.mu.Lock()
+	if t, ok := f.sights[h.MAC]; ok {
+		t.over, t.stage = true, "agent"
+		f.sights[h.MAC] = t
+	}
+	f.mu.Unlock()
+	return job.Welcome{
+		Time: now, Appliances: f.config.Appliances, Certificate: cert, CA: f.config.Authority.CA().Raw,
+		SiteKey: f.config.Authority.PublicKey(),
+	}, nil
+}
+
+// redeem marks the token's session as redeemed by key, or says why not.
+func (d *draft) redeem(h job.Hello, key string, remote netip.Addr, now time.Time) error {
+	s := d.f.state.sessions[tokenID(h.Token)]
+	switch {
+	case s == nil:
+		return refuse(CodeTokenUnknown, "the boot token of %s is not known here; start the machine again", h.MAC)
+	case s.Revoked && s.Redeemed.IsZero():
+		d.editSession(s).Redeemed = now // said once
+		d.event(Event{Kind: "machine.impersonation", Text: "a boot token of " + s.MAC + " that a later boot script replaced was used from " +
+			remote.String() + "; if the machine was not started twice, look for a strange device on the boot network"})
+		return refuse(CodeRevoked, "the boot token of %s was replaced by a later one; start the machine again", h.MAC)
+	case s.Revoked:
+		return refuse(CodeRevoked, "the boot token of %s was revoked; start the machine again", h.MAC)
+	case s.MAC != h.MAC:
+		return refuse(CodeTokenUnknown, "the boot token was given to another machine than %s; start the machine again", h.MAC)
+	case s.Redeemed.IsZero() && now.Sub(s.Minted) > tokenLifetime:
+		return refuse(CodeTokenUnknown, "the boot token of %s is older than %v; start the machine again", h.MAC, tokenLifetime)
+	case !s.Redeemed.IsZero() && s.Key == key:
+		return nil
+	case !s.Redeemed.IsZero():
+		d.editSession(s).Revoked = true
+		d.event(Event{Kind: "machine.impersonation", Machine: s.Machine, Text: "the boot token of " + s.MAC +
+			" was used twice, the second time from " + remote.String() + ": both are shut out; look for a strange device on the boot network"})
+		return refuse(CodeTokenUsed, "the boot token of %s was used before; both boots are shut out, start the machine again", h.MAC)
+	}
+	own := d.editSession(s)
+	own.Redeemed, own.Key, own.PublicKey = now, key, h.PublicKey
+	m, err := d.sighted(identity{macs: []string{s.MAC}}, "")
+	if err != nil {
+		return err
+	}
+	d.event(Event{Kind: "machine.hello", Machine: m.ID, Text: m.Name + " booted the agent"})
+	return nil
+}
+
+// Caller is who sends a request: one boot of one machine's agent.
+type Caller struct{ session *Session }
+
+// Machine is the caller's machine ID, "" before its inventory.
+func (c Caller) Machine() string { return c.session.Machine }
+
+// Authenticate returns the boot that a client certificate, verified under the site's CA, belongs to.
+func (f *Fleet) Authenticate(cert *x509.Certificate) (Caller, error) {
+	key := keyID(cert.RawSubjectPublicKeyInfo)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.state.sessions[f.keys[key]]
+	if s == nil {
+		return Caller{}, refuse(CodeUnauthorised, "no boot of a machine is known by this certificate; start the machine again")
+	}
+	if s.Revoked {
+		return Caller{}, refuse(CodeRevoked, "the certificate of %s was revoked; start the machine again", s.MAC)
+	}
+	if s.Machine != "" {
+		f.seen[s.Machine] = f.now()
+	}
+	return Caller{s}, nil
+}
+
+// keyID names a public key (PKIX DER).
+func keyID(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// tidy expires claims and forgets boots whose certificates are no good any more.
+func (f *Fleet) tidy(ctx context.Context) error {
+	now := f.now()
+	var silent []*Job
+	var old []string
+	f.mu.RLock()
+	for _, j := range f.state.jobs {
+		if f.lost(j, now) {
+			silent = append(silent, j)
+		}
+	}
+	for _, s := range f.state.sessions {
+		if s.Redeemed.IsZero() && now.Sub(s.Minted) > tokenLifetime || now.Sub(s.Minted) > sessionLifetime {
+			old = append(old, s.ID)
+		}
+	}
+	f.mu.RUnlock()
+	if len(silent)+len(old) == 0 {
+		return nil
+	}
+	return f.change(ctx, func(d *draft) error {
+		d.c.Forget = old
+		for _, j := range silent {
+			if j = d.job(j.ID); j == nil {
+				continue
+			}
+			f.mu.RLock()
+			lost := f.lost(j, now)
+			f.mu.RUnlock()
+			if !lost {
+				continue // a report came in between
+			}
+			own := d.editJob(j)
+			own.State, own.Code = job.Waiting, "silent"
+			own.Reason = "nothing was heard from the machine for " + f.config.ClaimExpires.String() +
+				"; it goes on when it boots from the network again"
+			d.jobEvent(own)
+		}
+		return nil
+	})
+}
+
+// lost reports whether a claim expired. The caller holds mu.
+func (f *Fleet) lost(j *Job, now time.Time) bool {
+	return (j.State == job.Claimed || j.State == job.Running) && now.Sub(f.live[j.ID].at) > f.config.ClaimExpires &&
+		now.Sub(j.Claimed) > f.config.ClaimExpires
+}

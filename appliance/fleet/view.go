@@ -1,0 +1,215 @@
+package fleet
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// JobView is a job as people and programs see it: the record, its machine and the last report in one row. Counters are
+// cumulative over the present boot of the agent, in bytes.
+type JobView struct {
+	ID         string        `json:"id"`
+	Kind       job.Kind      `json:"kind"`
+	Deployment string        `json:"deployment"`
+	Image      images.Digest `json:"image"`
+	ImageName  string        `json:"image_name"`
+
+	Machine     string `json:"machine"`
+	MachineName string `json:"machine_name"`
+	MAC         string `json:"mac"`
+	Firmware    string `json:"firmware"`    // "bios", "uefi", "" before the inventory
+	SecureBoot  string `json:"secure_boot"` // "on", "off", ""
+
+	State  job.State `json:"state"`
+	Phase  job.Phase `json:"phase"`
+	Reason string    `json:"reason,omitempty"`
+	Code   string    `json:"code,omitempty"`
+	Log    string    `json:"log,omitempty"`
+	Epoch  int64     `json:"epoch"` // claims so far
+
+	Disk          string `json:"disk,omitempty"`
+	DiskSerial    string `json:"disk_serial,omitempty"`
+	Total         int64  `json:"total"`
+	Held          int64  `json:"held"`
+	Resumed       int64  `json:"resumed"`
+	Verified      int64  `json:"verified"`
+	Written       int64  `json:"written"`
+	WriteNanos    int64  `json:"write_nanos"`
+	FromAppliance int64  `json:"from_appliance"`
+	FromPeers     int64  `json:"from_peers"`
+	ToPeers       int64  `json:"to_peers"`
+	Peers         int    `json:"peers"`
+
+	Created   time.Time `json:"created"`
+	BootSeen  time.Time `json:"boot_seen,omitzero"` // first boot packet of the boot that claimed it
+	HelloAt   time.Time `json:"hello_at,omitzero"`  // the agent's first word in that boot
+	Claimed   time.Time `json:"claimed,omitzero"`
+	Started   time.Time `json:"started,omitzero"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Succeeded time.Time `json:"succeeded,omitzero"`
+	Reported  time.Time `json:"reported,omitzero"` // the last report
+}
+
+// Jobs returns the jobs in the order of their creation: those that have not ended, and those of the last 30 days.
+func (f *Fleet) Jobs() []JobView {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	list := make([]JobView, 0, len(f.state.jobs))
+	for _, j := range f.state.jobs {
+		list = append(list, f.jobView(j))
+	}
+	slices.SortFunc(list, func(a, b JobView) int {
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return list
+}
+
+// jobView joins what is known of a job. The caller holds mu.
+func (f *Fleet) jobView(j *Job) JobView {
+	v := JobView{
+		ID: j.ID, Kind: j.Kind, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, Machine: j.Machine,
+		State: j.State, Reason: j.Reason, Code: j.Code, Log: j.Log, Epoch: j.Epoch, Created: j.Created, BootSeen: j.BootSeen,
+		HelloAt: j.HelloAt, Claimed: j.Claimed, Started: j.Started, Ended: j.Ended,
+	}
+	if j.State == job.Succeeded {
+		v.Succeeded = j.Ended
+	}
+	if m := f.state.machines[j.Machine]; m != nil {
+		v.MachineName, v.MAC = m.Name, m.MAC()
+		v.Firmware = f.firmware(m)
+		if m.Inventory != nil {
+			v.SecureBoot = m.Inventory.SecureBoot
+		}
+	}
+	r := j.Last
+	if l, ok := f.live[j.ID]; ok {
+		r, v.Reported = l.report, l.at
+	}
+	v.Phase, v.Disk, v.DiskSerial = r.Phase, r.Disk, r.DiskSerial
+	v.Total, v.Held, v.Resumed, v.Verified = r.Total, r.Held, r.Resumed, r.Verified
+	v.Written, v.WriteNanos = r.Written, r.WriteNanos
+	v.FromAppliance, v.FromPeers, v.ToPeers, v.Peers = r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers
+	return v
+}
+
+// firmware is the machine's firmware as its inventory or its boot packets tell. The caller holds mu.
+func (f *Fleet) firmware(m *Machine) string {
+	if m.Inventory != nil {
+		return m.Inventory.Firmware
+	}
+	return f.sights[m.MAC()].firmware
+}
+
+// MachineView is a machine as people and programs see it.
+type MachineView struct {
+	Machine
+	MAC        string    `json:"mac"`
+	Firmware   string    `json:"firmware"`
+	SecureBoot string    `json:"secure_boot"`
+	LastSeen   time.Time `json:"last_seen,omitzero"` // in this run of the appliance
+	// BootSeen is the first packet of its present or last boot, Stage how far that boot has come: "dhcp", "loader",
+	// "script", "kernel", "local", "stuck", or "agent" after a hello.
+	BootSeen time.Time `json:"boot_seen,omitzero"`
+	Stage    string    `json:"stage,omitempty"`
+	// State and JobID are of its oldest job that has not ended, else of its latest.
+	State job.State `json:"state,omitempty"`
+	JobID string    `json:"job,omitempty"`
+}
+
+// Machines returns the machines in the order in which they were seen first.
+func (f *Fleet) Machines() []MachineView {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	list := make([]MachineView, 0, len(f.state.machines))
+	for _, m := range f.state.machines {
+		if m.MergedInto != "" {
+			continue
+		}
+		v := MachineView{Machine: *m, MAC: m.MAC(), Firmware: f.firmware(m), LastSeen: f.seen[m.ID]}
+		if m.Inventory != nil {
+			v.SecureBoot = m.Inventory.SecureBoot
+		}
+		if t, ok := f.sights[m.MAC()]; ok {
+			v.BootSeen, v.Stage = t.first, t.stage
+		}
+		var shown *Job
+		for _, j := range f.state.jobs {
+			if j.Machine == m.ID && (shown == nil || before(j, shown)) {
+				shown = j
+			}
+		}
+		if shown != nil {
+			v.State, v.JobID = shown.State, shown.ID
+		}
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(a, b MachineView) int {
+		if c := a.FirstSeen.Compare(b.FirstSeen); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return list
+}
+
+// before reports whether a machine's job a is shown rather than b.
+func before(a, b *Job) bool {
+	switch {
+	case a.State.Ended() != b.State.Ended():
+		return b.State.Ended()
+	case a.State.Ended():
+		return b.Created.Before(a.Created)
+	}
+	return a.Created.Before(b.Created)
+}
+
+// Deployments returns all deployments, oldest first.
+func (f *Fleet) Deployments() []Deployment {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	list := make([]Deployment, 0, len(f.state.deployments))
+	for _, d := range f.state.deployments {
+		list = append(list, *d)
+	}
+	slices.SortFunc(list, func(a, b Deployment) int {
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return list
+}
+
+// Events returns at most limit events with an ID above after, in ascending order.
+func (f *Fleet) Events(ctx context.Context, after int64, limit int) ([]Event, error) {
+	return f.config.Records.Events(ctx, after, limit)
+}
+
+// Swarm is one swarm that machines need.
+type Swarm struct {
+	Image    images.Digest
+	InfoHash images.InfoHash
+}
+
+// Swarms returns the swarms of jobs that have not ended, each once, in the order of their info hashes.
+func (f *Fleet) Swarms() (list []Swarm) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	seen := map[images.InfoHash]bool{}
+	for _, j := range f.state.jobs {
+		if !j.State.Ended() && !seen[j.InfoHash] {
+			seen[j.InfoHash] = true
+			list = append(list, Swarm{j.Image, j.InfoHash})
+		}
+	}
+	slices.SortFunc(list, func(a, b Swarm) int { return strings.Compare(a.InfoHash.String(), b.InfoHash.String()) })
+	return list
+}
