@@ -1,0 +1,194 @@
+// Package repository keeps images as immutable objects on blob storage:
+//
+//	packs/ID                 encoded tiles; see pack.go
+//	layers/DIGEST            maps, piece layers, tile layers, frame regions
+//	manifests/DIGEST         canonical manifest; DIGEST.sig is its detached signature
+//	placements/DIGEST/pNNNN  where the tiles of one partition lie
+//	images/NAME/VERSION      the digest of a manifest, created if absent: what makes an image exist
+//
+// Tiles being captured are journalled in a local spool until their pack is sealed.
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"seedbed/images"
+)
+
+// Config is what a Repository may be told; the zero value is usable with a Dir.
+type Config struct {
+	// Spool is a local folder for the journal and the index; one process at a time holds it. Empty means ".spool" in
+	// the folder of a Dir; other buckets need one.
+	Spool string
+	// Log takes what an operator should know; nil means discard.
+	Log *slog.Logger
+	// PackLength is the length in bytes at which a pack is sealed; 0 means 256 MiB, at most 1 GiB.
+	PackLength int64
+	// SealAfter is how long a pack waits for more tiles; 0 means 60 s.
+	SealAfter time.Duration
+	// CacheLength bounds the memory in bytes that read-ahead keeps; 0 means 64 MiB.
+	CacheLength int64
+
+	files fileSystem // nil means the operating system's, with a lock on the spool
+}
+
+// Repository is images on a Bucket. Safe for concurrent use.
+type Repository struct {
+	bucket Bucket
+	cfg    Config
+	log    *slog.Logger
+	fs     fileSystem
+	lock   io.Closer
+	index  *index
+	cache  *cache
+	packs  packTable
+
+	ctx    context.Context // ends with Close; for work that no caller waits for
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu       sync.Mutex
+	current  *segment    // takes tiles; nil if none is open; guarded by mu, as all below
+	timer    *time.Timer // seals current
+	pending  []*segment  // full, not yet in the bucket
+	segments int         // number of the next segment's file
+	closed   bool
+}
+
+var errClosed = errors.New("the repository is closed")
+
+// Open opens the repository on a bucket, takes the lock on its spool (ErrLocked if another process has it), seals what
+// an earlier process left in the spool and brings the index up to date. The caller closes.
+func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
+	d, local := b.(*Dir)
+	if cfg.Spool == "" && local {
+		cfg.Spool = filepath.Join(d.path, ".spool")
+	}
+	if cfg.Spool == "" {
+		return nil, errors.New("open repository: this kind of storage needs a local spool folder")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.PackLength == 0 {
+		cfg.PackLength = 256 << 20
+	}
+	cfg.PackLength = min(cfg.PackLength, maxPackLength/2)
+	if cfg.SealAfter == 0 {
+		cfg.SealAfter = time.Minute
+	}
+	if cfg.CacheLength == 0 {
+		cfg.CacheLength = 64 << 20
+	}
+	r := &Repository{bucket: b, cfg: cfg, log: cfg.Log, fs: cfg.files}
+	if r.fs == nil {
+		r.fs = localFiles{}
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.cache = newCache(r, cfg.CacheLength)
+	if err := r.open(ctx); err != nil {
+		r.cancel()
+		if r.index != nil {
+			r.index.close()
+		}
+		if r.lock != nil {
+			r.lock.Close()
+		}
+		return nil, fmt.Errorf("open repository: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Repository) open(ctx context.Context) (err error) {
+	if err := makeDirs(r.fs, r.journal()); err != nil {
+		return err
+	}
+	if r.cfg.files == nil {
+		if r.lock, err = lockFile(filepath.Join(r.cfg.Spool, "lock")); err != nil {
+			return err
+		}
+	}
+	r.packs.handles = map[images.Digest]uint32{}
+	for o, err := range r.bucket.List(ctx, "packs/") {
+		if err != nil {
+			return err
+		}
+		if id, err := images.ParseDigest(strings.TrimPrefix(o.Key, "packs/")); err == nil {
+			r.packs.add(id)
+		}
+	}
+	index, covered, err := openIndex(r.fs, filepath.Join(r.cfg.Spool, "index"), r.log, r.packs.handle)
+	if err != nil {
+		return err
+	}
+	r.index = index
+	for id, handle := range r.packs.all() {
+		if covered[id] {
+			continue
+		}
+		entries, err := readIndex(ctx, r.bucket, id)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			r.log.Warn("pack cannot be read, its tiles are not used for new images", "err", err)
+			continue
+		}
+		r.index.addPack(id, handle, entries)
+	}
+	return r.recover(ctx)
+}
+
+// journal is the folder of the segments.
+func (r *Repository) journal() string { return filepath.Join(r.cfg.Spool, "journal") }
+
+// Close waits for the work under way, leaves tiles that are in no pack yet in the spool, where the next Open finds
+// them, and gives the lock back.
+func (r *Repository) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	open := r.pending
+	if r.current != nil {
+		open = append(open, r.current)
+	}
+	r.current, r.pending = nil, nil
+	r.mu.Unlock()
+
+	r.cancel()
+	r.work.Wait()
+	var errs []error
+	for _, s := range open {
+		errs = append(errs, s.sync(), s.abandon())
+	}
+	r.index.close()
+	if r.lock != nil {
+		errs = append(errs, r.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// begin counts one piece of work that Close waits for; the caller calls the returned function when it is done.
+func (r *Repository) begin() (done func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, errClosed
+	}
+	r.work.Add(1)
+	return r.work.Done, nil
+}

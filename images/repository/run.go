@@ -1,0 +1,216 @@
+package repository
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sort"
+
+	"seedbed/images"
+)
+
+// A run lists the tiles of some packs, sorted, in a file of the local index:
+//
+//	magic "SBRUN01\n", number of packs (4), number of items (8), pack IDs (32 each)
+//	items of 44 bytes: tile hash (32), decoded length (4), pack in the list above (4), ordinal in the pack (4)
+const (
+	runMagic        = "SBRUN01\n"
+	runHeaderLength = 20
+	itemLength      = 44
+	// fenceEvery items one is kept in memory, so that a look-up is one read of 5.5 KiB.
+	fenceEvery = 128
+)
+
+// run is an open run. Immutable but for Close.
+type run struct {
+	name  string
+	f     file
+	packs []images.Digest
+	// handles are the packs' handles in the repository, in the order of packs.
+	handles []uint32
+	count   int64
+	start   int64    // of the items in the file
+	fence   []uint64 // the first 8 bytes of items 0, fenceEvery, 2*fenceEvery, ...
+}
+
+// openRun opens a run and reads its fence. A file of another size than its header says is an error.
+func openRun(fsys fileSystem, name string) (*run, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{name: name, f: f}
+	if err := r.load(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("index file %s: %w", name, err)
+	}
+	return r, nil
+}
+
+func (r *run) load() error {
+	info, err := r.f.Stat()
+	if err != nil {
+		return err
+	}
+	var h [runHeaderLength]byte
+	if _, err := r.f.ReadAt(h[:], 0); err != nil {
+		return err
+	}
+	packs, count := int64(binary.BigEndian.Uint32(h[8:])), binary.BigEndian.Uint64(h[12:])
+	r.start = runHeaderLength + 32*packs
+	if string(h[:8]) != runMagic || count > 1<<40 || info.Size() != r.start+int64(count)*itemLength {
+		return errors.New("not as long as its header says")
+	}
+	r.count = int64(count)
+	ids := make([]byte, 32*packs)
+	if _, err := r.f.ReadAt(ids, runHeaderLength); err != nil && packs > 0 {
+		return err
+	}
+	for ; len(ids) > 0; ids = ids[32:] {
+		r.packs = append(r.packs, images.Digest(ids[:32]))
+	}
+	var prefix [8]byte
+	for i := int64(0); i < r.count; i += fenceEvery {
+		if _, err := r.f.ReadAt(prefix[:], r.start+i*itemLength); err != nil {
+			return err
+		}
+		r.fence = append(r.fence, binary.BigEndian.Uint64(prefix[:]))
+	}
+	return nil
+}
+
+// find looks a tile up.
+func (r *run) find(key images.TileKey) (Location, bool, error) {
+	prefix := binary.BigEndian.Uint64(key.Hash[:])
+	group := sort.Search(len(r.fence), func(i int) bool { return r.fence[i] > prefix }) - 1
+	if group < 0 {
+		return Location{}, false, nil
+	}
+	var buf [fenceEvery * itemLength]byte
+	first := int64(group) * fenceEvery
+	items := buf[:min(fenceEvery, r.count-first)*itemLength]
+	if n, err := r.f.ReadAt(items, r.start+first*itemLength); n < len(items) {
+		return Location{}, false, fmt.Errorf("index file %s: %w", r.name, err)
+	}
+	want := appendItemKey(nil, key)
+	n := len(items) / itemLength
+	i := sort.Search(n, func(i int) bool { return bytes.Compare(items[i*itemLength:i*itemLength+36], want) >= 0 })
+	if i == n || !bytes.Equal(items[i*itemLength:i*itemLength+36], want) {
+		return Location{}, false, nil
+	}
+	item := items[i*itemLength:]
+	pack := binary.BigEndian.Uint32(item[36:])
+	if int(pack) >= len(r.handles) {
+		return Location{}, false, nil // damaged; the tile is stored once more
+	}
+	return Location{pack: r.handles[pack], ordinal: binary.BigEndian.Uint32(item[40:])}, true, nil
+}
+
+func appendItemKey(dst []byte, key images.TileKey) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, key.Hash[:]...), uint32(key.Length))
+}
+
+// packItems returns the items of one pack, sorted, as number pack of a run.
+func packItems(entries []entry, pack int) []byte {
+	order := make([]int, len(entries))
+	for i := range order {
+		order[i] = i
+	}
+	sort.Slice(order, func(a, b int) bool {
+		ka, kb := entries[order[a]].key, entries[order[b]].key
+		if c := bytes.Compare(ka.Hash[:], kb.Hash[:]); c != 0 {
+			return c < 0
+		}
+		return ka.Length < kb.Length
+	})
+	items := make([]byte, 0, len(entries)*itemLength)
+	for _, i := range order {
+		items = appendItemKey(items, entries[i].key)
+		items = binary.BigEndian.AppendUint32(items, uint32(pack))
+		items = binary.BigEndian.AppendUint32(items, uint32(i))
+	}
+	return items
+}
+
+// writeRun creates a run durably from count sorted items, which write puts into its writer.
+func writeRun(fsys fileSystem, name string, packs []images.Digest, count int64, write func(io.Writer) error) error {
+	temp := name + newSuffix
+	_ = fsys.Remove(temp) // of a process that died
+	f, err := fsys.Create(temp)
+	if err != nil {
+		return err
+	}
+	defer fsys.Remove(temp)
+	h := binary.BigEndian.AppendUint32([]byte(runMagic), uint32(len(packs)))
+	h = binary.BigEndian.AppendUint64(h, uint64(count))
+	for _, id := range packs {
+		h = append(h, id[:]...)
+	}
+	w := bufio.NewWriterSize(f, 256<<10)
+	w.Write(h) // errors come back from Flush
+	err = write(w)
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = fsys.Link(temp, name)
+	}
+	if err == nil {
+		err = fsys.SyncDir(filepath.Dir(name))
+	}
+	return err
+}
+
+// newSuffix marks a run that is being written.
+const newSuffix = ".new"
+
+// mergeItems writes the items of several runs in order. The packs of run i are numbered from base[i] on.
+func mergeItems(w io.Writer, runs []*run) error {
+	type source struct {
+		r    *bufio.Reader
+		base uint32
+		item [itemLength]byte
+	}
+	var sources []*source
+	base := uint32(0)
+	for _, r := range runs {
+		s := &source{r: bufio.NewReaderSize(io.NewSectionReader(r.f, r.start, r.count*itemLength), 128<<10), base: base}
+		base += uint32(len(r.packs))
+		if r.count == 0 {
+			continue
+		}
+		if _, err := io.ReadFull(s.r, s.item[:]); err != nil {
+			return err
+		}
+		sources = append(sources, s)
+	}
+	for len(sources) > 0 {
+		least := 0
+		for i, s := range sources {
+			if bytes.Compare(s.item[:36], sources[least].item[:36]) < 0 {
+				least = i
+			}
+		}
+		s := sources[least]
+		binary.BigEndian.PutUint32(s.item[36:], s.base+binary.BigEndian.Uint32(s.item[36:]))
+		if _, err := w.Write(s.item[:]); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(s.r, s.item[:]); err == io.EOF {
+			sources = append(sources[:least], sources[least+1:]...)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
