@@ -8,6 +8,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
@@ -37,7 +38,7 @@ type Authority interface {
 	Machine(publicKey []byte, now time.Time, uris ...string) ([]byte, error)
 	Countersign(receipt []byte) []byte
 	CA() *x509.Certificate
-	PublicKey() []byte
+	PublicKey() ed25519.PublicKey
 	Fingerprint() images.Digest
 }
 

@@ -87,6 +87,9 @@ func (f *Fleet) Receipt(ctx context.Context, c Caller, signed job.SignedReceipt)
 	if err != nil {
 		return job.Countersigned{}, err
 	}
+	f.mu.Lock()
+	f.live[j.ID] = live{report: f.state.jobs[j.ID].Last, at: f.now()}
+	f.mu.Unlock()
 	return job.Countersigned{Signature: countersignature}, nil
 }
 
