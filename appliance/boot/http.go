@@ -1,0 +1,270 @@
+package boot
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path"
+	"strings"
+	"time"
+
+	script "seedbed/bootloader-configs"
+)
+
+// Paths of the HTTP side. Loaders and start scripts are found by name below any folder.
+const (
+	pathScript    = "/boot.ipxe"        // ?mac=&platform=; without mac the start script
+	pathGRUB      = "/grub/machine.cfg" // ?mac=&secure=
+	pathKernel    = "/boot/vmlinuz"
+	pathInitramfs = "/boot/initramfs"
+	pathToken     = "/boot/token" // ?mac=
+)
+
+// Values of platform, as iPXE has them in ${platform}.
+const (
+	platformBIOS = "pcbios"
+	platformEFI  = "efi"
+)
+
+// Handler serves scripts, loaders, kernel and initramfs over plain HTTP. It does its own routing: loaders write paths
+// with double slashes and do not follow the redirect that http.ServeMux answers to these.
+func (s *Server) Handler() http.Handler {
+	return s.grubConnections(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+			return
+		}
+		s.cfg.Log.Debug("boot file asked for", "client", r.RemoteAddr, "method", r.Method, "url", r.URL.String(), "agent", r.UserAgent())
+		switch p := path.Clean("/" + r.URL.Path); p {
+		case pathScript:
+			s.serveIPXE(w, r)
+		case pathGRUB:
+			s.serveGRUB(w, r)
+		case pathKernel:
+			s.serveKernel(w, r)
+		case pathInitramfs:
+			s.serveFile(w, r, fileInitramfs)
+		case pathToken:
+			s.serveToken(w, r)
+		default:
+			s.serveNamed(w, r, p)
+		}
+	}))
+}
+
+// client is the machine's address.
+func client(r *http.Request) netip.Addr {
+	a, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Addr().Unmap()
+}
+
+// local is the appliance's address that the request came to.
+func local(r *http.Request) netip.Addr {
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		if ap, err := netip.ParseAddrPort(a.String()); err == nil {
+			return ap.Addr().Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+// serveNamed serves loaders and start scripts, at any path.
+func (s *Server) serveNamed(w http.ResponseWriter, r *http.Request, p string) {
+	name := path.Base(p)
+	if n, ok := startScript(name); ok {
+		s.render(w, r, n, Assignment{}, MAC{}, false)
+		return
+	}
+	b, ok := s.cfg.Files.loaders[name]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	counted := &counter{ResponseWriter: w}
+	http.ServeContent(counted, r, "", time.Time{}, bytes.NewReader(b))
+	if mac, known := s.machineOf(p, client(r)); known && counted.n == int64(len(b)) {
+		s.fetched(r.Context(), mac, client(r), name)
+	}
+}
+
+// counter counts the bytes of a body that were written.
+type counter struct {
+	http.ResponseWriter
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// serveIPXE answers the script of one machine, or the start script to whoever does not say which machine it is.
+func (s *Server) serveIPXE(w http.ResponseWriter, r *http.Request) {
+	mac, err := ParseMAC(r.URL.Query().Get("mac"))
+	if err != nil {
+		s.render(w, r, script.IPXEStart, Assignment{}, MAC{}, false)
+		return
+	}
+	a := s.scripted(r, mac, LoaderScript)
+	name := script.IPXELocal
+	if a.Run == RunAgent {
+		name = script.IPXEAgent
+	}
+	s.render(w, r, name, a, mac, r.URL.Query().Get("platform") == platformEFI)
+}
+
+// serveGRUB answers GRUB's script of one machine. Without Secure Boot iPXE takes over, unless it came to nothing on
+// this machine before.
+func (s *Server) serveGRUB(w http.ResponseWriter, r *http.Request) {
+	mac, err := ParseMAC(r.URL.Query().Get("mac"))
+	if err != nil {
+		http.Error(w, "which machine? give ?mac=52:54:00:77:00:10", http.StatusBadRequest)
+		return
+	}
+	chained := false
+	s.tracks.with(mac, func(k *track) {
+		k.overdue(s.cfg.Now())
+		for _, l := range k.failed {
+			chained = chained || l == LoaderSNPOnly
+		}
+	})
+	a := s.scripted(r, mac, LoaderShim)
+	name := script.GRUBLocal
+	if a.Run == RunAgent {
+		name = script.GRUBChain
+		if r.URL.Query().Get("secure") != "off" || chained {
+			name = script.GRUBAgent
+		}
+	}
+	s.render(w, r, name, a, mac, true)
+}
+
+// scripted notes that a machine's loader runs and returns what the machine is for.
+func (s *Server) scripted(r *http.Request, mac MAC, l Loader) Assignment {
+	now, addr := s.cfg.Now(), client(r)
+	var uuid string
+	s.tracks.with(mac, func(k *track) {
+		uuid = k.uuid
+		if l == LoaderScript && k.pending != LoaderNone {
+			l = k.pending // iPXE that was loaded; without it iPXE was in the card
+		}
+		if l != LoaderScript && r.Method == http.MethodGet {
+			k.running(l)
+		}
+		if now.Sub(k.seen) <= ExchangeTimeout && (!k.addr.IsValid() || k.addr == addr) {
+			k.scripted, k.addr = now, addr
+		}
+	})
+	a, err := s.cfg.Fleet.NextBoot(r.Context(), mac, uuid)
+	if err != nil {
+		s.cfg.Log.Warn("a machine boots its own disk: the fleet has no answer", "mac", mac, "err", err)
+		a = Assignment{Run: RunLocal}
+	}
+	if r.Method != http.MethodGet {
+		return a
+	}
+	seen := Sighting{At: now, Stage: StageScript, MAC: mac, UUID: uuid, Addr: addr, Loader: l}
+	s.cfg.Fleet.Sighted(r.Context(), seen)
+	if a.Run != RunAgent {
+		seen.Stage = StageLocal
+		s.cfg.Fleet.Sighted(r.Context(), seen)
+	}
+	return a
+}
+
+// render writes one script.
+func (s *Server) render(w http.ResponseWriter, r *http.Request, n script.Name, a Assignment, mac MAC, uefi bool) {
+	p, err := s.params(local(r))
+	if err == nil && mac != (MAC{}) {
+		p.MAC, p.UEFI = mac.String(), uefi
+		p.BIOSDrive, p.ESPVolumeID, p.ESPPartition = a.BIOSDrive, a.ESPVolumeID, a.ESPPartition
+	}
+	var text string
+	if err == nil {
+		text, err = script.Render(n, p)
+	}
+	if err != nil {
+		s.cfg.Log.Error("script not rendered", "mac", mac, "script", n, "err", err)
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(text))
+}
+
+func (s *Server) serveKernel(w http.ResponseWriter, r *http.Request) {
+	if mac, ok := s.tracks.mac(client(r)); ok && r.Method == http.MethodGet {
+		s.cfg.Fleet.Sighted(r.Context(), Sighting{
+			At: s.cfg.Now(), Stage: StageKernel, MAC: mac, UUID: s.uuid(mac), Addr: client(r),
+		})
+	}
+	s.serveFile(w, r, fileKernel)
+}
+
+// serveFile serves a file of the boot directory.
+func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, name string) {
+	f, err := s.cfg.Files.open(name)
+	if err != nil {
+		s.cfg.Log.Error("boot file not served", "file", name, "err", err)
+		http.Error(w, fmt.Sprintf("the appliance cannot read %s", name), http.StatusInternalServerError)
+		return
+	}
+	defer f.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	http.ServeContent(w, r, "", time.Time{}, f)
+}
+
+// serveToken serves the second initrd to the machine that it is for.
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
+	mac, err := ParseMAC(r.URL.Query().Get("mac"))
+	if err != nil {
+		http.Error(w, "which machine? give ?mac=52:54:00:77:00:10", http.StatusBadRequest)
+		return
+	}
+	archive, err := s.token(r.Context(), mac, client(r))
+	if err != nil {
+		s.cfg.Log.Warn("boot token refused", "mac", mac, "addr", client(r), "err", err)
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(archive))
+}
+
+// token returns the second initrd of a machine whose script was fetched in time from the same address. A repeated
+// request of the same boot gets the same one: GRUB asks HEAD before GET, and a download may be cut.
+func (s *Server) token(ctx context.Context, mac MAC, addr netip.Addr) ([]byte, error) {
+	now := s.cfg.Now()
+	var allowed bool
+	var held []byte
+	s.tracks.with(mac, func(k *track) {
+		allowed = k.addr == addr && now.Sub(k.scripted) <= scriptTimeout
+		if k.token != nil {
+			held = k.token.archive
+		}
+	})
+	if !allowed {
+		return nil, fmt.Errorf("no DHCP exchange of %s at %s within %s before its script; start the machine again", mac, addr, ExchangeTimeout)
+	}
+	if held != nil {
+		return held, nil
+	}
+	b, err := s.cfg.Fleet.BootToken(ctx, mac, addr)
+	if err != nil {
+		return nil, err
+	}
+	archive, err := tokenArchive(b)
+	if err != nil {
+		return nil, err
+	}
+	s.tracks.with(mac, func(k *track) { k.token = &stash{now, archive} })
+	return archive, nil
+}

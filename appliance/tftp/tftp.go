@@ -1,0 +1,171 @@
+// Package tftp serves named files read-only (RFC 1350, 2347-2349) to firmware that is booting. What a name means is an
+// Opener's business; this package knows transfers only.
+package tftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/pin/tftp/v3"
+	"golang.org/x/sync/errgroup"
+)
+
+// Port of the protocol (RFC 1350 §4).
+const Port = 69
+
+// Request is what one machine asks for.
+type Request struct {
+	// Name is the file as asked for, cleaned by quirks: slashes only, no leading one, no stray bytes.
+	Name string
+	// Client is the machine.
+	Client netip.AddrPort
+	// Local is the appliance's address that the machine asked; invalid if the kernel does not tell.
+	Local netip.Addr
+}
+
+// File is one answer.
+type File struct {
+	io.ReadSeeker
+	// Sent, if set, is called once when the machine has acknowledged the last byte, on the transfer's goroutine.
+	Sent func()
+}
+
+// ErrNotFound is what an Opener returns (wrapped) for names it does not serve. The machine is told so; many ask for
+// files that need not exist, hence it is no warning.
+var ErrNotFound = errors.New("no such file here")
+
+// Opener opens the file that a machine asks for. It is called on the transfer's goroutine, many at a time. A
+// File.ReadSeeker that is an io.Closer is closed after the transfer.
+type Opener func(ctx context.Context, r Request) (*File, error)
+
+// Config says where a Server listens.
+type Config struct {
+	// Addr is the address to listen on; invalid means every IPv4 address of the host.
+	Addr netip.Addr
+	// Port replaces 69 where it is not zero.
+	Port int
+	// BlockLength bounds the bytes of a block whatever a machine asks for; zero means what the interface carries.
+	BlockLength int
+}
+
+// A lost packet is repeated after this long; firmware itself waits 4 s (EDK2) or more. Tries bound how long a machine
+// that vanished is kept: 6 x (1 s + a random pause below 1 s).
+const (
+	repeatAfter = time.Second
+	tries       = 6
+)
+
+// Server serves files. It is made by New, works in Run and is not for use after that.
+type Server struct {
+	conn net.PacketConn
+	open Opener
+	log  *slog.Logger
+	cfg  Config
+}
+
+// New opens the port. log may be nil.
+func New(cfg Config, open Opener, log *slog.Logger) (*Server, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if !cfg.Addr.IsValid() {
+		cfg.Addr = netip.IPv4Unspecified()
+	}
+	if cfg.Port == 0 {
+		cfg.Port = Port
+	}
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(cfg.Addr, uint16(cfg.Port))))
+	if err != nil {
+		return nil, fmt.Errorf("listen for TFTP on UDP port %d: %w", cfg.Port, err)
+	}
+	return &Server{conn: conn, open: open, log: log, cfg: cfg}, nil
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() netip.AddrPort { return s.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
+
+// Run serves until ctx ends, which is no error. It waits for the transfers in work; they end with their next block.
+func (s *Server) Run(ctx context.Context) error {
+	server := tftp.NewServer(func(name string, to io.ReaderFrom) error { return s.transfer(ctx, name, to) }, nil)
+	server.SetTimeout(repeatAfter)
+	server.SetRetries(tries)
+	if s.cfg.BlockLength > 0 {
+		server.SetBlockSize(s.cfg.BlockLength)
+	}
+	var g errgroup.Group
+	stopped := make(chan struct{})
+	g.Go(func() error {
+		defer close(stopped)
+		return server.Serve(s.conn)
+	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-stopped:
+		}
+		server.Shutdown()
+		return nil
+	})
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve TFTP: %w", err)
+	}
+	return nil
+}
+
+// transfer sends one file.
+func (s *Server) transfer(ctx context.Context, name string, to io.ReaderFrom) error {
+	out, ok := to.(tftp.OutgoingTransfer)
+	if !ok {
+		return errors.New("transfer without an address")
+	}
+	client := out.RemoteAddr()
+	r := Request{Name: cleanName(name), Client: client.AddrPort()}
+	if info, ok := to.(tftp.RequestPacketInfo); ok {
+		if local, ok := netip.AddrFromSlice(info.LocalIP()); ok && !local.IsUnspecified() {
+			r.Local = local.Unmap()
+		}
+	}
+	log := s.log.With("client", r.Client, "file", r.Name)
+	f, err := s.open(ctx, r)
+	if errors.Is(err, ErrNotFound) {
+		log.Debug("TFTP file asked for that does not exist")
+		return ErrNotFound
+	}
+	if err != nil {
+		log.Warn("TFTP file not served", "err", err)
+		return errors.New("the appliance cannot serve this file now")
+	}
+	if c, ok := f.ReadSeeker.(io.Closer); ok {
+		defer c.Close()
+	}
+	n, err := to.ReadFrom(&stoppable{f.ReadSeeker, ctx})
+	if err != nil {
+		// Firmware asks for the length first and breaks that transfer off on purpose.
+		log.Debug("TFTP transfer ended early", "bytes", n, "err", err)
+		return nil
+	}
+	log.Debug("TFTP transfer", "bytes", n)
+	if f.Sent != nil {
+		f.Sent()
+	}
+	return nil
+}
+
+// stoppable ends a transfer with its next block once ctx has ended. Owned by one transfer.
+type stoppable struct {
+	io.ReadSeeker
+	ctx context.Context
+}
+
+func (s *stoppable) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.ReadSeeker.Read(p)
+}
