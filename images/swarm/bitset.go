@@ -1,0 +1,92 @@
+package swarm
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+)
+
+// bitset is a set of piece indexes: bit 63-i%64 of word i/64 is piece i, so that its big-endian bytes are the bitfield
+// of BEP 3. Bits behind the last piece are zero.
+type bitset []uint64
+
+func newBitset(n int) bitset { return make(bitset, (n+63)/64) }
+
+func (b bitset) has(i int) bool { return b[i>>6]<<(i&63)>>63 == 1 }
+func (b bitset) add(i int)      { b[i>>6] |= 1 << (63 - i&63) }
+func (b bitset) remove(i int)   { b[i>>6] &^= 1 << (63 - i&63) }
+
+func (b bitset) len() (n int) {
+	for _, w := range b {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// union adds the pieces of o.
+func (b bitset) union(o bitset) {
+	for i := range b {
+		b[i] |= o[i]
+	}
+}
+
+// lacks reports whether o holds a piece that b does not.
+func (b bitset) lacks(o bitset) bool {
+	for i := range b {
+		if o[i]&^b[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// intersects reports whether b and o have a piece in common.
+func (b bitset) intersects(o bitset) bool {
+	for i := range b {
+		if b[i]&o[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// all yields the pieces in ascending order.
+func (b bitset) all() func(yield func(int) bool) {
+	return func(yield func(int) bool) {
+		for w, word := range b {
+			for word != 0 {
+				z := bits.LeadingZeros64(word)
+				if !yield(w<<6 + z) {
+					return
+				}
+				word &^= 1 << (63 - z)
+			}
+		}
+	}
+}
+
+// bitfield returns the bytes of BEP 3 for n pieces.
+func (b bitset) bitfield(n int) []byte {
+	buf := make([]byte, 0, 8*len(b))
+	for _, w := range b {
+		buf = binary.BigEndian.AppendUint64(buf, w)
+	}
+	return buf[:(n+7)/8]
+}
+
+// parseBitfield reads a bitfield of n pieces; another length or a spare bit that is set is an error.
+func parseBitfield(p []byte, n int) (bitset, error) {
+	if len(p) != (n+7)/8 {
+		return nil, fmt.Errorf("bitfield of %d bytes for %d pieces", len(p), n)
+	}
+	b := newBitset(n)
+	buf := make([]byte, 8*len(b))
+	copy(buf, p)
+	for i := range b {
+		b[i] = binary.BigEndian.Uint64(buf[8*i:])
+	}
+	if spare := n & 63; spare != 0 && b[len(b)-1]<<spare != 0 {
+		return nil, fmt.Errorf("bitfield of %d pieces with spare bits", n)
+	}
+	return b, nil
+}

@@ -1,0 +1,100 @@
+package swarm
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"seedbed/images"
+	"seedbed/images/tile"
+)
+
+// verdict is what a worker found out about an assembly.
+type verdict struct {
+	a *assembly
+	// badHashes says that the tile hashes which a peer sent do not give the piece's hash; bad are the tiles that do
+	// not have their hash.
+	badHashes bool
+	bad       images.TileSet
+	// written are decoded bytes. err is an error of the storage and ends the swarm.
+	written int64
+	err     error
+}
+
+// work checks and writes assemblies until ctx ends. Its buffer grows to one piece and is kept.
+func (s *Swarm) work(ctx context.Context) {
+	var buf []byte
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case a := <-s.jobs:
+			var v verdict
+			v, buf = s.check(a, buf)
+			s.tell(v)
+		}
+	}
+}
+
+// check decodes the tiles of a piece, compares each with its hash and writes all of them, or none if one is wrong. One
+// write per run of successive tiles.
+func (s *Swarm) check(a *assembly, buf []byte) (verdict, []byte) {
+	v := verdict{a: a}
+	hashes := s.cfg.Storage.TileHashes(a.piece)
+	if hashes == nil {
+		if a.hashes == nil || s.cfg.Pieces.CheckHashes(a.piece, a.hashes) != nil {
+			v.badHashes = true
+			return v, buf
+		}
+		hashes = a.hashes
+		s.cfg.Storage.Learn(a.piece, hashes)
+	}
+	if n := s.lengthOf(a.piece, a.need); int64(cap(buf)) < n {
+		buf = make([]byte, n)
+	}
+	at, rank := 0, 0
+	for i := range s.cfg.Pieces.Data(a.piece).All() {
+		if a.need.Has(i) {
+			end := at + s.cfg.Pieces.TileLength(a.piece, i)
+			raw, err := a.tiles[i].Decode(buf[at:at:end])
+			if err != nil || len(raw) != end-at || rank >= len(hashes) || tile.Hash(raw) != hashes[rank] {
+				v.bad.Add(i)
+			}
+			at = end
+		}
+		rank++
+	}
+	if !v.bad.IsEmpty() {
+		return v, buf
+	}
+	started := time.Now()
+	v.err = s.write(a, buf[:at])
+	v.written = int64(at)
+	s.count.writeNanos.Add(int64(time.Since(started)))
+	return v, buf
+}
+
+// write gives the decoded tiles of a piece, which lie one behind the other in raw, to the storage.
+func (s *Swarm) write(a *assembly, raw []byte) error {
+	first, last, start, at := -1, -1, 0, 0
+	flush := func() error {
+		if first < 0 {
+			return nil
+		}
+		if err := s.cfg.Storage.Write(a.piece, first, raw[start:at]); err != nil {
+			return fmt.Errorf("write piece %d from tile %d: %w", a.piece, first, err)
+		}
+		return nil
+	}
+	for i := range a.need.All() {
+		if i != last+1 || first < 0 {
+			if err := flush(); err != nil {
+				return err
+			}
+			first, start = i, at
+		}
+		last = i
+		at += s.cfg.Pieces.TileLength(a.piece, i)
+	}
+	return flush()
+}

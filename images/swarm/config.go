@@ -1,0 +1,105 @@
+package swarm
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"seedbed/images"
+)
+
+// Config says who a peer is and what it may use.
+type Config struct {
+	InfoHash images.InfoHash
+	// PeerID names this peer for as long as it runs; zero draws a random one.
+	PeerID [20]byte
+	// Pieces is the shape of the content, Storage where it lies. Both are needed.
+	Pieces  Pieces
+	Storage Storage
+	// TLS is the swarm's mutual TLS, see TLSConfig. It is needed: there are no links without it.
+	TLS *tls.Config
+	// Mux is a listener shared with other swarms. Without it the swarm listens on Listener, else on ListenAddr
+	// ("10.77.0.2:6881", ":0"); without any of the three it only dials.
+	Mux        *Mux
+	Listener   net.Listener
+	ListenAddr string
+	// Seeds are addresses that are never given up: the appliances' seeders.
+	Seeds []netip.AddrPort
+	// HandOut makes a complete peer show each other peer different pieces, every piece once before any piece twice,
+	// in place of announcing all of them: what an appliance's seeder does.
+	HandOut bool
+	// MemoryBytes bounds the encoded tiles held in memory: half for pieces on their way in, half for recent pieces to
+	// pass on. The smallest that works is two pieces. Zero means 64 MiB. Decoding takes one piece per worker more.
+	MemoryBytes int64
+	// MaxLinks bounds the connections; zero means 40, and 4,096 with HandOut.
+	MaxLinks int
+	// Workers decode, hash and write pieces; zero means one per processor, 4 at most.
+	Workers int
+	// Log is told of links (Debug), liars (Warn) and completion (Info); nil discards.
+	Log *slog.Logger
+
+	timing timing
+}
+
+// timing holds the waits of the engine. Machines may be slow (an emulated processor decodes and decrypts 10-20 MB/s), so
+// silence is measured by bytes on a link, and giving a request back costs no link.
+type timing struct {
+	tick      time.Duration // resolution of everything below
+	stall     time.Duration // a link with requests out and without a byte gives them back, if another has the piece
+	silence   time.Duration // a link without a byte is closed; the other end sends a keep-alive each silence/5
+	handshake time.Duration // TLS and BitTorrent handshake together
+	backoff   time.Duration // first wait before dialling an address again; doubles
+	seedMax   time.Duration // longest wait for one of Seeds
+	peerMax   time.Duration // longest wait for another address
+}
+
+var defaultTiming = timing{
+	tick: 250 * time.Millisecond, stall: 5 * time.Second, silence: 30 * time.Second, handshake: 30 * time.Second,
+	backoff: 500 * time.Millisecond, seedMax: 2 * time.Second, peerMax: 10 * time.Second,
+}
+
+// withDefaults checks the configuration and fills in what zero means.
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.Pieces == nil || c.Storage == nil:
+		return c, errors.New("swarm: Pieces and Storage are needed")
+	case c.TLS == nil:
+		return c, errors.New("swarm: TLS is needed, see TLSConfig")
+	case c.Pieces.Count() <= 0 || c.Pieces.Count() > maxPieces:
+		return c, fmt.Errorf("swarm: %d pieces, want 1 to %d", c.Pieces.Count(), maxPieces)
+	}
+	if c.PeerID == [20]byte{} {
+		copy(c.PeerID[:], "-SB0001-") // BEP 20
+		rand.Read(c.PeerID[8:])
+	}
+	if c.MemoryBytes <= 0 {
+		c.MemoryBytes = 64 << 20
+	}
+	if c.MaxLinks <= 0 {
+		c.MaxLinks = 40
+		if c.HandOut {
+			c.MaxLinks = 4096
+		}
+	}
+	if c.Workers <= 0 {
+		c.Workers = min(runtime.GOMAXPROCS(0), 4)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Log = c.Log.With("infohash", c.InfoHash.String()[:12])
+	if c.timing == (timing{}) {
+		c.timing = defaultTiming
+	}
+	return c, nil
+}
+
+// maxPieces bounds a swarm's pieces, and so its bitfield to 128 KiB: 4 TiB of data in pieces of 4 MiB, 16 TiB in the
+// longest.
+const maxPieces = 1 << 20

@@ -1,0 +1,114 @@
+package swarm
+
+import (
+	"sync"
+
+	"seedbed/images"
+	"seedbed/images/peerwire"
+)
+
+// outbox holds what is to be sent on one link: short messages, and tiles that the peer asked for. Safe for concurrent
+// use; filling it never blocks.
+type outbox struct {
+	mu      sync.Mutex // guards everything below
+	control []byte     // encoded messages
+	uploads []upload
+	closed  bool
+
+	wake chan struct{} // holds one token after something was added
+}
+
+// upload is a peer's request, in the order of arrival.
+type upload struct {
+	piece  int
+	hashes bool // the tile hashes are to go ahead
+	tiles  images.TileSet
+}
+
+// Bounds of one outbox. A peer that does not read while so much waits for it is cut: announcing every piece of the
+// largest swarm takes 9 MiB.
+const (
+	maxControl = 16 << 20
+	maxUploads = 512
+)
+
+func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+
+func (o *outbox) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send queues a message; false says that the peer does not read.
+func (o *outbox) send(m peerwire.Message) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.control = peerwire.Append(o.control, m)
+	o.signal()
+	return len(o.control) <= maxControl
+}
+
+// sendTile queues an sb_tile message under the receiver's number for it.
+func (o *outbox) sendTile(kind byte, m peerwire.TileMessage) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.control = peerwire.AppendTile(o.control, kind, m)
+	o.signal()
+	return len(o.control) <= maxControl
+}
+
+// serve queues a request; false says that too many wait.
+func (o *outbox) serve(u upload) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.uploads) >= maxUploads {
+		return false
+	}
+	o.uploads = append(o.uploads, u)
+	o.signal()
+	return true
+}
+
+// cancel takes tiles of a piece out of the queue.
+func (o *outbox) cancel(piece int, tiles images.TileSet) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	kept := o.uploads[:0]
+	for _, u := range o.uploads {
+		if u.piece == piece {
+			if u.tiles = u.tiles.Minus(tiles); u.tiles.IsEmpty() {
+				continue
+			}
+		}
+		kept = append(kept, u)
+	}
+	o.uploads = kept
+}
+
+// take returns the queued messages, swapping in empty for them, and the next at most n tiles to send.
+func (o *outbox) take(empty []byte, n int) (control []byte, next upload, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	control, o.control = o.control, empty[:0]
+	if len(o.uploads) == 0 {
+		return control, next, false
+	}
+	first := &o.uploads[0]
+	next = upload{piece: first.piece, hashes: first.hashes}
+	for i := range first.tiles.All() {
+		if n--; n < 0 {
+			break
+		}
+		next.tiles.Add(i)
+	}
+	first.hashes = false
+	if first.tiles = first.tiles.Minus(next.tiles); first.tiles.IsEmpty() {
+		o.uploads = o.uploads[1:]
+		if len(o.uploads) == 0 {
+			o.uploads = nil
+		}
+	}
+	return control, next, true
+}

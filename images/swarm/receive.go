@@ -1,0 +1,290 @@
+package swarm
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"seedbed/images"
+	"seedbed/images/peerwire"
+)
+
+// receive deals with one message of a linked peer. An error drops the link.
+func (st *state) receive(e received) error {
+	l := e.l
+	switch m := e.message.(type) {
+	case peerwire.Bare:
+		return st.receiveBare(l, m.ID)
+	case peerwire.Bitfield:
+		has, err := parseBitfield(m.Bits, st.cfg.Pieces.Count())
+		if err != nil {
+			return err
+		}
+		return st.announced(l, has)
+	case peerwire.Indexed:
+		if m.ID == peerwire.IDHave {
+			return st.receiveHave(l, int(m.Piece))
+		}
+	case peerwire.Span:
+		if m.ID == peerwire.IDRequest { // blocks are for stock peers of open swarms
+			st.send(l, peerwire.Span{ID: peerwire.IDReject, Piece: m.Piece, Begin: m.Begin, Length: m.Length})
+		}
+	case peerwire.Extended:
+		switch m.Kind {
+		case 0:
+			return st.receiveHandshake(l, m.Payload)
+		case tileKind:
+			return st.receiveTile(l, e.tile)
+		}
+	}
+	return nil
+}
+
+func (st *state) receiveBare(l *link, id peerwire.ID) error {
+	switch id {
+	case peerwire.IDHaveAll:
+		all := newBitset(st.cfg.Pieces.Count())
+		for i := range st.cfg.Pieces.Count() {
+			all.add(i)
+		}
+		return st.announced(l, all)
+	case peerwire.IDHaveNone:
+		return st.announced(l, newBitset(st.cfg.Pieces.Count()))
+	case peerwire.IDChoke:
+		l.choking = true
+	case peerwire.IDUnchoke:
+		l.choking = false
+		st.feed(l)
+	}
+	return nil
+}
+
+// announced takes the bitfield, which comes once and before everything else.
+func (st *state) announced(l *link, has bitset) error {
+	if l.bits || l.ready {
+		return fmt.Errorf("bitfield in the middle of a session")
+	}
+	l.bits, l.has = true, has
+	l.can.union(has)
+	st.picker.announced(has)
+	return nil
+}
+
+func (st *state) receiveHave(l *link, piece int) error {
+	if piece >= st.cfg.Pieces.Count() {
+		return fmt.Errorf("have of piece %d of %d", piece, st.cfg.Pieces.Count())
+	}
+	if !l.has.has(piece) {
+		l.has.add(piece)
+		st.picker.holders[piece]++
+	}
+	if st.hand != nil && l.ready {
+		st.hand.have(l.id, piece, st.now)
+		st.show()
+	}
+	if st.have.has(piece) {
+		return nil
+	}
+	l.can.add(piece)
+	if l.handsOut {
+		l.shown = append(l.shown, piece)
+		if len(l.shown) > st.cfg.Pieces.Count() {
+			return fmt.Errorf("%d pieces handed out of %d", len(l.shown), st.cfg.Pieces.Count())
+		}
+	}
+	st.feed(l)
+	return nil
+}
+
+// receiveHandshake takes the extended handshake and answers with our sb_tile version and the tiles that we hold of
+// pieces that are not whole.
+func (st *state) receiveHandshake(l *link, payload []byte) error {
+	h, err := peerwire.DecodeExtendedHandshake(payload)
+	switch {
+	case err != nil:
+		return err
+	case h.Tile == 0:
+		return fmt.Errorf("%q does not speak %s", h.Version, peerwire.TileExtension)
+	case l.tileKind.Load() != 0:
+		return nil // a later handshake may change what we do not use
+	}
+	l.tileKind.Store(int32(h.Tile))
+	if !l.address.IsValid() && h.Port != 0 && l.remote.IsValid() && st.hand == nil {
+		l.address = netip.AddrPortFrom(l.remote.Addr(), h.Port)
+		st.book.linked(l.address)
+	}
+	st.sendTile(l, peerwire.Version{Version: peerwire.TileVersion, HandsOut: st.hand != nil})
+	if st.hand != nil {
+		return nil
+	}
+	for i := range st.data.all() {
+		if st.have.has(i) {
+			continue
+		}
+		if held := st.cfg.Storage.Held(i).Intersect(st.cfg.Pieces.Data(i)); !held.IsEmpty() {
+			st.sendTile(l, peerwire.HaveTiles{Piece: i, Tiles: held})
+		}
+	}
+	return nil
+}
+
+// receiveTile deals with one sb_tile message.
+func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
+	if v, ok := message.(peerwire.Version); ok {
+		return st.receiveVersion(l, v)
+	}
+	if !l.ready || l.tileKind.Load() == 0 {
+		return fmt.Errorf("%s message before the version", peerwire.TileExtension)
+	}
+	switch m := message.(type) {
+	case peerwire.HaveTiles:
+		return st.receiveHaveTiles(l, m)
+	case peerwire.Request:
+		return st.receiveRequest(l, m)
+	case peerwire.Hashes:
+		a := l.asks[m.Piece]
+		if a != nil && a.hashes == nil && !a.checking {
+			if len(m.Hashes) != st.cfg.Pieces.Data(m.Piece).Len() {
+				return fmt.Errorf("%d tile hashes of piece %d", len(m.Hashes), m.Piece)
+			}
+			a.hashes, a.hashesFrom = m.Hashes, l
+		}
+	case peerwire.Tiles:
+		return st.receiveTiles(l, m)
+	case peerwire.Reject:
+		if a := l.asks[m.Piece]; a != nil {
+			l.can.remove(m.Piece)
+			l.refused[m.Piece] = true
+			st.giveBack(l, a)
+			st.feedAll()
+		}
+	case peerwire.Cancel:
+		l.out.cancel(m.Piece, m.Tiles)
+	}
+	return nil
+}
+
+func (st *state) receiveVersion(l *link, v peerwire.Version) error {
+	switch {
+	case v.Version != peerwire.TileVersion:
+		return fmt.Errorf("%s of version %d, this program speaks %d", peerwire.TileExtension, v.Version, peerwire.TileVersion)
+	case l.ready:
+		return fmt.Errorf("a second version")
+	}
+	l.ready, l.handsOut = true, v.HandsOut
+	if st.hand != nil && !l.appliance {
+		if st.now.Sub(st.started) < restartHold && l.has.intersects(st.data) {
+			st.hand.holdUntil = st.started.Add(restartHold)
+		}
+		st.hand.join(l.id, l.has, st.now)
+		st.show()
+	}
+	st.feed(l)
+	st.publish()
+	return nil
+}
+
+func (st *state) receiveHaveTiles(l *link, m peerwire.HaveTiles) error {
+	if m.Piece >= st.cfg.Pieces.Count() || !st.cfg.Pieces.Data(m.Piece).Contains(m.Tiles) {
+		return fmt.Errorf("have-tiles of piece %d", m.Piece)
+	}
+	if st.have.has(m.Piece) || l.has.has(m.Piece) {
+		return nil
+	}
+	l.partial[m.Piece] = m.Tiles
+	if held := st.cfg.Storage.Held(m.Piece); !m.Tiles.Minus(held).IsEmpty() {
+		l.can.add(m.Piece)
+		st.feed(l)
+	}
+	return nil
+}
+
+// receiveRequest queues tiles for a peer, or refuses them.
+func (st *state) receiveRequest(l *link, m peerwire.Request) error {
+	if m.Piece >= st.cfg.Pieces.Count() || !st.cfg.Pieces.Data(m.Piece).Contains(m.Tiles) {
+		return fmt.Errorf("request of piece %d", m.Piece)
+	}
+	held := st.cfg.Storage.Held(m.Piece).Contains(m.Tiles)
+	known := !m.Hashes || st.cfg.Storage.TileHashes(m.Piece) != nil
+	if !held || !known || !l.out.serve(upload{m.Piece, m.Hashes, m.Tiles}) {
+		st.sendTile(l, peerwire.Reject{Piece: m.Piece, Tiles: m.Tiles})
+	}
+	return nil
+}
+
+// receiveTiles takes in tiles. Those that were asked for once and are still needed are welcome too: their hashes say
+// whether they are right.
+func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
+	if m.Piece >= st.cfg.Pieces.Count() {
+		return fmt.Errorf("tiles of piece %d", m.Piece)
+	}
+	a := st.assemblies[m.Piece]
+	asked, got, wasted := images.TileSet{}, int64(0), int64(0)
+	if l.asks[m.Piece] != nil {
+		asked = a.asked[l]
+	}
+	for _, t := range m.Tiles {
+		n := int64(len(t.Bytes))
+		got += n
+		asked.Remove(t.Index)
+		if a == nil || !a.put(l, t) {
+			wasted += n
+		} else if int(t.Length) != st.cfg.Pieces.TileLength(m.Piece, t.Index) {
+			var wrong images.TileSet
+			wrong.Add(t.Index)
+			a.drop(wrong)
+			return fmt.Errorf("tile %d of piece %d has %d bytes", t.Index, m.Piece, t.Length)
+		}
+	}
+	st.count.wasted.Add(wasted)
+	if l.appliance {
+		st.count.fromAppliance.Add(got)
+	} else {
+		st.count.fromPeers.Add(got)
+	}
+	if a == nil {
+		return nil
+	}
+	a.progress = st.now
+	if l.asks[m.Piece] != nil {
+		if a.hashes == nil && !a.checking && st.cfg.Storage.TileHashes(m.Piece) == nil {
+			a.drop(a.got) // nothing could say whether they are right
+			return fmt.Errorf("tiles of piece %d without their hashes", m.Piece)
+		}
+		if a.asked[l] = asked; asked.IsEmpty() {
+			delete(a.asked, l)
+			delete(l.asks, m.Piece)
+		}
+	}
+	switch {
+	case a.checking:
+	case a.lacks().IsEmpty():
+		st.complete(a)
+	case len(a.asked) == 0:
+		st.picker.giveBack(a.piece, true)
+		st.feedAll()
+	}
+	st.feed(l)
+	return nil
+}
+
+// complete gives a piece whose tiles are all here to a worker; who else was asked need not send it.
+func (st *state) complete(a *assembly) {
+	a.checking = true
+	for o, tiles := range a.asked {
+		delete(a.asked, o)
+		delete(o.asks, a.piece)
+		st.sendTile(o, peerwire.Cancel{Piece: a.piece, Tiles: tiles})
+		st.feed(o)
+	}
+	st.ready = append(st.ready, a)
+}
+
+// silentFor returns how long no byte came on the link, counted from the last request at the earliest.
+func (l *link) silentFor(now time.Time) time.Duration {
+	last := time.Unix(0, l.received.Load())
+	if l.asked.After(last) {
+		last = l.asked
+	}
+	return now.Sub(last)
+}

@@ -1,0 +1,248 @@
+package swarm
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"seedbed/images"
+	"seedbed/images/peerwire"
+)
+
+// state is all that a swarm knows while it runs. Owned by the goroutine of Run; nothing here waits for anything.
+type state struct {
+	*Swarm
+	ctx   context.Context
+	group *sync.WaitGroup
+	now   time.Time // of the event being handled
+	err   error     // ends the swarm
+
+	started    time.Time
+	have       bitset // pieces held whole; those without data from the start
+	data       bitset // pieces with data
+	picker     *picker
+	hand       *handout // nil unless we hand out
+	book       *book
+	opening    int // connections without a link yet
+	all        map[int]*link
+	byPeer     map[[20]byte]*link
+	banned     map[[32]byte]bool // certificates of liars
+	assemblies map[int]*assembly
+	ready      []*assembly // waiting for a worker
+	syncing    bool
+	sentBefore int64     // bytes sent at the last tick
+	sentRate   float64   // bytes a second, moving mean
+	lastTick   time.Time // when sentBefore was taken
+	lastSlow   time.Time // when the slow part of tick ran
+}
+
+// retryAfter is when pieces that a peer refused are asked for again.
+const retryAfter = 10 * time.Second
+
+// newState looks up what the storage holds.
+func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
+	n := s.cfg.Pieces.Count()
+	st := &state{
+		Swarm: s, ctx: ctx, group: group, started: time.Now(), have: newBitset(n), data: newBitset(n),
+		book: newBook(s.cfg.timing), all: map[int]*link{}, byPeer: map[[20]byte]*link{}, banned: map[[32]byte]bool{},
+		assemblies: map[int]*assembly{},
+	}
+	for i := range n {
+		data := s.cfg.Pieces.Data(i)
+		held := s.cfg.Storage.Held(i).Intersect(data)
+		s.count.total.Add(s.lengthOf(i, data))
+		s.count.held.Add(s.lengthOf(i, held))
+		if !data.IsEmpty() {
+			st.data.add(i)
+		}
+		if held == data {
+			st.have.add(i)
+		}
+	}
+	s.count.resumed.Store(s.count.held.Load())
+	s.count.pieces.Store(int64(n))
+	st.picker = newPicker(st.have, n, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
+	if s.cfg.HandOut {
+		give := newBitset(n)
+		for i := range st.data.all() {
+			if st.have.has(i) {
+				give.add(i)
+			}
+		}
+		st.hand = newHandout(give, n)
+	}
+	for _, a := range s.cfg.Seeds {
+		st.book.add(a, true)
+	}
+	st.publish()
+	return st
+}
+
+// lengthOf returns the decoded length of tiles of a piece in bytes.
+func (s *Swarm) lengthOf(piece int, tiles images.TileSet) (n int64) {
+	for i := range tiles.All() {
+		n += int64(s.cfg.Pieces.TileLength(piece, i))
+	}
+	return n
+}
+
+// handle deals with one event.
+func (st *state) handle(event any) {
+	switch e := event.(type) {
+	case arrived:
+		if len(st.all)+st.opening >= st.cfg.MaxLinks {
+			st.group.Go(func() { e.conn.Close() })
+			return
+		}
+		st.opening++
+		st.group.Go(func() { st.runLink(st.ctx, e.conn, netip.AddrPort{}) })
+	case dialFailed:
+		st.opening--
+		if e.address.IsValid() {
+			st.cfg.Log.Debug("peer not reached", "peer", e.address, "err", e.err)
+		}
+		st.book.freed(e.address, st.now)
+	case linkUp:
+		st.opening--
+		st.join(e.l)
+	case linkDown:
+		st.leave(e.l, "closed", e.err)
+	case received:
+		if st.all[e.l.id] == nil {
+			return // cut; this was on its way
+		}
+		e.l.stalled = false
+		if err := st.receive(e); err != nil {
+			st.leave(e.l, "broke the protocol", err)
+		}
+	case unreadable:
+		if st.hand != nil {
+			st.hand.unreadable(e.l.id, e.piece)
+		}
+	case verdict:
+		st.judge(e)
+	case synced:
+		st.finish(e.err)
+	}
+}
+
+// connect dials addresses that are due.
+func (st *state) connect() {
+	for _, a := range st.book.due(st.now, st.cfg.MaxLinks-len(st.all)-st.opening) {
+		st.opening++
+		st.group.Go(func() { st.dial(st.ctx, a) })
+	}
+}
+
+// join takes up a link whose handshakes are done, and says what we hold.
+func (st *state) join(l *link) {
+	l.choking, l.address = true, l.dialled
+	other := st.byPeer[l.peer]
+	switch {
+	case l.peer == st.cfg.PeerID:
+		st.book.self(l.dialled)
+		l.close()
+		return
+	case other != nil && !st.preferred(l, other):
+		if !other.address.IsValid() {
+			other.address = l.dialled
+		}
+		if l.dialled != other.address {
+			st.book.freed(l.dialled, st.now)
+		}
+		l.close()
+		return
+	case st.banned[l.identity]:
+		st.book.freed(l.dialled, st.now)
+		l.close()
+		return
+	case other != nil:
+		st.leave(other, "was replaced", nil)
+	}
+	n := st.cfg.Pieces.Count()
+	l.has, l.can = newBitset(n), newBitset(n)
+	l.partial, l.asks, l.refused = map[int]images.TileSet{}, map[int]*assembly{}, map[int]bool{}
+	st.all[l.id], st.byPeer[l.peer] = l, l
+	if l.address.IsValid() {
+		st.book.linked(l.address)
+	}
+	switch {
+	case st.hand != nil:
+		l.out.send(peerwire.HaveNone)
+	default:
+		l.out.send(peerwire.Bitfield{Bits: st.have.bitfield(n)})
+	}
+	own := peerwire.ExtendedHandshake{Tile: tileKind, Version: "Seedbed"}
+	if st.mux != nil {
+		own.Port = st.mux.Addr().Port()
+	}
+	l.out.send(own.Message())
+	l.out.send(peerwire.Unchoke)
+	if st.picker.lacking > 0 {
+		l.out.send(peerwire.Interested)
+	}
+	st.cfg.Log.Debug("link open", "peer", l.remote, "dialled", l.dialled.IsValid(), "appliance", l.appliance)
+	st.publish()
+}
+
+// preferred reports whether a new link to a peer takes the place of one that there is: of two that were dialled from
+// both ends, both ends keep the one that the lower peer ID dialled; of two from one end, the newer.
+func (st *state) preferred(l, other *link) bool {
+	mine, theirs := l.dialled.IsValid(), other.dialled.IsValid()
+	if mine == theirs {
+		return true
+	}
+	return mine == (string(st.cfg.PeerID[:]) < string(l.peer[:]))
+}
+
+// leave drops a link and gives back what it was asked for. Nothing happens if it was dropped before.
+func (st *state) leave(l *link, why string, err error) {
+	if st.all[l.id] == nil {
+		return
+	}
+	l.close()
+	delete(st.all, l.id)
+	delete(st.byPeer, l.peer)
+	st.picker.gone(l.has)
+	if st.hand != nil {
+		st.hand.leave(l.id)
+	}
+	st.book.freed(l.address, st.now)
+	for _, a := range l.asks {
+		st.giveBack(l, a)
+	}
+	st.cfg.Log.Debug("link gone", "peer", l.remote, "why", why, "err", err)
+	st.feedAll()
+	st.show()
+	st.publish()
+}
+
+// send queues a message to a peer, and drops the link of one that does not read.
+func (st *state) send(l *link, m peerwire.Message) {
+	if !l.out.send(m) {
+		st.leave(l, "does not read", nil)
+	}
+}
+
+// sendTile is send for sb_tile messages.
+func (st *state) sendTile(l *link, m peerwire.TileMessage) {
+	if !l.sendTile(m) {
+		st.leave(l, "does not read", nil)
+	}
+}
+
+// show hands out pieces as far as the hand-out's rules allow.
+func (st *state) show() {
+	if st.hand == nil {
+		return
+	}
+	for {
+		id, piece, ok := st.hand.next(st.now)
+		if !ok {
+			return
+		}
+		st.send(st.all[id], peerwire.Have(piece))
+	}
+}

@@ -1,0 +1,124 @@
+package swarm
+
+import (
+	"time"
+
+	"seedbed/images/peerwire"
+)
+
+// tick does what time alone makes due.
+func (st *state) tick() {
+	st.connect()
+	if st.picker.lacking == 0 {
+		st.sync()
+	}
+	for _, l := range st.all {
+		st.watch(l)
+	}
+	if st.picker.lacking > 0 && st.picker.allBegun() {
+		for _, l := range st.all {
+			st.endgame(l)
+		}
+	}
+	if st.hand != nil {
+		st.pace()
+		st.hand.expire(st.now)
+		st.show()
+	}
+	if st.now.Sub(st.lastSlow) >= retryAfter {
+		st.lastSlow = st.now
+		st.retry()
+	}
+	st.publish()
+}
+
+// watch deals with silence on a link: requests go to others, the link is closed, or a keep-alive is sent.
+func (st *state) watch(l *link) {
+	if st.now.Sub(time.Unix(0, l.received.Load())) > st.cfg.timing.silence {
+		st.leave(l, "is silent", nil)
+		return
+	}
+	if st.now.Sub(time.Unix(0, l.sent.Load())) > st.cfg.timing.silence/5 {
+		st.send(l, peerwire.KeepAlive{})
+	}
+	switch silent := l.silentFor(st.now); {
+	case l.stalled && silent < st.cfg.timing.stall:
+		l.stalled = false
+		st.feed(l)
+	case len(l.asks) > 0 && silent > st.cfg.timing.stall:
+		l.stalled = true
+		for _, a := range l.asks {
+			if st.another(l, a.piece) {
+				st.sendTile(l, peerwire.Cancel{Piece: a.piece, Tiles: a.asked[l]})
+				st.giveBack(l, a)
+			}
+		}
+		st.feedAll()
+	}
+}
+
+// another reports whether a peer other than l could give the piece now.
+func (st *state) another(l *link, piece int) bool {
+	for _, o := range st.all {
+		if o != l && o.ready && !o.choking && !o.stalled && o.can.has(piece) {
+			return true
+		}
+	}
+	return false
+}
+
+// pace adapts the hand-out's window to the rate of sending.
+func (st *state) pace() {
+	elapsed := st.now.Sub(st.lastTick)
+	if elapsed < st.cfg.timing.tick/2 {
+		return
+	}
+	sent := st.count.toPeers.Load()
+	rate := float64(sent-st.sentBefore) / elapsed.Seconds()
+	st.sentRate += (rate - st.sentRate) / 4
+	st.sentBefore, st.lastTick = sent, st.now
+	mean := st.count.total.Load() / int64(max(st.data.len(), 1))
+	if given := st.hand.given; given >= minWindow && sent > 0 {
+		mean = min(mean, sent/int64(given))
+	}
+	st.hand.pace(st.sentRate, mean)
+}
+
+// retry asks again for what was refused.
+func (st *state) retry() {
+	for _, l := range st.all {
+		for piece := range l.refused {
+			l.can.add(piece)
+		}
+		clear(l.refused)
+		st.feed(l)
+	}
+	if st.hand != nil {
+		st.hand.retry()
+		st.show()
+	}
+}
+
+// publish makes the state visible to Stats and Bitfield.
+func (st *state) publish() {
+	seeders, lacking, needed := 0, 0, false
+	for _, l := range st.all {
+		switch {
+		case l.appliance:
+			seeders++
+		case l.ready && l.has.lacks(st.data):
+			lacking++
+			needed = needed || l.has.lacks(st.have)
+		}
+	}
+	c := &st.count
+	c.peers.Store(int64(len(st.all)))
+	c.seeders.Store(int64(seeders))
+	c.lacking.Store(int64(lacking))
+	c.needed.Store(needed)
+	held := int64(st.have.len())
+	if old := c.piecesHeld.Swap(held); old != held || st.bits.Load() == nil {
+		b := st.have.bitfield(st.cfg.Pieces.Count())
+		st.bits.Store(&b)
+	}
+}
