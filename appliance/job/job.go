@@ -277,7 +277,11 @@ type SignedReceipt struct {
 	Final Report `json:"final"`
 }
 
-// Countersigned answers SignedReceipt: Ed25519 by the site over the receipt's bytes.
+// ReceiptContext keeps a countersignature from being taken for one over anything else: it stands before the receipt's
+// bytes when they are signed.
+const ReceiptContext = "seedbed receipt v1\x00"
+
+// Countersigned answers SignedReceipt: Ed25519 by the site over ReceiptContext and the receipt's bytes.
 type Countersigned struct {
 	Signature []byte `json:"signature"`
 }
