@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -149,6 +150,9 @@ func (d *Dir) Read(_ context.Context, key string, offset, length int64) (io.Read
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
+	if _, err := d.stat(key); err != nil {
+		return nil, err
+	}
 	f, err := d.fs.Open(d.file(key))
 	if err != nil {
 		return nil, d.readError(key, err)
@@ -167,21 +171,31 @@ type section struct {
 
 // Stat implements Bucket.
 func (d *Dir) Stat(_ context.Context, key string) (Object, error) {
-	if err := checkKey(key); err != nil {
+	info, err := d.stat(key)
+	if err != nil {
 		return Object{}, err
+	}
+	return Object{Key: key, Length: info.Size(), Modified: info.ModTime()}, nil
+}
+
+// stat describes an object's file. A folder is no object.
+func (d *Dir) stat(key string) (fs.FileInfo, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
 	}
 	info, err := d.fs.Stat(d.file(key))
 	if err == nil && info.IsDir() {
 		err = fs.ErrNotExist
 	}
 	if err != nil {
-		return Object{}, d.readError(key, err)
+		return nil, d.readError(key, err)
 	}
-	return Object{Key: key, Length: info.Size(), Modified: info.ModTime()}, nil
+	return info, nil
 }
 
 func (d *Dir) readError(key string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	// ENOTDIR: a file where the key has a folder.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return fmt.Errorf("object %s: %w", key, ErrNotExist)
 	}
 	return fmt.Errorf("object %s: %w", key, err)
@@ -237,15 +251,15 @@ func (d *Dir) walk(ctx context.Context, folder, prefix string, yield func(Object
 
 // Delete implements Bucket.
 func (d *Dir) Delete(_ context.Context, key string) error {
-	if err := checkKey(key); err != nil {
+	if _, err := d.stat(key); err != nil {
+		if errors.Is(err, ErrNotExist) {
+			return nil
+		}
 		return err
 	}
 	name := d.file(key)
 	err := d.fs.Remove(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		err = d.fs.SyncDir(filepath.Dir(name))
 	}
 	if err != nil {

@@ -32,7 +32,7 @@ type index struct {
 	runs   []*run                      // guarded by mu; files are closed under it
 	// condemned are the packs not to be used; guarded by mu.
 	condemned map[uint32]bool
-	next   int                         // number of the next run's file; guarded by writing
+	next      int // number of the next run's file; guarded by writing
 
 	writing sync.Mutex // serialises writers of runs
 }

@@ -47,6 +47,10 @@ func (r *Repository) Publish(ctx context.Context, draft *Draft) (*Image, error) 
 	}
 	switch known, err := r.version(ctx, m.Name, m.Version); {
 	case err == nil && known == d:
+		// It may be the work of a process that was killed before it had made the version durable.
+		if err := r.putVersion(ctx, m, d); err != nil {
+			return fail(err)
+		}
 		return r.Manifest(ctx, d)
 	case err == nil:
 		return fail(ErrVersionExists)
@@ -94,10 +98,15 @@ func (r *Repository) write(ctx context.Context, image *Image, layers map[images.
 	if err := r.putSame(ctx, manifestKey(image.Digest), image.Raw); err != nil {
 		return err
 	}
-	name := []byte(image.Digest.String() + "\n")
+	return r.putVersion(ctx, m, image.Digest)
+}
+
+// putVersion makes the version name the digest, durably.
+func (r *Repository) putVersion(ctx context.Context, m *images.Manifest, d images.Digest) error {
+	name := []byte(d.String() + "\n")
 	err := r.bucket.Put(ctx, versionKey(m.Name, m.Version), bytes.NewReader(name), int64(len(name)))
 	if errors.Is(err, ErrExists) {
-		if known, e := r.version(ctx, m.Name, m.Version); e == nil && known == image.Digest {
+		if known, e := r.version(ctx, m.Name, m.Version); e == nil && known == d {
 			return nil
 		}
 		return ErrVersionExists

@@ -1,0 +1,63 @@
+package capture
+
+import (
+	"math/bits"
+
+	"seedbed/images"
+)
+
+// tree returns the piece layer of a partition, which lists the pieces that hold data (none where the partition is not
+// longer than a piece), and its root. hashes are those of the data tiles.
+func tree(m *images.Map, hashes []images.Digest, pieceLength int64) (layer []byte, root images.Digest) {
+	pieces := (m.Length + pieceLength - 1) / pieceLength
+	perPiece := pieceLength / images.TileLength
+	tiles := make([]images.Digest, 0, perPiece)
+	var zero images.Digest // hash of a full piece without data, once known
+	piece := func(i int64) images.Digest {
+		length := min(pieceLength, m.Length-i*pieceLength)
+		full := length == pieceLength && pieces > 1
+		data := false
+		if full && !zero.IsZero() && len(m.Used(nil, images.Extent{Offset: i * pieceLength, Length: length})) == 0 {
+			return zero
+		}
+		tiles = tiles[:0]
+		for t := i * perPiece; t < (i+1)*perPiece && t*images.TileLength < m.Length; t++ {
+			if m.State(t) == images.TileData {
+				tiles, hashes, data = append(tiles, hashes[0]), hashes[1:], true
+				continue
+			}
+			tiles = append(tiles, images.ZeroTileHash(int(min(images.TileLength, m.Length-t*images.TileLength))))
+		}
+		d := images.PieceHash(tiles, length, pieceLength, m.Length)
+		if data && pieces > 1 {
+			layer = append(layer, d[:]...)
+		}
+		if !data && full {
+			zero = d
+		}
+		return d
+	}
+	root = rootOf(pieces, pieceLength, piece)
+	return layer, root
+}
+
+// rootOf returns the root over the pieces, which it asks for one at a time in order, 4,096 in memory at once.
+func rootOf(pieces, pieceLength int64, piece func(int64) images.Digest) images.Digest {
+	const groupHeight = 12
+	height := bits.TrailingZeros64(uint64(pieceLength / images.LeafLength))
+	var groups []images.Digest
+	group := make([]images.Digest, 0, 1<<groupHeight)
+	for i := int64(0); i < pieces; {
+		group = group[:0]
+		for ; i < pieces && len(group) < cap(group); i++ {
+			group = append(group, piece(i))
+		}
+		own := bits.Len(uint(len(group) - 1)) // height of the group's own tree
+		root := images.Root(group, height)
+		if pieces > int64(cap(group)) {
+			root = images.Lift(root, height+own, height+groupHeight)
+		}
+		groups = append(groups, root)
+	}
+	return images.Root(groups, height+groupHeight)
+}
