@@ -12,7 +12,6 @@ import (
 
 	"seedbed/images"
 	"seedbed/images/fsmap"
-	"seedbed/images/layout"
 	"seedbed/images/parttable"
 	"seedbed/images/repository"
 	"seedbed/images/tile"
@@ -129,7 +128,7 @@ type capture struct {
 // part is one partition being captured.
 type part struct {
 	entry parttable.Entry
-	fs    fsmap.Result
+	fs    *fsmap.Result
 	m     *images.Map // Zero grows while the partition is read
 	// hashes and tiles are those of the data tiles, in order.
 	hashes []images.Digest
@@ -164,21 +163,17 @@ func (c *capture) scan() error {
 
 func (c *capture) scanPart(p *part) error {
 	r := io.NewSectionReader(c.src, p.entry.Offset, p.entry.Length)
-	found, err := fsmap.Scan(r, p.entry.Length)
-	switch {
-	case c.o.Full && err != nil:
-		c.warn(fmt.Sprintf("partition %d is copied in full: %v", p.entry.Number, err))
-		p.fs = fsmap.Result{Kind: "full"}
-	case err != nil:
-		return err
-	default:
-		p.fs = *found
-		if p.fs.Warning != "" {
-			c.warn(fmt.Sprintf("partition %d: %s", p.entry.Number, p.fs.Warning))
-		}
-	}
+	scan := fsmap.Scan
 	if c.o.Full {
-		p.fs.Kind, p.fs.Used = "full", []images.Extent{{Offset: 0, Length: p.entry.Length}}
+		scan = fsmap.Full
+	}
+	found, err := scan(r, p.entry.Length)
+	if err != nil {
+		return err
+	}
+	p.fs = found
+	if found.Warning != "" {
+		c.warn(fmt.Sprintf("partition %d: %s", p.entry.Number, found.Warning))
 	}
 	for _, e := range p.fs.Used {
 		if e.Offset < 0 || e.Length < 0 || e.Offset > p.entry.Length-e.Length {
@@ -187,25 +182,6 @@ func (c *capture) scanPart(p *part) error {
 		p.m.Extents = images.AppendExtent(p.m.Extents, e)
 	}
 	return nil
-}
-
-// pieceLength returns the piece length of the image, raised where the disk would otherwise have more pieces than a
-// layout holds.
-func (c *capture) pieceLength() int64 {
-	if c.o.PieceLength != 0 {
-		return c.o.PieceLength
-	}
-	n := images.PieceLengthFor(c.result.DataLength)
-	for ; n < images.MaxPieceLength; n *= 2 {
-		pieces := int64(0)
-		for _, p := range c.parts {
-			pieces += (p.entry.Length + n - 1) / n
-		}
-		if pieces <= layout.MaxPieces {
-			break
-		}
-	}
-	return n
 }
 
 // publish builds the manifest and publishes the image. A version that was not asked for gives way to one that another
@@ -233,8 +209,11 @@ func (c *capture) publish(ctx context.Context) error {
 func (c *capture) draft() *repository.Draft {
 	m := &images.Manifest{
 		Format: images.FormatVersion, Name: c.o.Name, Created: c.o.Created.Unix(),
-		DiskLength: c.table.DiskLength, SectorLength: c.table.SectorLength, PieceLength: c.pieceLength(),
+		DiskLength: c.table.DiskLength, SectorLength: c.table.SectorLength, PieceLength: c.o.PieceLength,
 		Frame: images.Frame{Table: c.table.Kind}, Firmware: c.table.Firmware(),
+	}
+	if m.PieceLength == 0 {
+		m.PieceLength = images.PieceLengthFor(c.result.DataLength, m.DiskLength)
 	}
 	d := &repository.Draft{Manifest: m, Sign: c.o.Sign}
 	layer := func(b []byte) images.Ref {
