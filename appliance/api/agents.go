@@ -1,0 +1,201 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// Content gives agents the description of images; the content itself travels through the swarm. Safe for concurrent use.
+type Content interface {
+	// Manifest returns the encoded manifest and its detached signature.
+	Manifest(ctx context.Context, d images.Digest) (manifest, signature []byte, err error)
+	// Layer returns the layer, which the manifest names.
+	Layer(ctx context.Context, d images.Digest) ([]byte, error)
+}
+
+// Limits of what an agent may send, in bytes.
+const (
+	maxHello     = 16 << 10
+	maxInventory = 1 << 20 // some hundred disks and NICs
+	maxReport    = 1 << 20 // a bitmap of 2^20 pieces in base64, and the last lines of a log
+	maxReceipt   = 4 << 20 // 9,999 partitions
+	maxFrame     = images.MaxFrameLength + 4<<20
+)
+
+// framesAtOnce bounds the frames held in memory.
+const framesAtOnce = 8
+
+type agents struct {
+	fleet   *fleet.Fleet
+	content Content
+	frames  chan struct{}
+}
+
+// Agents returns the handler of the endpoints of package job. The server's TLS has verified client certificates under
+// the site's CA where one was given. announce answers PathAnnounce and checks its callers itself; nil leaves it out.
+func Agents(f *fleet.Fleet, content Content, announce http.Handler, log *slog.Logger) http.Handler {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	a := &agents{fleet: f, content: content, frames: make(chan struct{}, framesAtOnce)}
+	mux := http.NewServeMux()
+	mux.Handle("POST "+job.PathHello, handle(log, a.hello))
+	mux.Handle("POST "+job.PathInventory, handle(log, a.known(a.inventory)))
+	mux.Handle("POST "+job.PathClaim, handle(log, a.known(a.claim)))
+	mux.Handle("POST "+job.PathReport, handle(log, a.known(a.report)))
+	mux.Handle("POST "+job.PathFrame, handle(log, a.known(a.frame)))
+	mux.Handle("POST "+job.PathReceipt, handle(log, a.known(a.receipt)))
+	mux.Handle("GET "+job.PathManifest+"{digest}", handle(log, a.known(a.manifest)))
+	mux.Handle("GET "+job.PathLayer+"{digest}", handle(log, a.known(a.layer)))
+	if announce != nil {
+		mux.Handle("GET "+job.PathAnnounce, announce)
+	}
+	return mux
+}
+
+// known wraps an endpoint for callers whose certificate belongs to a boot of the agent.
+func (a *agents) known(e func(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error)) endpoint {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+			return nil, &fleet.Refusal{Code: fleet.CodeUnauthorised, Detail: "this needs the certificate that hello returned"}
+		}
+		c, err := a.fleet.Authenticate(r.TLS.VerifiedChains[0][0])
+		if err != nil {
+			return nil, err
+		}
+		return e(c, w, r)
+	}
+}
+
+func (a *agents) hello(w http.ResponseWriter, r *http.Request) (any, error) {
+	h, err := read[job.Hello](w, r, maxHello)
+	if err != nil {
+		return nil, err
+	}
+	remote, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return a.fleet.Hello(r.Context(), remote.Addr().Unmap(), h)
+}
+
+func (a *agents) inventory(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	inv, err := read[job.Inventory](w, r, maxInventory)
+	if err != nil {
+		return nil, err
+	}
+	return a.fleet.Inventory(r.Context(), c, inv)
+}
+
+func (a *agents) claim(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	request, err := read[job.Claim](w, r, maxHello)
+	if err != nil {
+		return nil, err
+	}
+	j, err := a.fleet.Claim(r.Context(), c, request)
+	if j == nil || err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+func (a *agents) report(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	report, err := read[job.Report](w, r, maxReport)
+	if err != nil {
+		return nil, err
+	}
+	return a.fleet.Report(r.Context(), c, report)
+}
+
+func (a *agents) frame(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	select {
+	case a.frames <- struct{}{}:
+		defer func() { <-a.frames }()
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	raw, err := readAll(w, r, maxFrame)
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.fleet.Frame(r.Context(), c, raw)
+}
+
+func (a *agents) receipt(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	signed, err := read[job.SignedReceipt](w, r, maxReceipt)
+	if err != nil {
+		return nil, err
+	}
+	return a.fleet.Receipt(r.Context(), c, signed)
+}
+
+// manifest sends an image's manifest to a machine with a job for it.
+func (a *agents) manifest(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	d, err := images.ParseDigest(r.PathValue("digest"))
+	if err != nil {
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: err.Error()}
+	}
+	for _, claimed := range a.fleet.Claimed(c) {
+		if claimed != d {
+			continue
+		}
+		manifest, signature, err := a.content.Manifest(r.Context(), d)
+		if err != nil {
+			return nil, err
+		}
+		w.Header().Set(job.SignatureHeader, base64.StdEncoding.EncodeToString(signature))
+		return octets(manifest), nil
+	}
+	return nil, notEntitled(d)
+}
+
+// layer sends a layer of an image to a machine with a job for the image.
+func (a *agents) layer(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	d, err := images.ParseDigest(r.PathValue("digest"))
+	if err != nil {
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: err.Error()}
+	}
+	for _, claimed := range a.fleet.Claimed(c) {
+		encoded, _, err := a.content.Manifest(r.Context(), claimed)
+		if err != nil {
+			return nil, err
+		}
+		m, err := images.DecodeManifest(encoded)
+		if err != nil {
+			return nil, err
+		}
+		if !names(m, d) {
+			continue
+		}
+		b, err := a.content.Layer(r.Context(), d)
+		if err != nil {
+			return nil, err
+		}
+		return octets(b), nil
+	}
+	return nil, notEntitled(d)
+}
+
+func notEntitled(d images.Digest) error {
+	return &fleet.Refusal{Code: fleet.CodeImageUnknown, Detail: "no job of this machine is about " + d.Short()}
+}
+
+// names reports whether a manifest names a layer.
+func names(m *images.Manifest, d images.Digest) bool {
+	for _, r := range m.Frame.Region {
+		if r.Digest == d {
+			return true
+		}
+	}
+	for i := range m.Partitions {
+		p := &m.Partitions[i]
+		if p.Map.Digest == d || p.PieceLayer.Length > 0 && p.PieceLayer.Digest == d || p.TileLayer.Length > 0 && p.TileLayer.Digest == d {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,115 @@
+// Package api is the appliance's HTTP interface: for the agents on machines over HTTPS, and for the operator's commands
+// over a local socket.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+)
+
+// statusOf maps the codes of refusals to HTTP; a code that is not here is a bad request.
+var statusOf = map[string]int{
+	fleet.CodeUnauthorised:   http.StatusUnauthorized,
+	fleet.CodeTokenUnknown:   http.StatusForbidden,
+	fleet.CodeTokenUsed:      http.StatusForbidden,
+	fleet.CodeRevoked:        http.StatusForbidden,
+	fleet.CodeMachineUnknown: http.StatusNotFound,
+	fleet.CodeJobUnknown:     http.StatusNotFound,
+	fleet.CodeImageUnknown:   http.StatusNotFound,
+	fleet.CodeCodeUnknown:    http.StatusNotFound,
+	fleet.CodeJobEnded:       http.StatusConflict,
+	fleet.CodeClaimLost:      http.StatusConflict,
+	fleet.CodeAmbiguous:      http.StatusConflict,
+	fleet.CodeReceiptWrong:   http.StatusUnprocessableEntity,
+}
+
+// codeInternal says that the appliance could not do what is its own to do; its log has more.
+const codeInternal = "internal"
+
+// problemOf makes the body of an error answer (RFC 9457).
+func problemOf(err error) job.Problem {
+	if r, ok := errors.AsType[*fleet.Refusal](err); ok {
+		status := statusOf[r.Code]
+		if status == 0 {
+			status = http.StatusBadRequest
+		}
+		return job.Problem{Title: http.StatusText(status), Status: status, Detail: r.Detail, Code: r.Code}
+	}
+	return job.Problem{Title: http.StatusText(http.StatusInternalServerError), Status: http.StatusInternalServerError,
+		Detail: err.Error(), Code: codeInternal}
+}
+
+// octets are an answer that is sent as it is.
+type octets []byte
+
+// endpoint answers one request; what it returns is sent as JSON, octets as they are, nil as 204.
+type endpoint func(w http.ResponseWriter, r *http.Request) (any, error)
+
+// handle makes an http.Handler of an endpoint.
+func handle(log *slog.Logger, e endpoint) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, err := e(w, r)
+		if err == nil {
+			reply(w, http.StatusOK, "application/json", answer)
+			return
+		}
+		p := problemOf(err)
+		switch {
+		case r.Context().Err() != nil: // the caller went away
+			log.Debug("request abandoned", "path", r.URL.Path, "peer", r.RemoteAddr)
+		case p.Code == codeInternal:
+			log.Error("request not answered", "path", r.URL.Path, "peer", r.RemoteAddr, "err", err)
+		default:
+			log.Warn("request refused", "path", r.URL.Path, "peer", r.RemoteAddr, "code", p.Code, "err", err)
+		}
+		reply(w, p.Status, "application/problem+json", p)
+	})
+}
+
+func reply(w http.ResponseWriter, status int, kind string, body any) {
+	if body == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	b, ok := body.(octets)
+	var err error
+	if ok {
+		kind = "application/octet-stream"
+	} else {
+		b, err = json.Marshal(body)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(status)
+	w.Write(b) // a caller that is gone needs no answer
+}
+
+// read decodes a request's JSON of at most limit bytes.
+func read[T any](w http.ResponseWriter, r *http.Request, limit int64) (v T, err error) {
+	b, err := readAll(w, r, limit)
+	if err != nil {
+		return v, err
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the request cannot be read: %v", err)}
+	}
+	return v, nil
+}
+
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the request of at most %d bytes cannot be read: %v", limit, err)}
+	}
+	return b, nil
+}

@@ -1,0 +1,184 @@
+// Package seed keeps the appliance's seeders running: one peer with all content in each swarm that machines need.
+package seed
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"seedbed/images"
+	"seedbed/images/repository"
+	"seedbed/images/swarm"
+)
+
+// Wanted is one swarm to be served.
+type Wanted struct {
+	Image    images.Digest
+	InfoHash images.InfoHash
+}
+
+// Config of Seeders. All but MemoryBytes and Log are needed.
+type Config struct {
+	// Mux is the listener that all seeders share; its owner runs it.
+	Mux *swarm.Mux
+	// Open opens an image for reading: (*repository.Repository).OpenImage.
+	Open func(ctx context.Context, d images.Digest) (*repository.Reader, error)
+	// Certificate returns the seeder's certificate for a swarm, with swarm.URIRoleAppliance among its URIs.
+	Certificate func(h images.InfoHash) (tls.Certificate, error)
+	CA          *x509.Certificate
+	// Wanted returns the swarms to serve now; Changed a channel that is closed when that may have changed.
+	Wanted  func() []Wanted
+	Changed func() <-chan struct{}
+	// MemoryBytes bounds the encoded tiles that one seeder holds; 0 is the swarm's default.
+	MemoryBytes int64
+	Log         *slog.Logger // nil discards
+}
+
+// Seeders are the appliance's seeders. Stats is safe for concurrent use; Run is called once.
+type Seeders struct {
+	config Config
+	log    *slog.Logger
+
+	mu      sync.Mutex // guards running
+	running map[images.InfoHash]*seeder
+}
+
+// seeder is one peer in one swarm.
+type seeder struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it has ended
+	swarm  *swarm.Swarm  // nil while the image is being opened; guarded by Seeders.mu
+}
+
+// New checks the configuration and starts nothing.
+func New(c Config) (*Seeders, error) {
+	if c.Mux == nil || c.Open == nil || c.Certificate == nil || c.CA == nil || c.Wanted == nil || c.Changed == nil {
+		return nil, errors.New("seeders: the configuration is not complete")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Seeders{config: c, log: c.Log, running: map[images.InfoHash]*seeder{}}, nil
+}
+
+// retryAfter is how long a seeder that failed waits: its image may be damaged, which a person has to see to, or its
+// storage away for a moment.
+const retryAfter = 5 * time.Second
+
+// Run serves the wanted swarms until ctx is done and waits for all seeders. One that fails is started again; it never
+// stops the others.
+func (s *Seeders) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	for {
+		changed := s.config.Changed() // before Wanted, so that no change is missed
+		s.settle(ctx, &group)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// settle starts seeders that are wanted and stops the others.
+func (s *Seeders) settle(ctx context.Context, group *sync.WaitGroup) {
+	wanted := map[images.InfoHash]bool{}
+	for _, w := range s.config.Wanted() {
+		wanted[w.InfoHash] = true
+		s.mu.Lock()
+		_, running := s.running[w.InfoHash]
+		s.mu.Unlock()
+		if running || ctx.Err() != nil {
+			continue
+		}
+		own, cancel := context.WithCancel(ctx)
+		one := &seeder{cancel: cancel, done: make(chan struct{})}
+		s.mu.Lock()
+		s.running[w.InfoHash] = one
+		s.mu.Unlock()
+		group.Go(func() {
+			defer close(one.done)
+			defer cancel()
+			s.keep(own, w, one)
+		})
+	}
+	for h, one := range s.list() {
+		if wanted[h] {
+			continue
+		}
+		one.cancel()
+		<-one.done // so that the swarm can be served again at once
+		s.mu.Lock()
+		delete(s.running, h)
+		s.mu.Unlock()
+		s.log.Info("seeder stopped", "infohash", h.String())
+	}
+}
+
+func (s *Seeders) list() map[images.InfoHash]*seeder {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copied := make(map[images.InfoHash]*seeder, len(s.running))
+	for h, one := range s.running {
+		copied[h] = one
+	}
+	return copied
+}
+
+// keep serves one swarm until ctx is done.
+func (s *Seeders) keep(ctx context.Context, w Wanted, one *seeder) {
+	for {
+		err := s.serve(ctx, w, one)
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Error("seeder failed; it is started again", "image", w.Image.String(), "infohash", w.InfoHash.String(), "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retryAfter):
+		}
+	}
+}
+
+func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder) error {
+	reader, err := s.config.Open(ctx, w.Image)
+	if err != nil {
+		return err
+	}
+	cert, err := s.config.Certificate(w.InfoHash)
+	if err != nil {
+		return fmt.Errorf("certificate of the seeder: %w", err)
+	}
+	peer, err := swarm.New(swarm.Config{
+		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: NewStorage(reader), Mux: s.config.Mux, HandOut: true,
+		TLS: swarm.TLSConfig(cert, s.config.CA, w.InfoHash), MemoryBytes: s.config.MemoryBytes, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	one.swarm = peer
+	s.mu.Unlock()
+	s.log.Info("seeder started", "image", w.Image.String(), "infohash", w.InfoHash.String())
+	return peer.Run(ctx)
+}
+
+// Stats returns the counters of each seeder that serves.
+func (s *Seeders) Stats() map[images.InfoHash]swarm.Stats {
+	stats := map[images.InfoHash]swarm.Stats{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h, one := range s.running {
+		if one.swarm != nil {
+			stats[h] = one.swarm.Stats()
+		}
+	}
+	return stats
+}
