@@ -17,6 +17,8 @@ type handout struct {
 	given   int // showings, ever
 	cursor  int // no piece before it has neither holder nor showing
 	window  int // limit of live
+	// isolated is how long a guest gets nothing from its neighbours before it is fed alone.
+	isolated time.Duration
 	// usual is how long a guest takes from showing to announcement, a moving mean; zero before the first.
 	usual time.Duration
 	// broken are pieces that could not be read just now; cleared from time to time.
@@ -54,15 +56,14 @@ const (
 	windowTime     = 250 * time.Millisecond
 	minStall       = 4 * time.Second  // and 4 x usual
 	firstStall     = 15 * time.Second // while usual is unknown
-	isolatedAfter  = 8 * time.Second  // without a piece from a neighbour
 	restartHold    = 3 * time.Second
 	extraShare     = 3 // pieces from neighbours for each extra one
 )
 
-func newHandout(data bitset, pieces int) *handout {
+func newHandout(data bitset, pieces int, isolated time.Duration) *handout {
 	return &handout{
 		data: data, holders: make([]int32, pieces), shown: make([]int32, pieces), guests: map[int]*guest{},
-		window: minWindow, broken: newBitset(pieces),
+		window: minWindow, broken: newBitset(pieces), isolated: isolated,
 	}
 }
 
@@ -239,7 +240,7 @@ func (h *handout) guestFor(piece int) (id int, ok bool) {
 func (h *handout) second(now time.Time) (id, piece int, ok bool) {
 	var best *guest
 	for i, g := range h.guests {
-		behind := g.extra*extraShare <= g.own || now.Sub(g.fed) > isolatedAfter
+		behind := g.extra*extraShare <= g.own || now.Sub(g.fed) > h.isolated
 		if behind && g.hungry() && g.before(best) {
 			id, best = i, g
 		}

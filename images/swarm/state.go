@@ -71,7 +71,7 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 				give.add(i)
 			}
 		}
-		st.hand = newHandout(give, n)
+		st.hand = newHandout(give, n, s.cfg.timing.isolated)
 	}
 	for _, a := range s.cfg.Seeds {
 		st.book.add(a, true)
