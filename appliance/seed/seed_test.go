@@ -1,0 +1,268 @@
+package seed_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	mathrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"seedbed/appliance/seed"
+	"seedbed/appliance/site"
+	"seedbed/images"
+	"seedbed/images/capture"
+	"seedbed/images/layout"
+	"seedbed/images/repository"
+	"seedbed/images/swarm"
+	"seedbed/images/tile"
+	"seedbed/images/torrent"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// memory is the storage of a machine: it keeps what the swarm writes in one array per piece.
+type memory struct {
+	shape *layout.Layout
+	mu    sync.Mutex // guards all below
+	held  map[int]images.TileSet
+	known map[int][]images.Digest
+	bytes map[[2]int][]byte // by piece and tile
+}
+
+func newMemory(shape *layout.Layout) *memory {
+	return &memory{shape: shape, held: map[int]images.TileSet{}, known: map[int][]images.Digest{}, bytes: map[[2]int][]byte{}}
+}
+
+func (m *memory) Held(piece int) images.TileSet {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.held[piece]
+}
+func (m *memory) TileHashes(piece int) []images.Digest {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known[piece]
+}
+func (m *memory) Learn(piece int, h []images.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[piece] = h
+}
+func (m *memory) Sync() error { return nil }
+
+func (m *memory) Read(_ context.Context, piece int, tiles images.TileSet) (list []tile.Encoded, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for t := range tiles.All() {
+		b := m.bytes[[2]int{piece, t}]
+		list = append(list, tile.Encoded{Codec: tile.Stored, Length: int32(len(b)), Bytes: b})
+	}
+	return list, nil
+}
+
+func (m *memory) Write(piece, t int, raw []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	set := m.held[piece]
+	for len(raw) > 0 {
+		n := m.shape.TileLength(piece, t)
+		m.bytes[[2]int{piece, t}] = bytes.Clone(raw[:n])
+		set.Add(t)
+		raw = raw[n:]
+		t++
+	}
+	m.held[piece] = set
+	return nil
+}
+
+// room is a repository with images and the seeders over it.
+type room struct {
+	t       *testing.T
+	site    *site.Site
+	repo    *repository.Repository
+	mux     *swarm.Mux
+	seeders *seed.Seeders
+
+	mu      sync.Mutex // guards all below
+	wanted  []seed.Wanted
+	changed chan struct{}
+}
+
+func newRoom(t *testing.T) *room {
+	t.Helper()
+	dir := t.TempDir()
+	r := &room{t: t, changed: make(chan struct{})}
+	var err error
+	if r.site, err = site.Open(filepath.Join(dir, "site")); err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := repository.OpenDir(filepath.Join(dir, "repository"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.repo, err = repository.Open(t.Context(), bucket, repository.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.repo.Close() })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mux = swarm.NewMux(l, nil)
+	r.seeders, err = seed.New(seed.Config{
+		Mux: r.mux, CA: r.site.CA(), Open: r.repo.OpenImage,
+		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
+			return r.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
+		},
+		Wanted:  func() []seed.Wanted { r.mu.Lock(); defer r.mu.Unlock(); return r.wanted },
+		Changed: func() <-chan struct{} { r.mu.Lock(); defer r.mu.Unlock(); return r.changed },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() { r.mux.Run(ctx) })
+	group.Go(func() { r.seeders.Run(ctx) })
+	t.Cleanup(func() { cancel(); group.Wait() })
+	return r
+}
+
+// want says which swarms machines need.
+func (r *room) want(list ...seed.Wanted) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted = list
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// add puts an image of a disk of random bytes into the repository.
+func (r *room) add(name string, seedValue uint64) (seed.Wanted, []byte) {
+	r.t.Helper()
+	disk := make([]byte, 3<<20)
+	mathrand.NewChaCha8([32]byte{byte(seedValue)}).Read(disk[:2<<20]) // the rest are zeros
+	result, err := capture.Disk(r.t.Context(), bytes.NewReader(disk), int64(len(disk)), 512, r.repo, capture.Options{
+		Name: name, Sign: r.site.SignManifest, Codec: tile.Zstd,
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	info, err := torrent.FromManifest(result.Image.Manifest)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return seed.Wanted{Image: result.Image.Digest, InfoHash: info.InfoHash}, disk
+}
+
+// fetch runs a machine until it has all content, or until ctx is done, and returns it.
+func (r *room) fetch(ctx context.Context, w seed.Wanted) (content []byte, stats swarm.Stats) {
+	r.t.Helper()
+	reader, err := r.repo.OpenImage(r.t.Context(), w.Image)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	pub, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	der, err := r.site.Machine(pub, time.Now(), swarm.InfoHashURI(w.InfoHash))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	m := newMemory(reader.Layout())
+	peer, err := swarm.New(swarm.Config{
+		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: m, Seeds: []netip.AddrPort{r.mux.Addr()},
+		TLS: swarm.TLSConfig(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, r.site.CA(), w.InfoHash),
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() { peer.Run(ctx) })
+	select {
+	case <-peer.Done():
+	case <-ctx.Done():
+	}
+	cancel()
+	group.Wait()
+	content = make([]byte, reader.Image().Manifest.Partitions[0].Length)
+	for at, b := range m.bytes {
+		copy(content[reader.Layout().Span(at[0]).Offset+int64(at[1])*images.TileLength:], b)
+	}
+	return content, peer.Stats()
+}
+
+func TestMachinesGetTwoImagesFromOneListener(t *testing.T) {
+	r := newRoom(t)
+	a, diskA := r.add("a", 1)
+	b, diskB := r.add("b", 2)
+	r.want(a, b)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for w, disk := range map[seed.Wanted][]byte{a: diskA, b: diskB} {
+		got, stats := r.fetch(ctx, w)
+		if !bytes.Equal(got, disk) {
+			t.Fatalf("image %s arrived otherwise than it was captured; %+v", w.Image.Short(), stats)
+		}
+		if stats.FromAppliance < 2<<20 || stats.FromPeers != 0 {
+			t.Errorf("bytes from the appliance: %d, from peers: %d", stats.FromAppliance, stats.FromPeers)
+		}
+	}
+	if n := len(r.seeders.Stats()); n != 2 {
+		t.Errorf("%d seeders", n)
+	}
+}
+
+func TestSeederThatIsNotWantedStopsAndStartsAgain(t *testing.T) {
+	r := newRoom(t)
+	a, disk := r.add("a", 1)
+	r.want(a)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r.fetch(ctx, a)
+	r.want()
+	for len(r.seeders.Stats()) > 0 && ctx.Err() == nil {
+		<-time.After(time.Millisecond)
+	}
+	if n := len(r.seeders.Stats()); n != 0 {
+		t.Fatalf("%d seeders", n)
+	}
+	r.want(a)
+	if got, _ := r.fetch(ctx, a); !bytes.Equal(got, disk) {
+		t.Fatal("nothing arrived after the second start")
+	}
+}
+
+func TestOneImageThatCannotBeOpenedStopsNoOther(t *testing.T) {
+	r := newRoom(t)
+	a, disk := r.add("a", 1)
+	r.want(seed.Wanted{Image: images.Sum([]byte("gone")), InfoHash: images.InfoHash(images.Sum([]byte("gone")))}, a)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if got, _ := r.fetch(ctx, a); !bytes.Equal(got, disk) {
+		t.Fatal("the other image did not arrive")
+	}
+}
+
+func TestImageInTheRepositoryIsNeverWritten(t *testing.T) {
+	if err := seed.NewStorage(nil).Write(0, 0, nil); err == nil {
+		t.Fatal("written")
+	}
+}
