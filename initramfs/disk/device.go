@@ -1,0 +1,215 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Device is an open disk, or a file that stands for one. Safe for concurrent use.
+type Device struct {
+	// Name is for people: "vda". Length is in bytes, SectorLength the logical sector.
+	Name         string
+	Length       int64
+	SectorLength int
+
+	f     *os.File
+	block bool // a block device, not a file
+
+	fence   atomic.Pointer[error]
+	written atomic.Int64 // bytes
+	noZero  atomic.Bool  // the device refused to zero a range by itself
+
+	mu     sync.Mutex // guards active, since and busy
+	active int        // writes under way
+	since  time.Time  // when active left 0
+	busy   time.Duration
+}
+
+// ErrFenced says that a disk is not written any more, since something failed before.
+var ErrFenced = errors.New("the disk is not touched any more after an error")
+
+// Open opens a disk for this process alone: a disk that is mounted or part of an array is an error. A regular file is
+// a disk of sectors of 512 bytes.
+func Open(path, name string) (*Device, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", name, err)
+	}
+	d := &Device{Name: name, f: f, SectorLength: 512}
+	if err := d.measure(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open disk %s: %w", name, err)
+	}
+	return d, nil
+}
+
+func (d *Device) measure() error {
+	info, err := d.f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().IsRegular() {
+		d.Length = info.Size()
+		return nil
+	}
+	d.block = true
+	if d.SectorLength, err = unix.IoctlGetInt(int(d.f.Fd()), unix.BLKSSZGET); err != nil {
+		return fmt.Errorf("ask for its sector length: %w", err)
+	}
+	if d.Length, err = d.f.Seek(0, io.SeekEnd); err != nil {
+		return fmt.Errorf("ask for its length: %w", err)
+	}
+	return nil
+}
+
+// Close closes the disk.
+func (d *Device) Close() error { return d.f.Close() }
+
+// Fence makes every later write fail with ErrFenced and reason. The first reason is kept.
+func (d *Device) Fence(reason error) {
+	err := fmt.Errorf("%w: %w", ErrFenced, reason)
+	d.fence.CompareAndSwap(nil, &err)
+}
+
+// Written returns the bytes written, zeros included, and the time in which at least one write or flush was under way.
+func (d *Device) Written() (bytes int64, busy time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	busy = d.busy
+	if d.active > 0 {
+		busy += time.Since(d.since)
+	}
+	return d.written.Load(), busy
+}
+
+// begin counts a write as under way, end as over.
+func (d *Device) begin() error {
+	if err := d.fence.Load(); err != nil {
+		return *err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.active++; d.active == 1 {
+		d.since = time.Now()
+	}
+	return nil
+}
+
+func (d *Device) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.active--; d.active == 0 {
+		d.busy += time.Since(d.since)
+	}
+}
+
+// ReadAt reads through the page cache (io.ReaderAt).
+func (d *Device) ReadAt(b []byte, offset int64) (int, error) {
+	n, err := d.f.ReadAt(b, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("read disk %s at byte %d: %w", d.Name, offset, err)
+	}
+	return n, err
+}
+
+// WriteAt writes through the page cache and asks the kernel to begin moving the bytes to the disk, so that they do not
+// pile up in memory (io.WriterAt). Bytes outside the disk are an error and nothing is written.
+func (d *Device) WriteAt(b []byte, offset int64) (int, error) {
+	if err := d.inside(offset, int64(len(b))); err != nil {
+		return 0, err
+	}
+	if err := d.begin(); err != nil {
+		return 0, err
+	}
+	defer d.end()
+	n, err := d.f.WriteAt(b, offset)
+	d.written.Add(int64(n))
+	if err != nil {
+		return n, fmt.Errorf("write disk %s at byte %d: %w", d.Name, offset, err)
+	}
+	// A hint only: errors of the write-back itself come out of Sync.
+	_ = unix.SyncFileRange(int(d.f.Fd()), offset, int64(len(b)), unix.SYNC_FILE_RANGE_WRITE)
+	return n, nil
+}
+
+func (d *Device) inside(offset, length int64) error {
+	if offset < 0 || length < 0 || offset > d.Length-length {
+		return fmt.Errorf("write disk %s: bytes [%d, %d) are outside its %d bytes", d.Name, offset, offset+length, d.Length)
+	}
+	return nil
+}
+
+// zeroPage is the unit in which zeros are written where the device cannot make them itself.
+var zeroPage = make([]byte, 256<<10)
+
+// Zero makes a byte range read as zeros: by BLKZEROOUT, which many disks do without moving data, else by writing them.
+func (d *Device) Zero(offset, length int64) error {
+	if err := d.inside(offset, length); err != nil {
+		return err
+	}
+	sector := int64(d.SectorLength)
+	if length > 0 && d.block && !d.noZero.Load() && offset%sector == 0 && length%sector == 0 {
+		if done, err := d.zeroOut(offset, length); done || err != nil {
+			return err
+		}
+		d.noZero.Store(true)
+	}
+	for length > 0 {
+		n := min(length, int64(len(zeroPage)))
+		if _, err := d.WriteAt(zeroPage[:n], offset); err != nil {
+			return err
+		}
+		offset, length = offset+n, length-n
+	}
+	return nil
+}
+
+// zeroOut asks the kernel for zeros (BLKZEROOUT, linux/fs.h: two 64-bit numbers, offset and length in bytes). done is
+// false where the device does not know the request.
+func (d *Device) zeroOut(offset, length int64) (done bool, err error) {
+	if err := d.begin(); err != nil {
+		return false, err
+	}
+	defer d.end()
+	arg := [2]uint64{uint64(offset), uint64(length)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKZEROOUT, uintptr(unsafe.Pointer(&arg[0])))
+	switch errno {
+	case 0:
+		d.written.Add(length)
+		return true, nil
+	case unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL:
+		return false, nil
+	}
+	return false, fmt.Errorf("zero disk %s at byte %d: %w", d.Name, offset, errno)
+}
+
+// Sync returns when everything written is durable: written back, and the disk's own cache flushed.
+func (d *Device) Sync() error {
+	if err := d.begin(); err != nil {
+		return err
+	}
+	defer d.end()
+	if err := d.f.Sync(); err != nil {
+		return fmt.Errorf("flush disk %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// RereadTable makes the kernel read the partition table anew (BLKRRPART). Of a file there is nothing to read.
+func (d *Device) RereadTable() error {
+	if !d.block {
+		return nil
+	}
+	if err := unix.IoctlSetInt(int(d.f.Fd()), unix.BLKRRPART, 0); err != nil {
+		return fmt.Errorf("read the table of disk %s anew: %w", d.Name, err)
+	}
+	return nil
+}

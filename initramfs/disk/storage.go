@@ -1,0 +1,245 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"seedbed/images"
+	"seedbed/images/layout"
+	"seedbed/images/swarm"
+	"seedbed/images/tile"
+)
+
+// Storage is an image's content on a disk: tiles are written where they belong, only their used bytes, and read back
+// through the mask. Safe for concurrent use.
+type Storage struct {
+	dev    *Device
+	layout *layout.Layout
+
+	mu        sync.Mutex // guards everything below
+	held      []images.TileSet
+	hashes    map[int][]images.Digest // what Learn was told, of the pieces in order
+	order     []int                   // pieces of hashes, the oldest first
+	kept      int                     // hashes in the map
+	found     map[int][]images.Digest // of pieces that are right only in part: what the disk held at Resume
+	foundKept int                     // hashes ever put into found
+	resumed   int64                   // bytes of data tiles that were right before anything was written
+	heldSum   int64                   // bytes of data tiles that are held
+	complete  []byte                  // pieces held whole, bit 7 of byte 0 is piece 0
+}
+
+var _ swarm.Storage = (*Storage)(nil)
+
+// maxHashes bounds the tile hashes kept in memory: 32 MiB, for 64 GiB of data. Older ones are computed from the disk
+// when they are asked for.
+const maxHashes = 1 << 20
+
+// NewStorage returns the content of an image on an open disk, of which nothing is held yet.
+func NewStorage(dev *Device, l *layout.Layout) *Storage {
+	s := &Storage{dev: dev, layout: l, held: make([]images.TileSet, l.Count()), hashes: map[int][]images.Digest{},
+		found: map[int][]images.Digest{}, complete: make([]byte, (l.Count()+7)/8)}
+	for piece := range s.held {
+		s.mark(piece, images.TileSet{})
+	}
+	return s
+}
+
+// mark adds tiles to those held. The caller holds mu, or owns s.
+func (s *Storage) mark(piece int, tiles images.TileSet) {
+	for t := range tiles.Minus(s.held[piece]).All() {
+		s.heldSum += int64(s.layout.TileLength(piece, t))
+	}
+	s.held[piece] = s.held[piece].Union(tiles)
+	if s.held[piece].Contains(s.layout.Data(piece)) {
+		s.complete[piece/8] |= 0x80 >> (piece % 8)
+	}
+}
+
+// Held implements swarm.Storage.
+func (s *Storage) Held(piece int) images.TileSet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held[piece]
+}
+
+// Progress returns the bytes of data tiles that the disk holds rightly, and of those the ones that were there before.
+func (s *Storage) Progress() (held, resumed int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heldSum, s.resumed
+}
+
+// Bitmap returns the pieces that are held whole, bit 7 of byte 0 being piece 0.
+func (s *Storage) Bitmap() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]byte(nil), s.complete...)
+}
+
+// TileHashes implements swarm.Storage. Hashes that are no longer in memory are computed from the disk.
+func (s *Storage) TileHashes(piece int) []images.Digest {
+	s.mu.Lock()
+	known, held := s.hashes[piece], s.held[piece]
+	s.mu.Unlock()
+	data := s.layout.Data(piece)
+	if known != nil || !held.Contains(data) {
+		return known
+	}
+	hashes, err := s.hashPiece(piece, nil)
+	if err != nil || s.layout.CheckHashes(piece, hashes) != nil {
+		return nil // the read-back will say what is wrong with the disk
+	}
+	s.Learn(piece, hashes)
+	return hashes
+}
+
+// Learn implements swarm.Storage. Tiles that the disk was found to hold are held from now on, if these are their hashes.
+func (s *Storage) Learn(piece int, hashes []images.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hashes[piece] == nil {
+		s.order = append(s.order, piece)
+		s.kept += len(hashes)
+		for s.kept > maxHashes && len(s.order) > 1 {
+			s.kept -= len(s.hashes[s.order[0]])
+			delete(s.hashes, s.order[0])
+			s.order = s.order[1:]
+		}
+	}
+	s.hashes[piece] = hashes
+	found := s.found[piece]
+	if found == nil {
+		return
+	}
+	delete(s.found, piece)
+	var right images.TileSet
+	i := 0
+	for t := range s.layout.Data(piece).All() {
+		if found[i] == hashes[i] {
+			right.Add(t)
+			s.resumed += int64(s.layout.TileLength(piece, t))
+		}
+		i++
+	}
+	s.mark(piece, right)
+}
+
+// InPart reports whether the disk was found to hold something of pieces of a partition that are not right as a whole.
+// LearnLayer tells which of their tiles are.
+func (s *Storage) InPart(partition int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first, end := s.layout.Pieces(partition)
+	for piece := range s.found {
+		if piece >= first && piece < end {
+			return true
+		}
+	}
+	return false
+}
+
+// LearnLayer takes the tile layer of a partition, the hash of each data tile in order, whose digest was checked. Pieces
+// whose hash it does not give stay unknown.
+func (s *Storage) LearnLayer(partition int, layer []byte) {
+	first, end := s.layout.Pieces(partition)
+	for piece := first; piece < end; piece++ {
+		n := s.layout.Data(piece).Len() * len(images.Digest{})
+		if n == 0 || n > len(layer) {
+			continue
+		}
+		hashes := make([]images.Digest, 0, n/len(images.Digest{}))
+		for b := layer[:n]; len(b) > 0; b = b[len(images.Digest{}):] {
+			hashes = append(hashes, images.Digest(b[:len(images.Digest{})]))
+		}
+		layer = layer[n:]
+		if s.layout.CheckHashes(piece, hashes) == nil {
+			s.Learn(piece, hashes)
+		}
+	}
+}
+
+// Read implements swarm.Storage: the tiles are read through the mask and encoded anew, by LZ4, which costs least.
+func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+	out := make([]tile.Encoded, 0, tiles.Len())
+	buf := make([]byte, images.TileLength)
+	for t := range tiles.All() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		raw := buf[:s.layout.TileLength(piece, t)]
+		if err := s.readMasked(s.dev, piece, t, raw); err != nil {
+			return nil, err
+		}
+		e, err := tile.Encode(tile.LZ4, 0, raw)
+		if err != nil {
+			return nil, fmt.Errorf("encode tile %d of piece %d: %w", t, piece, err)
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// readerAt is how the bytes of a disk are read: by the page cache or past it.
+type readerAt interface {
+	ReadAt(b []byte, offset int64) (int, error)
+}
+
+// readMasked fills raw with the masked content from one tile of a piece on.
+func (s *Storage) readMasked(r readerAt, piece, t int, raw []byte) error {
+	span := s.layout.Span(piece)
+	offset := span.Offset + int64(t)*images.TileLength
+	if _, err := r.ReadAt(raw, s.layout.DiskOffset(span.Partition)+offset); err != nil {
+		return err
+	}
+	s.layout.Mask(span.Partition, raw, offset)
+	return nil
+}
+
+// Write implements swarm.Storage: one write per run of used bytes, free bytes are left as they are.
+func (s *Storage) Write(piece, t int, raw []byte) error {
+	count := int(images.TileCount(int64(len(raw))))
+	span := s.layout.Span(piece)
+	first := span.Offset + int64(t)*images.TileLength
+	base := s.layout.DiskOffset(span.Partition)
+	var extents [16]images.Extent
+	for _, e := range s.layout.WriteExtents(extents[:0], piece, t, count) {
+		if _, err := s.dev.WriteAt(raw[e.Offset-first:e.End()-first], base+e.Offset); err != nil {
+			return err
+		}
+	}
+	var written images.TileSet
+	for i := range count {
+		written.Add(t + i)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mark(piece, written.Intersect(s.layout.Data(piece)))
+	return nil
+}
+
+// Sync implements swarm.Storage.
+func (s *Storage) Sync() error { return s.dev.Sync() }
+
+// WriteZeros writes the zero tiles: their used bytes, nothing of them travels. progress is called with the bytes of each
+// range, on the caller's goroutine.
+func (s *Storage) WriteZeros(ctx context.Context, partitions int, progress func(int64)) error {
+	for p := range partitions {
+		m, base := s.layout.Map(p), s.layout.DiskOffset(p)
+		var used []images.Extent
+		for _, run := range m.Zero {
+			end := min((run.First+run.Count)*images.TileLength, m.Length)
+			used = m.Used(used[:0], images.Extent{Offset: run.First * images.TileLength, Length: end - run.First*images.TileLength})
+			for _, e := range used {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := s.dev.Zero(base+e.Offset, e.Length); err != nil {
+					return err
+				}
+				progress(e.Length)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// ErrContent says that the disk returned other bytes than were written.
+type ErrContent struct {
+	Disk      string
+	Partition int           // number
+	Bytes     images.Extent // of the partition
+}
+
+func (e *ErrContent) Error() string {
+	return fmt.Sprintf("disk %s returned other bytes than the image has, in partition %d, bytes %v, although they were right "+
+		"when they were written. The disk, its cable or the machine's memory is faulty: replace it and deploy again",
+		e.Disk, e.Partition, e.Bytes)
+}
+
+// Verify reads the whole content back from the disk, past the page cache, and returns the root of each partition, which
+// are those of the manifest; else the error is an *ErrContent. progress is called with the bytes of data tiles read, on
+// several goroutines. Flush first.
+func (s *Storage) Verify(ctx context.Context, m *images.Manifest, progress func(int64)) ([]job.PartitionRoot, error) {
+	var roots []job.PartitionRoot
+	for i := range m.Partitions {
+		first, end := s.layout.Pieces(i)
+		pieces := make([]images.Digest, end-first)
+		if err := s.verifyPieces(ctx, m, first, pieces, progress); err != nil {
+			return nil, err
+		}
+		root := images.PartitionRoot(pieces, m.PieceLength)
+		if p := &m.Partitions[i]; root != p.Root {
+			return nil, &ErrContent{s.dev.Name, p.Number, images.Extent{Length: p.Length}}
+		}
+		roots = append(roots, job.PartitionRoot{Number: m.Partitions[i].Number, Root: root})
+	}
+	return roots, nil
+}
+
+// verifyPieces fills in the hashes of the pieces from first on.
+func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, first int, pieces []images.Digest, progress func(int64)) error {
+	work := make(chan int)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(work)
+		for i := range pieces {
+			if s.layout.Data(first+i).IsEmpty() && s.layout.Zero(first+i).IsEmpty() {
+				pieces[i] = s.layout.PieceHash(first + i) // nothing of it is in use
+				continue
+			}
+			select {
+			case work <- i:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	for range hashWorkers {
+		g.Go(func() error {
+			r, err := s.dev.Direct()
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			for i := range work {
+				if pieces[i], err = s.readBack(r, first+i, progress); err != nil {
+					return err
+				}
+				if pieces[i] != s.layout.PieceHash(first+i) {
+					span := s.layout.Span(first + i)
+					return &ErrContent{s.dev.Name, m.Partitions[span.Partition].Number, images.Extent{Offset: span.Offset, Length: span.Length}}
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// readBack returns the hash of one piece from the bytes on the disk.
+func (s *Storage) readBack(r *DirectReader, piece int, progress func(int64)) (images.Digest, error) {
+	span := s.layout.Span(piece)
+	n := s.layout.Tiles(piece)
+	data := s.layout.Data(piece)
+	used := data.Union(s.layout.Zero(piece))
+	tiles := make([]images.Digest, n)
+	buf := make([]byte, directChunk)
+	for t := 0; t < n; {
+		if !used.Has(t) {
+			tiles[t] = images.ZeroTileHash(s.layout.TileLength(piece, t))
+			t++
+			continue
+		}
+		run := 1
+		for t+run < n && used.Has(t+run) && (run+1)*images.TileLength <= directChunk {
+			run++
+		}
+		raw := buf[:s.layout.TileExtent(piece, t, run).Length]
+		if err := s.readMasked(r, piece, t, raw); err != nil {
+			return images.Digest{}, err
+		}
+		for i := range run {
+			b := raw[i*images.TileLength : min((i+1)*images.TileLength, len(raw))]
+			tiles[t+i] = images.TileHash(b)
+			if data.Has(t + i) {
+				progress(int64(len(b)))
+			}
+		}
+		t += run
+	}
+	return s.pieceHash(piece, span.Length, tiles), nil
+}
+
+// pieceHash joins the tiles' hashes; it overwrites them.
+func (s *Storage) pieceHash(piece int, length int64, tiles []images.Digest) images.Digest {
+	partition := s.layout.Span(piece).Partition
+	return images.PieceHash(tiles, length, s.layout.PieceLength(), s.layout.Map(partition).Length)
+}
