@@ -1,0 +1,248 @@
+// Package fsmap tells which bytes of a partition its file system uses. Where it is not certain it says "all of them",
+// and why; it never guesses.
+package fsmap
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"seedbed/images"
+)
+
+// Kinds of map, as images.Partition.MapKind has them.
+const (
+	KindUsed   = "used"   // from the file system's own records of what is in use
+	KindFull   = "full"   // every byte
+	KindHeader = "header" // only what describes the content, which is dropped by choice (swap)
+)
+
+// Info names the file system of a partition.
+type Info struct {
+	FS    string // "ext4", "fat32", "swap", "ntfs", ...; "" if none was recognised
+	UUID  string // as blkid prints it: "1234-ABCD" for FAT; "" if it has none
+	Label string // "" if it has none
+}
+
+// Result is what Scan found.
+type Result struct {
+	Info
+	Kind string
+	// Used are the ranges in use: sorted, not touching, inside the partition.
+	Used []images.Extent
+	// Warning is a sentence for people, where the map is worse than they may expect; else empty.
+	Warning string
+}
+
+// ErrDirty says that a file system was not cleanly unmounted or is hibernated: what its records call free may be in
+// use. The error that wraps it tells the remedy.
+var ErrDirty = errors.New("the file system is not clean")
+
+// unmappedError says why a file system cannot be mapped; Scan then copies all of it.
+type unmappedError string
+
+func (e unmappedError) Error() string { return string(e) }
+
+func unmapped(format string, a ...any) error { return unmappedError(fmt.Sprintf(format, a...)) }
+
+// volume is the partition that is looked at.
+type volume struct {
+	r      io.ReaderAt
+	length int64
+	head   []byte // its first bytes: all signatures but those at its end
+}
+
+// headLength covers the last signature from the start, that of btrfs.
+const headLength = 68 << 10
+
+// read returns n bytes at off. What does not lie in the partition cannot be mapped.
+func (v *volume) read(off, n int64) ([]byte, error) {
+	if off < 0 || n < 0 || n > v.length || off > v.length-n {
+		return nil, unmapped("it refers to bytes [%d, +%d) outside its partition of %d bytes", off, n, v.length)
+	}
+	b := make([]byte, n)
+	if k, err := v.r.ReadAt(b, off); int64(k) < n {
+		return nil, fmt.Errorf("read %d bytes at %d: %w", n, off, err)
+	}
+	return b, nil
+}
+
+// kind is one file system or container.
+type kind struct {
+	// probe returns nil if the partition does not hold this kind.
+	probe func(v *volume) *Info
+	// scan returns the used ranges in any order, overlapping or not; the rest of the partition behind the file system
+	// is among them. nil: this kind is copied in full, and warning says why.
+	scan    func(v *volume) ([]images.Extent, error)
+	kind    string // of the map; "" is KindUsed
+	warning string
+}
+
+const (
+	noMap     = "there is no map for it: every byte is copied, and free space is not told from content"
+	encrypted = "it is encrypted: every byte is copied, does not compress, and all machines will share one key; decrypt it before the capture if you can"
+	member    = "it is part of a volume made of several: every byte is copied, and the system may need its other parts"
+)
+
+// kinds has one line per file system.
+var kinds = []kind{
+	{probe: probeExt, scan: scanExt},
+	{probe: probeFAT, scan: scanFAT},
+	{probe: probeSwap, scan: scanSwap, kind: KindHeader},
+	{probe: probeNTFS, warning: noMap},
+	{probe: probeExFAT, warning: noMap},
+	{probe: probeXFS, warning: noMap},
+	{probe: probeBtrfs, warning: noMap},
+	{probe: magic("f2fs", 1024, "\x10\x20\xf5\xf2"), warning: noMap},
+	{probe: magic("hfsplus", 1024, "H+\x00\x04", "HX\x00\x05"), warning: noMap},
+	{probe: magic("apfs", 32, "NXSB"), warning: noMap},
+	{probe: magic("refs", 3, "ReFS\x00"), warning: noMap},
+	{probe: magic("bcachefs", 4096+24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"), warning: noMap},
+	{probe: magic("squashfs", 0, "hsqs")}, // has no free space
+	{probe: magic("iso9660", 32769, "CD001")},
+	{probe: probeLUKS, warning: encrypted},
+	{probe: probeBitLocker, warning: encrypted},
+	{probe: probeLVM, warning: noMap},
+	{probe: probeMDRaid, warning: member},
+}
+
+// Probe names the file system of a partition of length bytes. An unknown one is no error; several signatures at once
+// give their names joined by "+".
+func Probe(r io.ReaderAt, length int64) (Info, error) {
+	_, info, _, err := probe(r, length)
+	return info, err
+}
+
+func probe(r io.ReaderAt, length int64) (*volume, Info, []*kind, error) {
+	v := &volume{r: r, length: length}
+	var err error
+	if v.head, err = v.read(0, min(headLength, length)); err != nil {
+		return nil, Info{}, nil, fmt.Errorf("probe file system: %w", err)
+	}
+	v.head = append(v.head, make([]byte, headLength-len(v.head))...) // a short partition reads as if zeros followed
+	var found []*kind
+	var infos []Info
+	for i := range kinds {
+		if info := kinds[i].probe(v); info != nil {
+			found, infos = append(found, &kinds[i]), append(infos, *info)
+		}
+	}
+	switch len(infos) {
+	case 0:
+		return v, Info{}, nil, nil
+	case 1:
+		return v, infos[0], found, nil
+	}
+	var names []string
+	for _, info := range infos {
+		names = append(names, info.FS)
+	}
+	return v, Info{FS: strings.Join(names, "+")}, found, nil
+}
+
+// Full returns the map that copies every byte of a partition of length bytes, with the name of its file system.
+func Full(r io.ReaderAt, length int64) (*Result, error) {
+	info, err := Probe(r, length)
+	if err != nil {
+		return nil, err
+	}
+	return full(info, length, ""), nil
+}
+
+func full(info Info, length int64, warning string) *Result {
+	return &Result{Info: info, Kind: KindFull, Used: []images.Extent{{Offset: 0, Length: length}}, Warning: warning}
+}
+
+// plainLength is how long partitions are that hold no file system by design, BIOS boot and Microsoft reserved, in
+// bytes. They give no warning.
+const plainLength = 16 << 20
+
+// Scan returns the used bytes of a partition of length bytes. What it does not know or cannot trust is copied in full,
+// with a warning. A file system that has to be repaired first is an ErrDirty; the caller may take Full instead, which
+// copies it as it is.
+func Scan(r io.ReaderAt, length int64) (*Result, error) {
+	if length <= 0 {
+		return nil, fmt.Errorf("map of a partition of %d bytes", length)
+	}
+	v, info, found, err := probe(r, length)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(found) == 0 && length > plainLength:
+		return full(info, length, "no file system was recognised: every byte is copied"), nil
+	case len(found) == 0:
+		return full(info, length, ""), nil
+	case len(found) > 1:
+		return full(info, length, "it has the signatures of several file systems ("+info.FS+"): every byte is copied; remove the stale ones with wipefs"), nil
+	case found[0].scan == nil:
+		warning := found[0].warning
+		if warning != "" {
+			warning = info.FS + ": " + warning
+		}
+		return full(info, length, warning), nil
+	}
+	list, err := found[0].scan(v)
+	switch why := unmappedError(""); {
+	case errors.As(err, &why):
+		return full(info, length, fmt.Sprintf("%s: %v: every byte is copied", info.FS, why)), nil
+	case err != nil:
+		return nil, fmt.Errorf("map of %s: %w", info.FS, err)
+	}
+	kind := found[0].kind
+	if kind == "" {
+		kind = KindUsed
+	}
+	return &Result{Info: info, Kind: kind, Used: normal(list, length, maxExtents)}, nil
+}
+
+// maxExtents bounds the map: an extent takes at most 18 bytes encoded, images.MaxMapLength in all.
+const maxExtents = 3 << 20
+
+// normal sorts, joins and clips the ranges. Above limit it calls the shortest gaps used, which is always safe.
+func normal(list []images.Extent, length int64, limit int) []images.Extent {
+	whole := images.Extent{Offset: 0, Length: length}
+	slices.SortFunc(list, func(a, b images.Extent) int { return cmp.Compare(a.Offset, b.Offset) })
+	var out []images.Extent
+	for _, e := range list {
+		out = images.AppendExtent(out, e.Intersect(whole))
+	}
+	for gap := int64(4096); len(out) > limit; gap *= 2 {
+		joined := out[:0]
+		for _, e := range out {
+			if k := len(joined); k > 0 && e.Offset-joined[k-1].End() <= gap {
+				joined[k-1].Length = e.End() - joined[k-1].Offset
+				continue
+			}
+			joined = append(joined, e)
+		}
+		out = joined
+	}
+	return out
+}
+
+var (
+	le = binary.LittleEndian
+	be = binary.BigEndian
+)
+
+// formatUUID prints 16 bytes as RFC 9562 §4 does, or "" where all are zero.
+func formatUUID(b []byte) string {
+	if len(bytes.Trim(b[:16], "\x00")) == 0 {
+		return ""
+	}
+	h := hex.EncodeToString(b[:16])
+	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
+}
+
+// text reads a name that ends at its first NUL or is padded with spaces.
+func text(b []byte) string {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return strings.ToValidUTF8(strings.TrimRight(string(b), " "), "?")
+}

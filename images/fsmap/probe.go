@@ -1,0 +1,92 @@
+package fsmap
+
+import (
+	"fmt"
+	"strings"
+)
+
+// magic recognises a kind by fixed bytes at an offset.
+func magic(name string, offset int, values ...string) func(*volume) *Info {
+	return func(v *volume) *Info {
+		for _, s := range values {
+			if string(v.head[offset:offset+len(s)]) == s {
+				return &Info{FS: name}
+			}
+		}
+		return nil
+	}
+}
+
+func probeNTFS(v *volume) *Info {
+	if string(v.head[3:11]) != "NTFS    " {
+		return nil
+	}
+	return &Info{FS: "ntfs", UUID: fmt.Sprintf("%016X", le.Uint64(v.head[0x48:]))} // volume serial number
+}
+
+func probeExFAT(v *volume) *Info {
+	if string(v.head[3:11]) != "EXFAT   " {
+		return nil
+	}
+	n := le.Uint32(v.head[100:]) // exFAT specification §3.1.11
+	return &Info{FS: "exfat", UUID: fmt.Sprintf("%04X-%04X", n>>16, n&0xFFFF)}
+}
+
+func probeXFS(v *volume) *Info {
+	if string(v.head[:4]) != "XFSB" {
+		return nil
+	}
+	return &Info{FS: "xfs", UUID: formatUUID(v.head[32:]), Label: text(v.head[108:120])}
+}
+
+func probeBtrfs(v *volume) *Info {
+	if sb := v.head[64<<10:]; string(sb[64:72]) == "_BHRfS_M" {
+		return &Info{FS: "btrfs", UUID: formatUUID(sb[32:]), Label: text(sb[0x12b : 0x12b+256])}
+	}
+	return nil
+}
+
+// probeBitLocker also knows BitLocker To Go, which shows a small FAT with a reader program and hides the rest.
+func probeBitLocker(v *volume) *Info {
+	const toGo = "\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01" // 4967D63B-2E29-4AD8-8399-F6A339E3D001
+	if string(v.head[3:11]) == "-FVE-FS-" || string(v.head[424:440]) == toGo {
+		return &Info{FS: "bitlocker"}
+	}
+	return nil
+}
+
+func probeLUKS(v *volume) *Info {
+	if string(v.head[:6]) != "LUKS\xba\xbe" {
+		return nil
+	}
+	return &Info{FS: "luks", UUID: text(v.head[168:208])} // both versions keep it as text
+}
+
+// probeLVM looks for a physical volume's label in one of the first four sectors of 512 bytes.
+func probeLVM(v *volume) *Info {
+	for i := range 4 {
+		if b := v.head[i*512:]; string(b[:8]) == "LABELONE" && string(b[24:32]) == "LVM2 001" {
+			id := string(b[32:64])
+			if strings.ContainsFunc(id, func(r rune) bool { return r < '!' || r > '~' }) {
+				return &Info{FS: "lvm"}
+			}
+			return &Info{FS: "lvm", UUID: strings.Join([]string{id[:6], id[6:10], id[10:14], id[14:18], id[18:22], id[22:26], id[26:]}, "-")}
+		}
+	}
+	return nil
+}
+
+// probeMDRaid looks where Linux software RAID keeps its superblock: version 1.1 at the start, 1.2 at 4 KiB, 1.0 8-12 KiB
+// and 0.90 64-128 KiB before the end.
+func probeMDRaid(v *volume) *Info {
+	const magic = 0xa92b4efc
+	if le.Uint32(v.head) == magic || le.Uint32(v.head[4096:]) == magic {
+		return &Info{FS: "mdraid"}
+	}
+	for _, off := range []int64{(v.length/512 - 16) &^ 7 * 512, v.length&^(64<<10-1) - 64<<10} {
+		if b, err := v.read(off, 4); err == nil && le.Uint32(b) == magic {
+			return &Info{FS: "mdraid"}
+		}
+	}
+	return nil
+}
