@@ -64,6 +64,8 @@ type Facts struct {
 	Worked Loader
 	// Failed are loaders that this machine fetched and that came to nothing, oldest first.
 	Failed []Loader
+	// Blind is true when GRUB found no disk to boot on this machine.
+	Blind bool
 }
 
 // Decision is what a machine's firmware gets.
@@ -81,6 +83,9 @@ type Decision struct {
 func Decide(f Facts) Decision {
 	if f.IPXE {
 		return Decision{LoaderScript, "iPXE is there already"}
+	}
+	if f.Blind && f.Run != RunAgent && f.Arch.UEFI() {
+		return Decision{LoaderNone, "GRUB finds no disk here, the firmware goes on by its own order"}
 	}
 	candidates := order(f)
 	if len(candidates) == 0 {

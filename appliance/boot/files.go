@@ -138,3 +138,53 @@ func readSummed(path, want string, keep bool) ([]byte, error) {
 
 // open opens the kernel or the initramfs; it may have been replaced since the start, each is opened anew.
 func (f *Files) open(name string) (*os.File, error) { return os.Open(filepath.Join(f.dir, name)) }
+
+// padded is a file that ends with zeros up to a multiple of 4 bytes. Linux's EFI stub lines initrds up without a gap
+// and the unpacker finds the next archive at such an offset only; loaders that hand over one whole pad by themselves.
+// Owned by one request.
+type padded struct {
+	file   io.ReadSeeker
+	length int64 // of the file
+	offset int64
+}
+
+func newPadded(file io.ReadSeeker) (*padded, error) {
+	length, err := file.Seek(0, io.SeekEnd)
+	return &padded{file: file, length: length, offset: length}, err
+}
+
+// end is the length with the zeros.
+func (p *padded) end() int64 { return (p.length + 3) &^ 3 }
+
+func (p *padded) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += p.offset
+	case io.SeekEnd:
+		offset += p.end()
+	}
+	if offset < 0 {
+		return 0, errors.New("seek before the begin of a boot file")
+	}
+	p.offset = offset
+	_, err := p.file.Seek(min(offset, p.length), io.SeekStart)
+	return offset, err
+}
+
+func (p *padded) Read(b []byte) (int, error) {
+	if p.offset >= p.end() {
+		return 0, io.EOF
+	}
+	if p.offset >= p.length {
+		n := min(int64(len(b)), p.end()-p.offset)
+		clear(b[:n])
+		p.offset += n
+		return int(n), nil
+	}
+	n, err := p.file.Read(b)
+	p.offset += int64(n)
+	if err == io.EOF && n > 0 {
+		err = nil
+	}
+	return n, err
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 const (
 	pathScript    = "/boot.ipxe"        // ?mac=&platform=; without mac the start script
 	pathGRUB      = "/grub/machine.cfg" // ?mac=&secure=
+	pathNoDisk    = "/grub/nodisk.cfg"  // ?mac=
 	pathKernel    = "/boot/vmlinuz"
 	pathInitramfs = "/boot/initramfs"
 	pathToken     = "/boot/token" // ?mac=
@@ -43,6 +45,8 @@ func (s *Server) Handler() http.Handler {
 			s.serveIPXE(w, r)
 		case pathGRUB:
 			s.serveGRUB(w, r)
+		case pathNoDisk:
+			s.serveNoDisk(w, r)
 		case pathKernel:
 			s.serveKernel(w, r)
 		case pathInitramfs:
@@ -146,6 +150,24 @@ func (s *Server) serveGRUB(w http.ResponseWriter, r *http.Request) {
 	s.render(w, r, name, a, mac, true)
 }
 
+// serveNoDisk hears from GRUB that it finds no disk to boot, and answers an empty script.
+//
+// Firmware that starts the network first may leave its disks unconnected ("fast boot"), and signed GRUB cannot connect
+// them. The next time the machine is for its own disk its firmware gets no answer and goes on by its own order.
+func (s *Server) serveNoDisk(w http.ResponseWriter, r *http.Request) {
+	mac, err := ParseMAC(r.URL.Query().Get("mac"))
+	if err != nil {
+		http.Error(w, "which machine? give ?mac=52:54:00:77:00:10", http.StatusBadRequest)
+		return
+	}
+	s.tracks.with(mac, func(k *track) { k.blind = true })
+	s.cfg.Fleet.Sighted(r.Context(), Sighting{
+		At: s.cfg.Now(), Stage: StageStuck, MAC: mac, UUID: s.uuid(mac), Addr: client(r), Loader: LoaderShim,
+		Note: "GRUB finds no disk that boots; the firmware's own boot order is used the next time",
+	})
+	w.WriteHeader(http.StatusOK)
+}
+
 // scripted notes that a machine's loader runs and returns what the machine is for.
 func (s *Server) scripted(r *http.Request, mac MAC, l Loader) Assignment {
 	now, addr := s.cfg.Now(), client(r)
@@ -217,8 +239,16 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, name string) 
 		return
 	}
 	defer f.Close()
+	var content io.ReadSeeker = f
+	if name == fileInitramfs {
+		if content, err = newPadded(f); err != nil {
+			s.cfg.Log.Error("boot file not served", "file", name, "err", err)
+			http.Error(w, fmt.Sprintf("the appliance cannot read %s", name), http.StatusInternalServerError)
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, f)
+	http.ServeContent(w, r, "", time.Time{}, content)
 }
 
 // serveToken serves the second initrd to the machine that it is for.

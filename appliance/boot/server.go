@@ -115,7 +115,7 @@ func (s *Server) facts(r dhcp.Request, a Assignment) Facts {
 		Known: a.Known, SecureBoot: a.SecureBoot, Run: a.Run, Worked: a.Loader,
 	}
 	s.tracks.with(MAC(r.MAC), func(k *track) {
-		f.Failed = slices.Clone(k.failed)
+		f.Failed, f.Blind = slices.Clone(k.failed), k.blind
 		if k.worked != LoaderNone {
 			f.Worked = k.worked
 		}

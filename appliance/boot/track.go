@@ -34,6 +34,7 @@ type track struct {
 	pendingSince time.Time
 	failed       []Loader
 	worked       Loader
+	blind        bool // GRUB found no disk that boots
 
 	scripted time.Time // last script fetched within ExchangeTimeout of seen
 	token    *stash
