@@ -1,0 +1,255 @@
+// Package agent is what runs on a machine that is to be imaged: it says hello to the appliance, tells what the machine
+// is, takes a job and carries it out, and says all the while where it stands.
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"seedbed/appliance/job"
+	"seedbed/initramfs/disk"
+)
+
+// Machine is the computer that the agent runs on.
+type Machine interface {
+	// SetClock sets the machine's clock.
+	SetClock(time.Time) error
+	// Inventory returns what the machine is, disks and NICs included.
+	Inventory() job.Inventory
+	// Disks looks for disks anew.
+	Disks() ([]disk.Disk, error)
+	// Open opens a disk for this process alone.
+	Open(name string) (*disk.Device, error)
+}
+
+// Config says what an agent works with. Boot, Machine and Screen are needed.
+type Config struct {
+	Boot    job.Boot
+	Machine Machine
+	Screen  *Screen
+	// Log is told what the engine does; nil discards.
+	Log *slog.Logger
+	// Version of the agent, for the hello.
+	Version string
+	// ListenAddr is where the swarm's peers reach this machine; zero means ":6881".
+	ListenAddr string
+	// MemoryBytes bounds what the swarm holds in memory; zero leaves it to the swarm.
+	MemoryBytes int64
+
+	timing timing
+}
+
+// timing holds the agent's waits. Tests shorten them.
+type timing struct {
+	rest     time.Duration // the list of disks has to stay the same so long
+	rescan   time.Duration // between two looks for a disk that fits
+	progress time.Duration // between two lines of progress
+	failed   time.Duration // between two reports of a failure
+	alone    time.Duration // a finished machine that hears nothing of the appliance so long goes on by itself
+}
+
+var defaultTiming = timing{rest: time.Second, rescan: 3 * time.Second, progress: 5 * time.Second, failed: 10 * time.Second, alone: time.Minute}
+
+// Agent carries out the jobs of one boot of one machine. Run owns it.
+type Agent struct {
+	cfg     Config
+	client  *client
+	screen  *Screen
+	log     *slog.Logger
+	ca      *x509.Certificate
+	siteKey ed25519.PublicKey
+	machine string // ID
+}
+
+// New checks the configuration and makes the key of this boot.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Machine == nil || cfg.Screen == nil {
+		return nil, errors.New("agent: Machine and Screen are needed")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ListenAddr == "" {
+		cfg.ListenAddr = ":6881"
+	}
+	if cfg.timing == (timing{}) {
+		cfg.timing = defaultTiming
+	}
+	c, err := newClient(cfg.Boot)
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{cfg: cfg, client: c, screen: cfg.Screen, log: cfg.Log}, nil
+}
+
+// What follows a run.
+const (
+	Reboot   = "reboot"
+	PowerOff = "poweroff"
+	Stay     = "stay"
+)
+
+// ErrRefused says that the appliance does not know this boot: nothing was done, and a new boot gets a new token.
+var ErrRefused = errors.New("the appliance refused this boot")
+
+// Run works until a job has succeeded, and returns what is to follow: Reboot, PowerOff or Stay. After a failed job it
+// shows and reports the failure until ctx ends. ErrRefused says that the machine has to boot anew.
+func (a *Agent) Run(ctx context.Context) (after string, err error) {
+	if err := a.hello(ctx); err != nil {
+		return "", err
+	}
+	for {
+		j, err := a.nextJob(ctx)
+		if err != nil {
+			return "", err
+		}
+		err = a.work(ctx, j)
+		var failure *Failure
+		switch {
+		case err == nil:
+			return j.After, nil
+		case errors.As(err, &failure) && failure.over:
+			a.screen.Say("%s", failure.Sentence)
+		case errors.As(err, &failure):
+			return "", a.stayFailed(ctx, j, failure)
+		default:
+			return "", err
+		}
+	}
+}
+
+// hello redeems the boot's token, sets the clock and learns who the site is.
+func (a *Agent) hello(ctx context.Context) error {
+	key, err := a.client.publicKey()
+	if err != nil {
+		return err
+	}
+	var w job.Welcome
+	err = a.retry(ctx, "answer the hello", func(ctx context.Context) error {
+		h := job.Hello{Token: a.cfg.Boot.Token, MAC: a.cfg.Boot.MAC, PublicKey: key, Clock: time.Now(), Version: a.cfg.Version}
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		_, err := a.client.post(ctx, job.PathHello, h, &w)
+		return err
+	})
+	if err != nil {
+		return refusedBoot(err)
+	}
+	if a.ca, err = x509.ParseCertificate(w.CA); err != nil {
+		return fmt.Errorf("the site's certificate: %w", err)
+	}
+	if len(w.SiteKey) != ed25519.PublicKeySize {
+		return fmt.Errorf("the site's key has %d bytes instead of %d", len(w.SiteKey), ed25519.PublicKeySize)
+	}
+	a.siteKey = w.SiteKey
+	off := time.Since(w.Time).Round(time.Second)
+	set := true
+	if err := a.cfg.Machine.SetClock(w.Time); err != nil {
+		set = false
+		a.screen.Say("the clock cannot be set: %v", err)
+	} else if off.Abs() > time.Minute {
+		a.screen.Say("the clock was off by %v and is set now; the machine's battery may be empty", off)
+	}
+	a.client.identify(w.Certificate, set, w.Appliances)
+	a.screen.Say("the appliance at %s answered", a.client.appliances[0])
+	return nil
+}
+
+func refusedBoot(err error) error {
+	if refused(err) != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return err
+}
+
+// nextJob tells the appliance what this machine is and waits for a job.
+func (a *Agent) nextJob(ctx context.Context) (j job.Job, err error) {
+	var admission job.Admission
+	err = a.retry(ctx, "take the inventory", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		_, err := a.client.post(ctx, job.PathInventory, a.cfg.Machine.Inventory(), &admission)
+		return err
+	})
+	if err != nil {
+		return j, refusedBoot(err)
+	}
+	a.machine = admission.Machine
+	if admission.Admitted {
+		a.screen.Say("this machine is %s", admission.Name)
+	} else {
+		a.screen.Alarm(fmt.Sprintf("this machine is new here and waits to be admitted. Its code is %s: on the appliance, "+
+			"run `seedbed machine admit %s`", admission.Code, admission.Code))
+	}
+	for {
+		var got bool
+		err := a.retry(ctx, "give a job", func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, 50*time.Second)
+			defer cancel()
+			began := time.Now()
+			got, err = a.client.post(ctx, job.PathClaim, job.Claim{Machine: a.machine}, &j)
+			if err == nil && !got && time.Since(began) < time.Second {
+				return sleep(ctx, time.Second) // an appliance that does not hold the question must not be asked in a loop
+			}
+			return err
+		})
+		if err != nil {
+			return j, refusedBoot(err)
+		}
+		if got {
+			a.screen.Say("job %s: %s %s", j.ID, j.Kind, j.ImageName)
+			return j, nil
+		}
+		a.screen.SayOnce("idle", "there is no job for this machine yet; it waits for one")
+	}
+}
+
+// work carries out one job.
+func (a *Agent) work(ctx context.Context, j job.Job) error {
+	defer runtime.GC() // buffers of a job are no use to the next one
+	if j.Kind != job.Deploy {
+		return &Failure{Code: "unknown-kind", Sentence: fmt.Sprintf("this agent cannot carry out a job of kind %q; give the "+
+			"appliance a newer initramfs", j.Kind)}
+	}
+	return newDeployment(a, j).run(ctx)
+}
+
+// Failure is why a job did not succeed, in words for people.
+type Failure struct {
+	Code     string // short fixed word: "write-error"
+	Sentence string // what happened, to what, what to do
+	Err      error  // the cause, may be nil
+	over     bool   // the job was ended by others, and the machine may take another one
+	at       job.Phase
+}
+
+func (f *Failure) Error() string { return f.Sentence }
+func (f *Failure) Unwrap() error { return f.Err }
+
+// stayFailed shows a failure and reports it until ctx ends; nothing else is done any more.
+func (a *Agent) stayFailed(ctx context.Context, j job.Job, f *Failure) error {
+	a.screen.Alarm(fmt.Sprintf("FAILED (%s): %s", f.Code, f.Sentence))
+	report := job.Report{Job: j.ID, Epoch: j.Epoch, Phase: f.at, State: job.Failed, Code: f.Code, Reason: f.Sentence, Log: a.screen.Tail()}
+	wait := a.cfg.timing.failed
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 20*time.Second)
+		_, err := a.client.post(attempt, job.PathReport, report, &job.Directive{})
+		cancel()
+		switch {
+		case err == nil:
+			a.screen.SayOnce("failed", "the appliance knows of the failure; the disk is not touched any more")
+			wait = 3 * a.cfg.timing.failed // alive, for those who look
+		case refused(err) == nil && ctx.Err() == nil:
+			a.screen.SayOnce("failed", "the appliance does not know of the failure yet: %v; trying again", plain(err))
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}

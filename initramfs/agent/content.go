@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"sync"
+	"time"
+
+	"seedbed/appliance/job"
+	"seedbed/images/swarm"
+)
+
+// content is the machine's part in the swarm: fetching first, serving from the first piece to the end of the job.
+type content struct {
+	d     *deployment
+	group sync.WaitGroup
+	quit  context.CancelFunc
+	err   chan error // of the swarm's Run, once
+}
+
+func newContent(d *deployment) *content { return &content{d: d, quit: func() {}} }
+
+// run writes the zeros and fetches the data. It returns when all is held and durable, and the swarm goes on serving
+// until stop.
+func (c *content) run(ctx context.Context) error {
+	d := c.d
+	d.enter(job.PhaseContent, "disk "+d.dev.Name)
+	if err := d.store.WriteZeros(ctx, len(d.manifest.Partitions), func(int64) {}); err != nil {
+		return d.diskFailure(err)
+	}
+	for {
+		if err := c.start(ctx); err != nil {
+			return err
+		}
+		d.mu.Lock()
+		sw := d.swarm
+		d.mu.Unlock()
+		for held := false; !held; {
+			d.mu.Lock()
+			changed := d.changed
+			held = d.held
+			d.mu.Unlock()
+			if held {
+				break
+			}
+			select {
+			case <-sw.Done():
+				return nil
+			case err := <-c.err:
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				return d.diskFailure(err)
+			case <-changed:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		c.stop()
+		if err := c.hold(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// hold waits while a person has paused the job.
+func (c *content) hold(ctx context.Context) error {
+	d := c.d
+	d.wait("operator", "a person paused the job; resume it to go on")
+	for {
+		d.mu.Lock()
+		changed, held := d.changed, d.held
+		d.mu.Unlock()
+		if !held {
+			d.enter(job.PhaseContent, "disk "+d.dev.Name)
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// start joins the swarm.
+func (c *content) start(ctx context.Context) error {
+	d := c.d
+	d.a.client.identify(d.j.Certificate, false, nil)
+	cert := tls.Certificate{Certificate: [][]byte{d.j.Certificate}, PrivateKey: d.a.client.key}
+	sw, err := swarm.New(swarm.Config{
+		InfoHash: d.j.InfoHash, Pieces: d.layout, Storage: d.store, TLS: swarm.TLSConfig(cert, d.a.ca, d.j.InfoHash),
+		ListenAddr: d.a.cfg.ListenAddr, Seeds: d.j.Seeds, MemoryBytes: d.a.cfg.MemoryBytes, Log: d.a.log,
+	})
+	if err != nil {
+		return &Failure{Code: "swarm-error", Sentence: fmt.Sprintf("the swarm cannot be joined: %v. Restart the machine", err), Err: err}
+	}
+	ctx, c.quit = context.WithCancel(ctx)
+	c.err = make(chan error, 1)
+	d.mu.Lock()
+	d.swarm = sw
+	d.mu.Unlock()
+	c.group.Go(func() { c.err <- sw.Run(ctx) })
+	c.group.Go(func() { d.announce(ctx, sw) })
+	return nil
+}
+
+// stop leaves the swarm and waits for everything that start started. What was counted stays counted.
+func (c *content) stop() {
+	c.quit()
+	c.group.Wait()
+	d := c.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.swarm == nil {
+		return
+	}
+	stats := d.swarm.Stats()
+	d.status.past.FromAppliance += stats.FromAppliance
+	d.status.past.FromPeers += stats.FromPeers
+	d.status.past.ToPeers += stats.ToPeers
+	d.swarm = nil
+}
+
+// announceEvery is the wait between two announces where the tracker says nothing, or does not answer.
+const announceEvery = 5 * time.Second

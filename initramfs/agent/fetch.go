@@ -1,0 +1,165 @@
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"seedbed/appliance/job"
+	"seedbed/images"
+	"seedbed/images/torrent"
+	"seedbed/initramfs/disk"
+)
+
+// fetchTimeout bounds one attempt to fetch a layer: the longest, of 64 MiB, at a hundredth of a slow link.
+const fetchTimeout = 10 * time.Minute
+
+// fetchManifest fetches the manifest and checks that it is the one that the job names, signed by the site, and gives the
+// swarm that the job names.
+func (d *deployment) fetchManifest(ctx context.Context) error {
+	var raw, signature []byte
+	err := d.a.retry(ctx, "send the manifest", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		header, b, _, err := d.a.client.do(ctx, http.MethodGet, job.PathManifest+d.j.Image.String(), "", nil, images.MaxManifestLength)
+		if err != nil {
+			return err
+		}
+		raw = b
+		signature, err = base64.StdEncoding.DecodeString(header.Get(job.SignatureHeader))
+		return err
+	})
+	if err != nil {
+		return d.imageFailure(err)
+	}
+	if images.Sum(raw) != d.j.Image {
+		return d.imageFailure(fmt.Errorf("the appliance sent another manifest than %s", d.j.Image.Short()))
+	}
+	if err := images.Verify(d.a.siteKey, raw, signature); err != nil {
+		return d.imageFailure(err)
+	}
+	if d.manifest, err = images.DecodeManifest(raw); err != nil {
+		return d.imageFailure(err)
+	}
+	info, err := torrent.FromManifest(d.manifest)
+	if err != nil {
+		return d.imageFailure(err)
+	}
+	if info.InfoHash != d.j.InfoHash {
+		return d.imageFailure(fmt.Errorf("its swarm is %s, the job names %s", info.InfoHash, d.j.InfoHash))
+	}
+	return nil
+}
+
+// fetchLayer returns a function that fetches a layer by its digest. The caller checks it.
+func (d *deployment) fetchLayer(ctx context.Context) func(images.Ref) ([]byte, error) {
+	return func(r images.Ref) (b []byte, err error) {
+		err = d.a.retry(ctx, "send a layer of the image", func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+			defer cancel()
+			_, b, _, err = d.a.client.do(ctx, http.MethodGet, job.PathLayer+r.Digest.String(), "", nil, r.Length)
+			return err
+		})
+		return b, err
+	}
+}
+
+// maxTileLayer bounds the tile layers that are fetched to find the tiles that a disk holds, in bytes a partition: 16 GiB
+// of data. Beyond it only whole pieces are found; the layers would cost the appliance more than they save.
+const maxTileLayer = 8 << 20
+
+// learnTiles fetches the tile layers of partitions of which the disk holds something, but not in whole pieces.
+func (d *deployment) learnTiles(ctx context.Context, store *disk.Storage) error {
+	for i := range d.manifest.Partitions {
+		layer := d.manifest.Partitions[i].TileLayer
+		if !store.InPart(i) || layer.Length > maxTileLayer {
+			continue
+		}
+		b, err := d.fetchLayer(ctx)(layer)
+		if err != nil {
+			return d.imageFailure(err)
+		}
+		if int64(len(b)) != layer.Length || images.Sum(b) != layer.Digest {
+			return d.imageFailure(fmt.Errorf("the bytes of the tile layer of partition %d are not those of %s",
+				d.manifest.Partitions[i].Number, layer.Digest.Short()))
+		}
+		store.LearnLayer(i, b)
+	}
+	return nil
+}
+
+// canonical is the encoding of OldFrame (RFC 8949 §4.2.1).
+var canonical = func() cbor.EncMode {
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic(err) // options are constants
+	}
+	return mode
+}()
+
+// sendFrame returns when the appliance holds the old frame durably.
+func (d *deployment) sendFrame(ctx context.Context, regions []job.OldFrameRegion) error {
+	d.mu.Lock()
+	chosen := d.status.disk
+	d.mu.Unlock()
+	body, err := canonical.Marshal(job.OldFrame{Job: d.j.ID, Disk: chosen.Name, DiskSerial: chosen.Serial, DiskLength: d.dev.Length, Regions: regions})
+	if err != nil {
+		return err
+	}
+	err = d.a.retry(ctx, "keep the old partition table", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		defer cancel()
+		_, _, _, err := d.a.client.do(ctx, http.MethodPost, job.PathFrame, "application/cbor", body, maxAnswer)
+		return err
+	})
+	if p := refused(err); p != nil {
+		return &Failure{Code: "frame-refused", Sentence: "the appliance does not keep the old partition table of disk " + chosen.Name +
+			": " + p.Error() + ". Nothing was written", Err: err}
+	}
+	return err
+}
+
+// receipt signs what was proven, has the appliance countersign it and checks that.
+func (d *deployment) receipt(ctx context.Context, roots []job.PartitionRoot, table images.Digest) error {
+	d.mu.Lock()
+	chosen := d.status.disk
+	d.mu.Unlock()
+	raw, err := json.Marshal(job.Receipt{Job: d.j.ID, Machine: d.j.Machine, Image: d.j.Image, DiskSerial: chosen.Serial,
+		DiskLength: d.dev.Length, Roots: roots, Table: table, At: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	sum := images.Sum(raw)
+	signature, err := ecdsa.SignASN1(rand.Reader, d.a.client.key, sum[:])
+	if err != nil {
+		return fmt.Errorf("sign the receipt: %w", err)
+	}
+	var answer job.Countersigned
+	err = d.a.retry(ctx, "take the receipt", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		_, err := d.a.client.post(ctx, job.PathReceipt, job.SignedReceipt{Receipt: raw, Signature: signature, Final: d.snapshot()}, &answer)
+		return err
+	})
+	if p := refused(err); p != nil {
+		return &Failure{Code: "receipt-refused", Sentence: "the disk is written and right, but the appliance does not take the receipt: " +
+			p.Error(), Err: err}
+	}
+	if err != nil {
+		return err
+	}
+	if !ed25519.Verify(d.a.siteKey, append([]byte(job.ReceiptContext), raw...), answer.Signature) {
+		return &Failure{Code: "receipt-unsigned", Sentence: "the disk is written and right, but the appliance's signature under the " +
+			"receipt is not by this site's key; look for another appliance on the network"}
+	}
+	d.a.screen.Say("receipt countersigned: %d partitions proven on disk %s", len(roots), chosen.Name)
+	return nil
+}

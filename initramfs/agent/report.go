@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"seedbed/appliance/job"
+	"seedbed/images/swarm"
+	"seedbed/initramfs/disk"
+)
+
+// bitmapEvery is how often a report carries the pieces held.
+const bitmapEvery = 10 * time.Second
+
+// status is what the reports say; what the sequence changes, the reporter reads.
+type status struct {
+	phase    job.Phase
+	state    job.State
+	code     string
+	reason   string
+	disk     disk.Disk
+	released bool      // no machine needs this one
+	heard    time.Time // when the appliance answered a report last
+	past     swarm.Stats
+}
+
+// set changes the status and has it reported at once.
+func (d *deployment) set(change func(*status)) {
+	d.mu.Lock()
+	change(&d.status)
+	d.mu.Unlock()
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// enter says that the sequence is in a new phase.
+func (d *deployment) enter(p job.Phase, detail string) {
+	d.set(func(s *status) { s.phase, s.state, s.code, s.reason = p, job.Running, "", "" })
+	d.a.screen.Say("phase %s %s", p, detail)
+}
+
+// wait says why the job is paused.
+func (d *deployment) wait(code, sentence string) {
+	d.set(func(s *status) { s.state, s.code, s.reason = job.Paused, code, sentence })
+}
+
+// snapshot returns the report of this moment.
+func (d *deployment) snapshot() job.Report {
+	d.mu.Lock()
+	s, sw, store, dev := d.status, d.swarm, d.store, d.dev
+	d.mu.Unlock()
+	r := job.Report{
+		Job: d.j.ID, Epoch: d.j.Epoch, Phase: s.phase, State: s.state, Code: s.code, Reason: s.reason,
+		Disk: s.disk.Name, DiskSerial: s.disk.Serial, BIOSDrive: s.disk.BIOSDrive, Verified: d.verified.Load(), Total: d.total.Load(),
+	}
+	if store != nil {
+		r.Held, r.Resumed = store.Progress()
+	}
+	if dev != nil {
+		written, busy := dev.Written()
+		r.Written, r.WriteNanos = written, int64(busy)
+	}
+	stats := s.past
+	if sw != nil {
+		now := sw.Stats()
+		stats.FromAppliance += now.FromAppliance
+		stats.FromPeers += now.FromPeers
+		stats.ToPeers += now.ToPeers
+		stats.Peers = now.Peers
+	}
+	r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers = stats.FromAppliance, stats.FromPeers, stats.ToPeers, stats.Peers
+	return r
+}
+
+// reports tells the appliance each second where the job stands, shows it on the screen, and does what the appliance
+// answers. end is called when the job is over by the appliance's word.
+func (d *deployment) reports(ctx context.Context, end func(error)) {
+	every := d.j.ReportEvery
+	if every <= 0 {
+		every = time.Second
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	progress := &progressLine{d: d}
+	var lastBitmap time.Time
+	for {
+		r := d.snapshot()
+		progress.show(r)
+		if store := d.storage(); store != nil && time.Since(lastBitmap) > bitmapEvery {
+			r.Bitmap, lastBitmap = store.Bitmap(), time.Now()
+		}
+		if err := d.report(ctx, r); err != nil {
+			end(err)
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-d.kick:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// report sends one report. The error says that the job is over.
+func (d *deployment) report(ctx context.Context, r job.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	var answer job.Directive
+	_, err := d.a.client.post(ctx, job.PathReport, r, &answer)
+	if p := refused(err); p != nil {
+		switch p.Code {
+		case "claim-lost", "job-ended", "job-unknown", "revoked":
+			return &Failure{Code: p.Code, Sentence: "the appliance took job " + d.j.ID + " back: " + p.Detail, Err: err}
+		}
+	}
+	if err != nil {
+		if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded {
+			d.a.screen.SayOnce("report", "the appliance does not answer: %v; the work goes on", plain(err))
+		}
+		return nil
+	}
+	d.a.screen.Forget("report")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.status.heard = time.Now()
+	if answer.State == job.Cancelled {
+		return &Failure{Code: "cancelled", over: true, Sentence: "job " + d.j.ID + " was cancelled; the disk holds no system now"}
+	}
+	held := answer.State == job.Paused && (d.held || d.status.state == job.Running)
+	if d.held != held || d.status.released != answer.Release {
+		d.held, d.status.released = held, answer.Release
+		close(d.changed)
+		d.changed = make(chan struct{})
+	}
+	return nil
+}
+
+// progressLine shows where the job stands every few seconds.
+type progressLine struct {
+	d    *deployment
+	at   time.Time
+	last job.Report
+}
+
+func (p *progressLine) show(r job.Report) {
+	now := time.Now()
+	if now.Sub(p.at) < p.d.a.cfg.timing.progress {
+		return
+	}
+	seconds := now.Sub(p.at).Seconds()
+	rate := func(now, before int64) string {
+		if p.at.IsZero() || p.last.Phase != r.Phase {
+			return ""
+		}
+		return fmt.Sprintf(", %.1f MB/s", float64(now-before)/seconds/1e6)
+	}
+	percent := func(n int64) int64 {
+		if r.Total == 0 {
+			return 100
+		}
+		return n * 100 / r.Total
+	}
+	switch {
+	case r.State == job.Paused:
+		p.d.a.screen.SayOnce("paused", "paused: %s", r.Reason)
+	case r.Phase == job.PhaseContent:
+		p.d.a.screen.Say("%3d %% of %s%s, from the appliance %s, from %d peers %s", percent(r.Held), disk.Size(r.Total),
+			rate(r.Held, p.last.Held), disk.Size(r.FromAppliance), r.Peers, disk.Size(r.FromPeers))
+	case r.Phase == job.PhaseVerify:
+		p.d.a.screen.Say("%3d %% of %s read back and right%s", percent(r.Verified), disk.Size(r.Total), rate(r.Verified, p.last.Verified))
+	case r.Phase == job.PhaseSeed:
+		p.d.a.screen.SayOnce("seed", "the system is installed; this machine helps the others and restarts when they need it no more")
+	}
+	p.at, p.last = now, r
+}

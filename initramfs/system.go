@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"seedbed/initramfs/agent"
+)
+
+// mountAll mounts what the kernel shows of itself and of the devices.
+func mountAll() (err error) {
+	for _, m := range []struct{ kind, at string }{
+		{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"}, {"tmpfs", "/run"}, {"tmpfs", "/tmp"},
+	} {
+		if e := os.MkdirAll(m.at, 0o755); e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		if e := unix.Mount(m.kind, m.at, m.kind, unix.MS_NOSUID, ""); e != nil && !errors.Is(e, unix.EBUSY) {
+			err = errors.Join(err, fmt.Errorf("mount %s: %w", m.at, e))
+		}
+	}
+	// A machine that cannot go on boots anew; what the kernel has to say beyond warnings is for its own log.
+	writeSysctl("/proc/sys/kernel/panic", "30")
+	writeSysctl("/proc/sys/kernel/printk", "4")
+	return err
+}
+
+// mountEFIVariables mounts the firmware's variables, where there are any.
+func mountEFIVariables() {
+	const at = "/sys/firmware/efi/efivars"
+	if _, err := os.Stat(at); err == nil {
+		_ = unix.Mount("efivarfs", at, "efivarfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, "") // no variables then
+	}
+}
+
+func writeSysctl(file, value string) {
+	_ = os.WriteFile(file, []byte(value), 0o644) // a default is no harm
+}
+
+// consoles returns the consoles of the kernel's command line: the screen, the serial line.
+func consoles() (outs []io.Writer) {
+	for _, name := range consoleNames() {
+		if f, err := os.OpenFile("/dev/"+name, os.O_WRONLY|unix.O_NOCTTY, 0); err == nil {
+			outs = append(outs, f)
+		}
+	}
+	if len(outs) == 0 {
+		outs = append(outs, os.Stderr)
+	}
+	return outs
+}
+
+// consoleNames reads /proc/consoles: lines "ttyS0 -W- (EC p a) 4:64".
+func consoleNames() (names []string) {
+	f, err := os.Open("/proc/consoles")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if name, _, _ := strings.Cut(s.Text(), " "); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// order is what a person typed.
+type order struct{ after string }
+
+func (o *order) Error() string { return "a person asked for " + o.after }
+
+// listen waits for a person to type "reboot" or "poweroff" on one of the consoles, and ends the agent then.
+func listen(cancel context.CancelCauseFunc) {
+	for _, name := range consoleNames() {
+		f, err := os.OpenFile("/dev/"+name, os.O_RDONLY|unix.O_NOCTTY, 0)
+		if err != nil {
+			continue
+		}
+		go func() {
+			for s := bufio.NewScanner(f); s.Scan(); {
+				switch strings.TrimSpace(s.Text()) {
+				case agent.Reboot:
+					cancel(&order{agent.Reboot})
+				case agent.PowerOff:
+					cancel(&order{agent.PowerOff})
+				}
+			}
+		}()
+	}
+}
