@@ -1,9 +1,11 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,6 +51,9 @@ func (r *Repository) Put(ctx context.Context, key images.TileKey, t tile.Encoded
 func (r *Repository) append(key images.TileKey, t tile.Encoded) (loc Location, full *segment, err error) {
 	if loc, ok, err := r.index.find(key); ok || err != nil {
 		return loc, nil, err
+	}
+	if r.lost != nil {
+		return loc, nil, r.lost
 	}
 	if len(r.pending) > maxPending {
 		return loc, nil, fmt.Errorf("%d packs wait in the spool %s: the storage behind the repository takes none",
@@ -110,7 +115,8 @@ func (r *Repository) sealAged(s *segment) {
 	}
 }
 
-// Sync returns nil when every tile put before is durable: in a pack, or in the spool's journal.
+// Sync returns nil when every tile put before is durable: in a pack, or in the spool's journal. After an error of the
+// spool's disk it never does again.
 func (r *Repository) Sync() error {
 	done, err := r.begin()
 	if err != nil {
@@ -125,16 +131,21 @@ func (r *Repository) Sync() error {
 	r.mu.Unlock()
 	for _, s := range open {
 		if err := s.sync(); err != nil {
-			r.drop(s)
-			return err
+			r.drop(s, err)
 		}
 	}
-	return nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
 }
 
-// drop gives up a segment whose file cannot be trusted any more: its tiles are not found again and must be put again.
-func (r *Repository) drop(s *segment) {
+// drop gives up a segment whose file cannot be trusted any more: its tiles are not found again. From then on the spool
+// takes no tiles and vouches for none, since it is not known who put those that are lost.
+func (r *Repository) drop(s *segment, err error) {
 	r.mu.Lock()
+	if r.lost == nil {
+		r.lost = fmt.Errorf("the spool lost tiles; check the disk of %s and restart: %w", r.cfg.Spool, err)
+	}
 	if r.current == s {
 		r.rotate()
 	}
@@ -171,7 +182,7 @@ func (r *Repository) seal(ctx context.Context, s *segment) error {
 	}
 	if err := s.finish(); err != nil {
 		if s.broken() {
-			r.drop(s)
+			r.drop(s, err)
 		}
 		return err
 	}
@@ -190,20 +201,60 @@ func (r *Repository) seal(ctx context.Context, s *segment) error {
 	return nil
 }
 
-// putPack makes a finished file an object; one that is there already is the same.
+// putPack makes a finished file an object. One that is there already has the same name because it has the same tiles: it
+// is the work of an interrupted seal, or it is damaged and replaced.
 func (r *Repository) putPack(ctx context.Context, id images.Digest, name string) error {
-	var err error
-	if d, ok := r.bucket.(interface {
-		PutFile(ctx context.Context, key, name string) error
-	}); ok {
-		err = d.PutFile(ctx, packKey(id), name)
-	} else {
-		err = putCopy(ctx, r.fs, r.bucket, packKey(id), name)
+	err := r.putFile(ctx, packKey(id), name)
+	if !errors.Is(err, ErrExists) {
+		return err
 	}
-	if errors.Is(err, ErrExists) {
-		return nil
+	same, err := r.sameFile(ctx, packKey(id), name)
+	if err != nil || same {
+		return err
 	}
-	return err
+	r.log.Warn("pack is damaged, writing it again", "object", packKey(id))
+	if err := r.bucket.Delete(ctx, packKey(id)); err != nil {
+		return err
+	}
+	return r.putFile(ctx, packKey(id), name)
+}
+
+func (r *Repository) putFile(ctx context.Context, key, name string) error {
+	if d, ok := r.bucket.(*Dir); ok {
+		return d.PutFile(ctx, key, name)
+	}
+	return putCopy(ctx, r.fs, r.bucket, key, name)
+}
+
+// sameFile reports whether an object has the bytes of a file in the spool.
+func (r *Repository) sameFile(ctx context.Context, key, name string) (bool, error) {
+	f, err := r.fs.Open(name)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	object, err := r.bucket.Read(ctx, key, 0, -1)
+	if err != nil {
+		return false, err
+	}
+	defer object.Close()
+	a, b := make([]byte, windowLength), make([]byte, windowLength)
+	for offset := int64(0); ; offset += windowLength {
+		n, err := f.ReadAt(a, offset)
+		if err != nil && err != io.EOF {
+			return false, err
+		}
+		m, err := io.ReadFull(object, b)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return false, err
+		}
+		if !bytes.Equal(a[:n], b[:m]) {
+			return false, nil
+		}
+		if n < windowLength {
+			return true, nil
+		}
+	}
 }
 
 // recover seals the segments that an earlier process left.
@@ -237,10 +288,8 @@ func (r *Repository) recoverFile(ctx context.Context, name string) error {
 		return err
 	}
 	if len(found.entries) > 0 {
-		if found.id.IsZero() {
-			if found.id, err = completeSegment(f, found); err != nil {
-				return err
-			}
+		if found.id, err = completeSegment(f, found); err != nil {
+			return err
 		}
 		if err := r.putPack(ctx, found.id, name); err != nil {
 			return err
@@ -254,9 +303,12 @@ func (r *Repository) recoverFile(ctx context.Context, name string) error {
 	return r.fs.Remove(name)
 }
 
-// completeSegment cuts off what is no record and writes the index. A file that is a pack already is never written to:
-// it may be one with the object.
+// completeSegment cuts off what is no record, writes the index and makes all of it durable, which a process that was
+// killed may not have come to. A file that is whole is not written to: it may be one with the object.
 func completeSegment(f file, found recovered) (images.Digest, error) {
+	if !found.id.IsZero() {
+		return found.id, f.Sync()
+	}
 	if err := f.Truncate(found.end); err != nil {
 		return images.Digest{}, err
 	}

@@ -60,6 +60,7 @@ type Repository struct {
 	timer    *time.Timer // seals current
 	pending  []*segment  // full, not yet in the bucket
 	segments int         // number of the next segment's file
+	lost     error       // set once a segment was given up
 	closed   bool
 }
 

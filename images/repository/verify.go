@@ -97,6 +97,9 @@ type verification struct {
 	image    *Image
 	progress func(Progress)
 
+	// packs says what is wrong with packs whose tiles are therefore damaged; set before tiles are read.
+	packs map[images.Digest]error
+
 	mu    sync.Mutex
 	found DamageError // guarded by mu
 	done  Progress    // guarded by mu
@@ -166,6 +169,9 @@ func (v *verification) tiles(ctx context.Context) error {
 		return err
 	}
 	v.done.Total = x.shape.DataLength()
+	if err := v.checkPacks(ctx, x); err != nil {
+		return err
+	}
 	for i := range x.parts {
 		layer := make([]byte, 0, 32*len(x.parts[i].hashes))
 		for _, h := range x.parts[i].hashes {
@@ -195,6 +201,41 @@ func (v *verification) tiles(ctx context.Context) error {
 	return nil
 }
 
+// checkPacks reads the frame of every pack: magic, index and trailer, which may be in memory from earlier.
+func (v *verification) checkPacks(ctx context.Context, x *Reader) error {
+	v.packs = map[images.Digest]error{}
+	for i := range x.parts {
+		for _, id := range x.parts[i].placement.packs {
+			if _, done := v.packs[id]; done {
+				continue
+			}
+			_, err := readIndex(ctx, v.r.bucket, id)
+			if err == nil {
+				var magic []byte
+				magic, err = fetchRange(ctx, v.r.bucket, packKey(id), 0, int64(len(packMagic)))
+				if err == nil && string(magic) != packMagic {
+					err = errors.New("it does not begin as a pack does")
+				}
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			v.packs[id] = err
+		}
+	}
+	return nil
+}
+
+// fetch returns what reads tiles: from the bucket as it is now, and not from packs that are broken.
+func (v *verification) fetch(x *Reader) fetcher {
+	return func(ctx context.Context, id images.Digest, ends []uint32, first, last, ahead uint32) ([]byte, error) {
+		if err := v.packs[id]; err != nil {
+			return nil, err
+		}
+		return x.fetchDirect(ctx, id, ends, first, last, ahead)
+	}
+}
+
 // piece checks the tiles of one piece: together, and one at a time if something is wrong.
 func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 	s, data := x.shape.Span(piece), x.shape.Data(piece)
@@ -204,13 +245,13 @@ func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 		tiles = append(tiles, s.Offset/images.TileLength+int64(t))
 		length += int64(x.shape.TileLength(piece, t))
 	}
-	if list, err := x.read(ctx, s.Partition, tiles, x.fetchDirect); err == nil {
+	if list, err := x.read(ctx, s.Partition, tiles, v.fetch(x)); err == nil {
 		for i, t := range tiles {
 			v.hash(x, s.Partition, t, list[i])
 		}
 	} else {
 		for _, t := range tiles {
-			one, err := x.read(ctx, s.Partition, []int64{t}, x.fetchDirect)
+			one, err := x.read(ctx, s.Partition, []int64{t}, v.fetch(x))
 			var damage *Damage
 			if errors.As(err, &damage) {
 				v.add(damage)
