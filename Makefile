@@ -46,7 +46,7 @@ initramfs: assets ## build the agent and its initramfs into build/boot
 	go run ./initramfs/build initramfs
 
 golden: setup ## build the golden Debian image that demo and tests deploy
-	go run ./test-vm/golden
+	go run ./test-vm/golden/build
 
 lab: setup build assets initramfs golden ## a lab network with an appliance and machines to play with, until interrupted
 	go run ./test-vm/demo -hold

@@ -208,7 +208,7 @@ func fillRoot(ctx context.Context, _ root, work, part string) error {
 	if err := writeAt(part, partitions[2].length-junkLength, junk); err != nil {
 		return err
 	}
-	_, err := run(ctx, "mkfs.ext4", "-q", "-F", "-L", "root", "-U", rootUUID, "-m", "0", "-E", "nodiscard,hash_seed="+rootUUID,
+	_, err := run(ctx, "mkfs.ext4", "-q", "-F", "-L", "root", "-U", rootUUID, "-m", "0", "-b", "4096", "-E", "nodiscard,hash_seed="+rootUUID,
 		"-d", filepath.Join(work, "root"), part)
 	return err
 }
