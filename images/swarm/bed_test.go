@@ -286,14 +286,16 @@ func (s *site) appliance(c *content, storage Storage, change func(*Config)) *pee
 	})
 }
 
-// meet makes every peer know all others.
+// meet makes every machine know all other peers; an appliance dials nobody.
 func meet(peers ...*peer) {
 	var all []netip.AddrPort
 	for _, p := range peers {
 		all = append(all, p.Addr())
 	}
 	for _, p := range peers {
-		p.AddPeers(all)
+		if !p.cfg.HandOut {
+			p.AddPeers(all)
+		}
 	}
 }
 

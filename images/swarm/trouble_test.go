@@ -181,7 +181,7 @@ func TestPeerThatLies(t *testing.T) {
 	} {
 		t.Run(lie.name, func(t *testing.T) {
 			s, c := newSite(t), newContent(8*mib, 512<<10)
-			a := s.appliance(c, fullStore(c), nil)
+			a := s.appliance(c, fullStore(c), quick) // the liar counts as a neighbour that has everything
 			bad := fullStore(c)
 			lie.tell(bad)
 			disk := emptyStore(c)

@@ -1,0 +1,268 @@
+package swarm
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func allOf(pieces int) bitset {
+	b := newBitset(pieces)
+	for i := range pieces {
+		b.add(i)
+	}
+	return b
+}
+
+// showings drains next.
+func showings(h *handout, now time.Time) (list []string) {
+	for {
+		id, piece, ok := h.next(now)
+		if !ok {
+			return list
+		}
+		list = append(list, fmt.Sprintf("%d to %d", piece, id))
+	}
+}
+
+func TestHandoutShowsEveryPieceOnceBeforeAnyTwice(t *testing.T) {
+	const pieces, guests = 100, 3
+	h := newHandout(allOf(pieces), pieces, time.Minute)
+	for id := range guests {
+		h.join(id, newBitset(pieces), noon)
+	}
+	times := map[int]int{}
+	given := map[int]int{}
+	for len(times) < pieces {
+		id, piece, ok := h.next(noon)
+		if !ok {
+			t.Fatalf("nothing to show after %d pieces", len(times))
+		}
+		if times[piece]++; times[piece] > 1 {
+			t.Fatalf("piece %d was shown twice before the others once", piece)
+		}
+		given[id]++
+		h.have(id, piece, noon)
+	}
+	for id, n := range given {
+		if n < pieces/guests {
+			t.Errorf("guest %d was given %d of %d pieces", id, n, pieces)
+		}
+	}
+}
+
+func TestHandoutWindow(t *testing.T) {
+	h := newHandout(allOf(1000), 1000, time.Minute)
+	h.join(1, newBitset(1000), noon)
+	h.join(2, newBitset(1000), noon)
+	if n := len(showings(h, noon)); n != minWindow {
+		t.Errorf("%d pieces shown, want %d", n, minWindow)
+	}
+	if h.guests[1].live != h.guests[2].live {
+		t.Errorf("%d and %d pieces shown to two guests", h.guests[1].live, h.guests[2].live)
+	}
+	for _, c := range []struct {
+		rate  float64
+		piece int64
+		want  int
+	}{
+		{0, 256 << 10, 16}, {0, 4 << 20, 8}, {12.5e6, 256 << 10, 16}, {125e6, 256 << 10, 119}, {1.25e9, 256 << 10, 256}, {0, 0, 256},
+	} {
+		if h.pace(c.rate, c.piece); h.window != c.want {
+			t.Errorf("window %d at %.0f bytes/s and pieces of %d, want %d", h.window, c.rate, c.piece, c.want)
+		}
+	}
+}
+
+func TestHandoutForgetsAGuestThatLeaves(t *testing.T) {
+	h := newHandout(allOf(4), 4, time.Minute)
+	h.join(1, newBitset(4), noon)
+	if n := len(showings(h, noon)); n != 4 {
+		t.Fatalf("%d pieces shown", n)
+	}
+	h.have(1, 0, noon)
+	h.leave(1)
+	h.leave(1)
+	h.join(2, newBitset(4), noon)
+	if got := fmt.Sprint(showings(h, noon)); got != "[0 to 2 1 to 2 2 to 2 3 to 2]" {
+		t.Errorf("shown after the only holder left: %s", got)
+	}
+}
+
+func TestHandoutDoesNotWaitForAStalledGuest(t *testing.T) {
+	h := newHandout(allOf(minWindow), minWindow, time.Hour)
+	h.join(1, newBitset(minWindow), noon)
+	showings(h, noon)
+	h.join(2, newBitset(minWindow), noon)
+	later := noon.Add(firstStall - 1)
+	h.expire(later)
+	if got := showings(h, later); got != nil && len(got) > 1 {
+		t.Errorf("shown again before the stall: %v", got)
+	}
+	later = noon.Add(firstStall)
+	h.expire(later)
+	for {
+		id, piece, ok := h.next(later)
+		if !ok {
+			break
+		}
+		if id != 2 {
+			t.Errorf("piece %d shown to the stalled guest", piece)
+		}
+	}
+	if h.guests[2].live == 0 {
+		t.Error("nothing shown to the other guest")
+	}
+	h.have(1, 3, later)
+	if h.guests[1].blocked {
+		t.Error("a guest that announced a piece is still taken for stalled")
+	}
+}
+
+func TestHandoutLeavesSecondCopiesToTheNeighbours(t *testing.T) {
+	const pieces = 400
+	h := newHandout(allOf(pieces), pieces, time.Minute)
+	h.join(1, allOf(pieces), noon) // holds everything
+	h.join(2, newBitset(pieces), noon)
+	extra := 0
+	for i := range pieces {
+		if h.guests[2].has.has(i) {
+			continue
+		}
+		h.have(2, i, noon) // from its neighbour
+		for {
+			id, piece, ok := h.next(noon)
+			if !ok {
+				break
+			}
+			extra++
+			h.have(id, piece, noon)
+		}
+	}
+	if extra < pieces/5 || extra > pieces/3 {
+		t.Errorf("%d of %d pieces shown to a guest whose neighbour has all", extra, pieces)
+	}
+}
+
+func TestHandoutFeedsAGuestThatGetsNothingElse(t *testing.T) {
+	const pieces = 50
+	h := newHandout(allOf(pieces), pieces, 8*time.Second)
+	h.join(1, allOf(pieces), noon)
+	h.join(2, newBitset(pieces), noon)
+	for _, s := range showings(h, noon) {
+		var id, piece int
+		fmt.Sscanf(s, "%d to %d", &piece, &id)
+		h.have(id, piece, noon)
+	}
+	if n := h.guests[2].given; n > 2 {
+		t.Fatalf("%d pieces shown at once", n)
+	}
+	later := noon.Add(9 * time.Second)
+	for !h.guestDone(2) {
+		id, piece, ok := h.next(later)
+		if !ok {
+			t.Fatalf("nothing shown to an isolated guest that lacks %d pieces", h.guests[2].lacks)
+		}
+		h.have(id, piece, later)
+	}
+}
+
+func (h *handout) guestDone(id int) bool { return h.guests[id].lacks == 0 }
+
+func TestHandoutSkipsWhatCannotBeRead(t *testing.T) {
+	h := newHandout(allOf(3), 3, time.Minute)
+	h.join(1, newBitset(3), noon)
+	showings(h, noon)
+	h.unreadable(1, 1)
+	h.unreadable(7, 2)
+	if got := showings(h, noon); got != nil {
+		t.Errorf("shown: %v", got)
+	}
+	h.retry()
+	if got := fmt.Sprint(showings(h, noon)); got != "[1 to 1]" {
+		t.Errorf("shown at the second try: %v", got)
+	}
+}
+
+func TestHandoutWaitsAfterARestart(t *testing.T) {
+	h := newHandout(allOf(3), 3, time.Minute)
+	h.holdUntil = noon.Add(time.Second)
+	h.join(1, newBitset(3), noon)
+	if got := showings(h, noon); got != nil {
+		t.Errorf("shown: %v", got)
+	}
+	if got := showings(h, noon.Add(time.Second)); len(got) != 3 {
+		t.Errorf("shown: %v", got)
+	}
+}
+
+// Whatever happens, the counts agree with what is known of the guests.
+func TestHandoutCounts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const pieces = 20
+		data := newBitset(pieces)
+		for i := range pieces {
+			if rapid.Bool().Draw(t, "data") {
+				data.add(i)
+			}
+		}
+		h, now := newHandout(data, pieces, 8*time.Second), noon
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			id, piece := rapid.IntRange(1, 4).Draw(t, "guest"), rapid.IntRange(0, pieces-1).Draw(t, "piece")
+			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			case 0:
+				h.leave(id)
+				has := newBitset(pieces)
+				for i := range rapid.IntRange(0, pieces).Draw(t, "held") {
+					has.add(i)
+				}
+				h.join(id, has, now)
+			case 1:
+				h.leave(id)
+			case 2:
+				h.have(id, piece, now)
+			case 3:
+				now = now.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second)
+				h.expire(now)
+			case 4:
+				h.unreadable(id, piece)
+			case 5:
+				h.retry()
+			case 6:
+				if id, piece, ok := h.next(now); ok && (h.guests[id].has.has(piece) || !data.has(piece)) {
+					t.Fatalf("piece %d shown to %d", piece, id)
+				}
+			}
+			checkCounts(t, h)
+		}
+	})
+}
+
+func checkCounts(t *rapid.T, h *handout) {
+	live := 0
+	for p := range h.holders {
+		holders, shown := 0, 0
+		for _, g := range h.guests {
+			if g.has.has(p) {
+				holders++
+			}
+			if s := g.shown[p]; s != nil && !s.stalled {
+				shown++
+			}
+		}
+		if int(h.holders[p]) != holders || int(h.shown[p]) != shown {
+			t.Fatalf("piece %d: %d holders, %d showings, want %d and %d", p, h.holders[p], h.shown[p], holders, shown)
+		}
+		if h.data.has(p) && !h.broken.has(p) && holders+shown == 0 && p < h.cursor {
+			t.Fatalf("piece %d lies before the cursor %d", p, h.cursor)
+		}
+		live += shown
+	}
+	if h.live != live {
+		t.Fatalf("%d showings, want %d", h.live, live)
+	}
+}
