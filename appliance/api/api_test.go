@@ -316,7 +316,7 @@ func TestAgentGoesTheWholeRoadOverHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.must(204, "POST", job.PathFrame, frame, nil)
-	report.Phase, report.Held, report.FromAppliance = job.PhaseContent, 100, 60
+	report.Phase, report.Held, report.FromAppliance = job.PhaseVerify, 100, 60
 	g.must(200, "POST", job.PathReport, report, &d)
 	if d.State != job.Running || !d.Release {
 		t.Fatalf("directive %+v", d)

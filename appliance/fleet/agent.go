@@ -121,8 +121,8 @@ func (f *Fleet) next(c Caller) (oldest *Job) {
 	if m := f.state.machines[c.session.Machine]; m == nil || !m.Admitted {
 		return nil
 	}
-	for _, j := range f.state.jobs {
-		if j.Machine == c.session.Machine && !j.State.Ended() && !j.HeldByOperator &&
+	for _, j := range f.open {
+		if j.Machine == c.session.Machine && !j.HeldByOperator &&
 			(oldest == nil || j.Created.Before(oldest.Created)) {
 			oldest = j
 		}
@@ -249,7 +249,15 @@ func (d *draft) advance(j *Job, r job.Report) {
 
 // directive is what the agent of a job is to do. The caller holds mu.
 func (f *Fleet) directive(j *Job) job.Directive {
-	return job.Directive{State: j.State, Release: !f.needed(j)}
+	d := job.Directive{State: j.State}
+	if j.State == job.Claimed || j.State == job.Waiting {
+		d.State = job.Running // its report says that it is at work
+	}
+	switch f.live[j.ID].report.Phase {
+	case job.PhaseVerify, job.PhaseTable, job.PhaseSeed, job.PhaseReboot:
+		d.Release = !f.needed(j)
+	}
+	return d
 }
 
 // recent is how long after a machine was heard of last it counts as on its way to its claim: the slowest step is the
@@ -260,8 +268,8 @@ const recent = 2 * time.Minute
 // work on the content, or on its way there. The caller holds mu.
 func (f *Fleet) needed(j *Job) bool {
 	now := f.now()
-	for _, o := range f.state.jobs {
-		if o.ID == j.ID || o.InfoHash != j.InfoHash || o.State.Ended() || o.HeldByOperator {
+	for _, o := range f.open {
+		if o.ID == j.ID || o.InfoHash != j.InfoHash || o.HeldByOperator {
 			continue
 		}
 		l := f.live[o.ID]

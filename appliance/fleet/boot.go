@@ -89,6 +89,9 @@ func (f *Fleet) note(mac string, s Sighting) {
 					delete(f.sights, k)
 				}
 			}
+			if len(f.sights) >= maxUnknown {
+				return
+			}
 		}
 		t = sight{first: now, loader: t.loader}
 	}
@@ -191,11 +194,14 @@ func (f *Fleet) NextBoot(_ context.Context, mac, uuid string) Assignment {
 	a := Assignment{Loader: f.sights[mac].loader}
 	if m == nil {
 		a.Agent = f.config.Admit == AdmitAsk
+		for _, dep := range f.state.deployments {
+			a.Agent = a.Agent || dep.All && !dep.Closed
+		}
 		return a
 	}
 	a.Agent = !m.Admitted
-	for _, j := range f.state.jobs {
-		if j.Machine == m.ID && m.Admitted && !j.State.Ended() && !j.HeldByOperator {
+	for _, j := range f.open {
+		if j.Machine == m.ID && m.Admitted && !j.HeldByOperator {
 			a.Agent = true
 		}
 	}

@@ -142,7 +142,7 @@ func (d *draft) addJob(dep *Deployment, m *Machine) {
 	}
 	j := &Job{
 		ID: newID(), Kind: job.Deploy, Machine: m.ID, Deployment: dep.ID, State: job.Waiting, Created: d.f.now().UTC(),
-		Image: dep.Image, ImageName: dep.ImageName, InfoHash: dep.InfoHash,
+		Image: dep.Image, ImageName: dep.ImageName, InfoHash: dep.InfoHash, Reason: "waits until the machine boots from the network",
 	}
 	d.c.Jobs = append(d.c.Jobs, j)
 	d.jobEvent(j)

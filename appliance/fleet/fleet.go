@@ -94,6 +94,7 @@ type Fleet struct {
 
 	mu      sync.RWMutex         // guards what follows; held for moments, never during I/O
 	state   records              // pointers are to records that are never changed
+	open    map[string]*Job      // the jobs of state that have not ended
 	live    map[string]live      // last report by job ID
 	sights  map[string]sight     // how far machines are on their way, by MAC
 	changed chan struct{}        // closed and replaced at every change
@@ -139,7 +140,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		config.ClaimExpires = 90 * time.Second
 	}
 	f := &Fleet{
-		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}),
+		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{},
 		live: map[string]live{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
 		state: records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}},
 	}
@@ -220,6 +221,11 @@ func (f *Fleet) apply(c *Change) {
 	}
 	for _, j := range c.Jobs {
 		f.state.jobs[j.ID] = j
+		if j.State.Ended() {
+			delete(f.open, j.ID)
+		} else {
+			f.open[j.ID] = j
+		}
 	}
 	for _, d := range c.Deployments {
 		f.state.deployments[d.ID] = d

@@ -113,12 +113,28 @@ func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, imag
 	})
 	if m := d.machine(j.Machine); m != nil {
 		volume, partition := esp(image.Manifest)
+		if final.BIOSDrive == 0 {
+			final.BIOSDrive = biosDrive(m, final.Disk, r.DiskSerial)
+		}
 		d.editMachine(m).Deployed = &Deployed{
 			Image: j.Image, ImageName: j.ImageName, Job: j.ID, Disk: final.Disk, DiskSerial: r.DiskSerial,
 			BIOSDrive: final.BIOSDrive, ESPVolumeID: volume, ESPPartition: partition, At: now,
 		}
 	}
 	return nil
+}
+
+// biosDrive returns the INT 13h number of a disk as the machine's inventory tells it, 0 if it does not.
+func biosDrive(m *Machine, name, serial string) int {
+	if m.Inventory == nil {
+		return 0
+	}
+	for _, disk := range m.Inventory.Disks {
+		if disk.Name == name && disk.Serial == serial {
+			return disk.BIOSDrive
+		}
+	}
+	return 0
 }
 
 func checkSignature(publicKey []byte, signed job.SignedReceipt) error {
@@ -148,4 +164,16 @@ func checkRoots(r *job.Receipt, j *Job, m *images.Manifest) error {
 		}
 	}
 	return nil
+}
+
+// Claimed returns the images of the jobs that the caller holds the claim of: what it may read.
+func (f *Fleet) Claimed(c Caller) (list []images.Digest) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, j := range f.state.jobs {
+		if j.Session == c.session.ID {
+			list = append(list, j.Image)
+		}
+	}
+	return list
 }

@@ -124,7 +124,7 @@ func (f *Fleet) tidy(ctx context.Context) error {
 	var silent []*Job
 	var old []string
 	f.mu.RLock()
-	for _, j := range f.state.jobs {
+	for _, j := range f.open {
 		if f.lost(j, now) {
 			silent = append(silent, j)
 		}

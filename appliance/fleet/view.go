@@ -204,8 +204,8 @@ func (f *Fleet) Swarms() (list []Swarm) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	seen := map[images.InfoHash]bool{}
-	for _, j := range f.state.jobs {
-		if !j.State.Ended() && !seen[j.InfoHash] {
+	for _, j := range f.open {
+		if !seen[j.InfoHash] {
 			seen[j.InfoHash] = true
 			list = append(list, Swarm{j.Image, j.InfoHash})
 		}

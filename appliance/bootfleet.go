@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+
+	"seedbed/appliance/boot"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+)
+
+// bootFleet is the fleet as the boot path asks it.
+type bootFleet struct {
+	fleet *fleet.Fleet
+	log   *slog.Logger
+}
+
+// Sighted implements boot.Fleet.
+func (b bootFleet) Sighted(ctx context.Context, s boot.Sighting) {
+	firmware := ""
+	switch {
+	case s.Stage != boot.StageDHCP:
+	case s.Arch == boot.ArchBIOS:
+		firmware = "bios"
+	case s.Arch.UEFI():
+		firmware = "uefi"
+	}
+	err := b.fleet.Sighted(ctx, fleet.Sighting{
+		MAC: s.MAC.String(), UUID: s.UUID, Addr: s.Addr, Stage: string(s.Stage), Firmware: firmware, Loader: string(s.Loader), Note: s.Note,
+	})
+	if err != nil {
+		b.log.Error("a machine that was seen could not be recorded", "mac", s.MAC.String(), "err", err)
+	}
+}
+
+// NextBoot implements boot.Fleet.
+func (b bootFleet) NextBoot(ctx context.Context, mac boot.MAC, uuid string) (boot.Assignment, error) {
+	a := b.fleet.NextBoot(ctx, mac.String(), uuid)
+	next := boot.Assignment{
+		Run: boot.RunLocal, Known: a.Known, SecureBoot: a.SecureBoot, Loader: boot.Loader(a.Loader),
+		BIOSDrive: a.BIOSDrive, ESPVolumeID: a.ESPVolumeID, ESPPartition: a.ESPPartition,
+	}
+	if a.Agent {
+		next.Run = boot.RunAgent
+	}
+	return next, nil
+}
+
+// BootToken implements boot.Fleet.
+func (b bootFleet) BootToken(ctx context.Context, mac boot.MAC, addr netip.Addr) (job.Boot, error) {
+	return b.fleet.BootToken(ctx, mac.String(), addr)
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"seedbed/appliance/api"
+)
+
+func imageCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "image", Short: "Add, list and check images",
+		Long: "The image commands let a running appliance do the work, else they open the repository themselves."}
+	cmd.AddCommand(imageAdd(o), imageList(o), imageShow(o), imageVerify(o))
+	return cmd
+}
+
+// withImages runs fn on the running appliance, or on the repository under its lock if none runs.
+func (o *options) withImages(ctx context.Context, fn func(api.Images) error) error {
+	client := api.NewClient(o.socket())
+	defer client.Close()
+	if client.Running(ctx) {
+		return fn(client)
+	}
+	log, err := o.log()
+	if err != nil {
+		return err
+	}
+	lib, err := openLibrary(ctx, o.data, log)
+	if err != nil {
+		return err
+	}
+	err = fn(lib)
+	if closeErr := lib.close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+func imageAdd(o *options) *cobra.Command {
+	var order api.ImageOrder
+	var asJSON bool
+	cmd := &cobra.Command{Use: "add DISK", Short: "Make an image of a raw disk file or a disk", Args: cobra.ExactArgs(1)}
+	f := cmd.Flags()
+	f.StringVar(&order.Name, "name", "", "`NAME` of the image: 1-64 of a-z 0-9 . _ -")
+	f.StringVar(&order.Version, "version", "", "its version (default: the next whole number)")
+	f.StringVar(&order.Compress, "compress", "zstd", "zstd, lz4 (fast links, weak machines) or none")
+	f.IntVar(&order.SectorLength, "sector", 0, "logical sector of a disk file in `BYTES` (default 512)")
+	f.BoolVar(&order.Full, "full", false, "copy file systems whole, even dirty ones")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if order.Name == "" {
+			return usageError{fmt.Errorf("the image needs a name; give one with --name")}
+		}
+		var err error
+		if order.Path, err = filepath.Abs(args[0]); err != nil {
+			return err
+		}
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			show := newMeter(os.Stderr, "captured")
+			d, err := lib.Add(cmd.Context(), order, show.update)
+			show.end()
+			if err != nil {
+				return err
+			}
+			for _, w := range d.Warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), d)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "image %s:%s %s: %s used of a disk of %s, %s to send\n", d.Manifest.Name, d.Manifest.Version,
+				d.Digest.Short(), bytesText(d.Manifest.UsedLength()), bytesText(d.Manifest.DiskLength), bytesText(d.EncodedLength))
+			return nil
+		})
+	}
+	return cmd
+}
+
+func imageList(o *options) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "ls", Short: "List the images", Args: cobra.NoArgs}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			list, err := lib.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), list)
+			}
+			t := newTable(cmd.OutOrStdout(), "NAME", "VERSION", "DIGEST", "CREATED", "DISK", "USED", "PARTITIONS")
+			for _, i := range list {
+				if i.Problem != "" {
+					t.row(i.Name, i.Version, i.Digest.Short(), i.Problem)
+					continue
+				}
+				t.row(i.Name, i.Version, i.Digest.Short(), timeText(i.Created), bytesText(i.DiskLength), bytesText(i.UsedLength), i.Partitions)
+			}
+			return t.flush()
+		})
+	}
+	return cmd
+}
+
+func imageShow(o *options) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "show IMAGE", Short: "Show what an image consists of", Args: cobra.ExactArgs(1)}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			d, err := lib.Show(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), d)
+			}
+			return printImage(cmd.OutOrStdout(), d)
+		})
+	}
+	return cmd
+}
+
+func printImage(w io.Writer, d *api.ImageDetail) error {
+	m := d.Manifest
+	signed := "by this site"
+	if !d.Signed {
+		signed = "NOT by this site"
+	}
+	fmt.Fprintf(w, "image     %s:%s\ndigest    %s\nsigned    %s\ncreated   %s\ndisk      %s, sectors of %d bytes, table %s\npieces    %s\nto send   %s\ninfohash  %s\n\n",
+		m.Name, m.Version, d.Digest, signed, timeText(m.CreatedAt()), bytesText(m.DiskLength), m.SectorLength, m.Frame.Table,
+		bytesText(m.PieceLength), bytesText(d.EncodedLength), d.InfoHash)
+	t := newTable(w, "PARTITION", "OFFSET", "LENGTH", "FILE SYSTEM", "UUID", "MAP", "USED", "LABEL")
+	for i := range m.Partitions {
+		p := &m.Partitions[i]
+		t.row(p.Number, p.Offset, bytesText(p.Length), dash(p.FS), dash(p.FSUUID), p.MapKind, bytesText(p.UsedLength), dash(p.Label))
+	}
+	return t.flush()
+}
+
+func imageVerify(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "verify IMAGE", Short: "Read and hash all of an image, and name what is damaged", Args: cobra.ExactArgs(1)}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			show := newMeter(os.Stderr, "verified")
+			start := time.Now()
+			err := lib.Verify(cmd.Context(), args[0], show.update)
+			show.end()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "image %s is whole: every tile has its hash, the signature is this site's (%.1f s)\n",
+				args[0], time.Since(start).Seconds())
+			return nil
+		})
+	}
+	return cmd
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/site"
+	"seedbed/images"
+	"seedbed/images/capture"
+	"seedbed/images/fsmap"
+	"seedbed/images/repository"
+	"seedbed/images/tile"
+	"seedbed/images/torrent"
+)
+
+// Codes of refusals about images, beside those of the fleet.
+const (
+	codeImageExists = "image-exists"
+	codeDirty       = "source-dirty"
+	codeDamaged     = "image-damaged"
+)
+
+// library is the site's images: what fleet, agents and operators ask of the repository. Safe for concurrent use.
+type library struct {
+	repo *repository.Repository
+	site *site.Site
+	log  *slog.Logger
+}
+
+// openLibrary opens the identity and the repository in the data directory, under the repository's lock.
+func openLibrary(ctx context.Context, data string, log *slog.Logger) (*library, error) {
+	s, err := site.Open(filepath.Join(data, "site"))
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := repository.OpenDir(filepath.Join(data, "repository"))
+	if err != nil {
+		return nil, err
+	}
+	repo, err := repository.Open(ctx, bucket, repository.Config{Spool: filepath.Join(data, "spool"), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return &library{repo: repo, site: s, log: log}, nil
+}
+
+func (l *library) close() error { return l.repo.Close() }
+
+// image finds an image and checks its signature.
+func (l *library) image(ctx context.Context, ref string) (*repository.Image, error) {
+	d, err := l.repo.Resolve(ctx, ref)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	image, err := l.repo.Manifest(ctx, d)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	if err := images.Verify(l.site.PublicKey(), image.Raw, image.Signature); err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	return image, nil
+}
+
+// Image implements fleet.Library.
+func (l *library) Image(ctx context.Context, ref string) (*fleet.Image, error) {
+	image, err := l.image(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	info, err := torrent.FromManifest(image.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return &fleet.Image{Digest: image.Digest, Manifest: image.Manifest, InfoHash: info.InfoHash}, nil
+}
+
+// Manifest implements api.Content.
+func (l *library) Manifest(ctx context.Context, d images.Digest) (manifest, signature []byte, err error) {
+	image, err := l.repo.Manifest(ctx, d)
+	if err != nil {
+		return nil, nil, asRefusal(err)
+	}
+	return image.Raw, image.Signature, nil
+}
+
+// Layer implements api.Content.
+func (l *library) Layer(ctx context.Context, d images.Digest) ([]byte, error) {
+	return l.repo.Layer(ctx, d)
+}
+
+// List implements api.Images.
+func (l *library) List(ctx context.Context) ([]api.ImageListing, error) {
+	found, err := l.repo.Images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]api.ImageListing, 0, len(found))
+	for _, i := range found {
+		list = append(list, api.ImageListing{
+			Name: i.Name, Version: i.Version, Digest: i.Digest, Problem: i.Problem, Created: i.Created,
+			DiskLength: i.DiskLength, UsedLength: i.UsedLength, Partitions: i.Partitions,
+		})
+	}
+	return list, nil
+}
+
+// Show implements api.Images.
+func (l *library) Show(ctx context.Context, ref string) (*api.ImageDetail, error) {
+	d, err := l.repo.Resolve(ctx, ref)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	reader, err := l.repo.OpenImage(ctx, d)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	image := reader.Image()
+	info, err := torrent.FromManifest(image.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return &api.ImageDetail{
+		Digest: d, InfoHash: info.InfoHash, Manifest: image.Manifest, EncodedLength: reader.EncodedLength(),
+		Signed: images.Verify(l.site.PublicKey(), image.Raw, image.Signature) == nil,
+	}, nil
+}
+
+var codecs = map[string]tile.Codec{"": tile.Zstd, "zstd": tile.Zstd, "lz4": tile.LZ4, "none": tile.Stored}
+
+// Add implements api.Images.
+func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.Progress)) (*api.ImageDetail, error) {
+	codec, ok := codecs[o.Compress]
+	if !ok {
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("compression %q is neither zstd, lz4 nor none", o.Compress)}
+	}
+	f, err := os.Open(o.Path)
+	if err != nil {
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the disk cannot be read: %v", err)}
+	}
+	defer f.Close()
+	length, sector, err := geometry(f, o.SectorLength)
+	if err != nil {
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the disk cannot be read: %v", err)}
+	}
+	options := capture.Options{Name: o.Name, Version: o.Version, Codec: codec, Full: o.Full, Sign: l.site.SignManifest, Log: l.log}
+	if progress != nil {
+		options.Progress = func(p capture.Progress) { progress(api.Progress{Done: p.Done, Total: p.Total}) }
+	}
+	result, err := capture.Disk(ctx, f, length, sector, l.repo, options)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	detail, err := l.Show(ctx, result.Image.Digest.String())
+	if err != nil {
+		return nil, err
+	}
+	detail.Warnings = result.Warnings
+	return detail, nil
+}
+
+// geometry returns the length in bytes of a disk or disk file, and its logical sector: the device's own, else what was
+// said, else 512.
+func geometry(f *os.File, said int) (length int64, sector int, err error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	if length, err = f.Seek(0, io.SeekEnd); err != nil {
+		return 0, 0, err
+	}
+	sector = said
+	if st.Mode()&os.ModeDevice != 0 {
+		if sector, err = unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET); err != nil {
+			return 0, 0, fmt.Errorf("ask %s for its sector: %w", f.Name(), err)
+		}
+	}
+	if sector == 0 {
+		sector = 512
+	}
+	return length, sector, nil
+}
+
+// Verify implements api.Images.
+func (l *library) Verify(ctx context.Context, ref string, progress func(api.Progress)) error {
+	image, err := l.image(ctx, ref)
+	if errors.Is(err, images.ErrSignature) {
+		return &fleet.Refusal{Code: codeDamaged, Detail: err.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	var told func(repository.Progress)
+	if progress != nil {
+		told = func(p repository.Progress) { progress(api.Progress{Done: p.Done, Total: p.Total}) }
+	}
+	return asRefusal(l.repo.Verify(ctx, image.Digest, told))
+}
+
+// asRefusal gives the errors that an operator can act on their code; the others are the appliance's own.
+func asRefusal(err error) error {
+	code := ""
+	if _, ok := errors.AsType[*repository.DamageError](err); ok {
+		code = codeDamaged
+	}
+	switch {
+	case errors.Is(err, repository.ErrNoImage):
+		return &fleet.Refusal{Code: fleet.CodeImageUnknown, Detail: err.Error() + "; `seedbed image ls` lists them"}
+	case errors.Is(err, repository.ErrVersionExists):
+		code = codeImageExists
+	case errors.Is(err, fsmap.ErrDirty):
+		code = codeDirty
+	}
+	if code == "" {
+		return err
+	}
+	return &fleet.Refusal{Code: code, Detail: err.Error()}
+}

@@ -1,0 +1,151 @@
+// Command seedbed is the appliance: `seedbed serve` boots machines from the network and images them; the other commands
+// are the operator's.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/fleet"
+	"seedbed/images/repository"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "seedbed:", err)
+	}
+	os.Exit(exitCode(err))
+}
+
+// Exit codes; the table in the help of the command says the same.
+const (
+	exitFailure  = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitRefused  = 4
+	exitStopped  = 5
+	exitDamaged  = 6
+	exitLocked   = 7
+)
+
+const exitTable = `Exit codes:
+  0  done
+  1  something failed; the message says what
+  2  the command line cannot be understood
+  3  no such image, machine, job or deployment
+  4  refused: the request contradicts what is there
+  5  the appliance is not running
+  6  an image is damaged
+  7  another process works on the repository`
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+
+// exitCode maps an error to the program's exit code.
+func exitCode(err error) int {
+	var usage usageError
+	refusal, refused := errors.AsType[*fleet.Refusal](err)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, api.ErrNotRunning):
+		return exitStopped
+	case errors.Is(err, repository.ErrLocked):
+		return exitLocked
+	case !refused:
+		return exitFailure
+	}
+	switch refusal.Code {
+	case fleet.CodeImageUnknown, fleet.CodeMachineUnknown, fleet.CodeJobUnknown, fleet.CodeCodeUnknown:
+		return exitNotFound
+	case codeDamaged:
+		return exitDamaged
+	case "internal":
+		return exitFailure
+	}
+	return exitRefused
+}
+
+// options are the flags that all commands share.
+type options struct {
+	data     string
+	logLevel string
+}
+
+func (o *options) socket() string { return filepath.Join(o.data, "seedbed.sock") }
+
+func (o *options) log() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, usageError{fmt.Errorf("log level %q is neither debug, info, warn nor error", o.logLevel)}
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
+}
+
+// command returns the tree of commands.
+func command() *cobra.Command {
+	o := new(options)
+	root := &cobra.Command{
+		Use: "seedbed", Short: "Image many machines at once over the network",
+		Long:         "Seedbed boots machines from the network and puts disk images on them through a peer-to-peer swarm.\n\n" + exitTable,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVar(&o.data, "data", "/var/lib/seedbed", "`DIR` of identity, records, images and the local socket")
+	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(serveCommand(o), imageCommand(o), deployCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o), eventCommand(o))
+	root.CompletionOptions.HiddenDefaultCmd = true
+	for _, c := range root.Commands() {
+		markUsage(c)
+	}
+	root.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageError{fmt.Errorf("%q is no command; `seedbed --help` lists them", args[0])}
+		}
+		return nil
+	}
+	root.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	return root
+}
+
+// markUsage makes a wrong number of arguments a usageError, for the command and those below it.
+func markUsage(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		markUsage(sub)
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usageError{fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())}
+			}
+			return nil
+		}
+		return
+	}
+	if c.HasSubCommands() {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("%q is no command of `%s`", strings.Join(args, " "), c.CommandPath())}
+			}
+			return nil
+		}
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+}

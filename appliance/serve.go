@@ -1,0 +1,398 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/boot"
+	"seedbed/appliance/dhcp"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/seed"
+	"seedbed/appliance/store"
+	"seedbed/appliance/tftp"
+	"seedbed/appliance/tracker"
+	"seedbed/images"
+	"seedbed/images/swarm"
+)
+
+// config is what `seedbed serve` may be told.
+type config struct {
+	// Data is the directory of everything that lasts. It is needed.
+	Data string
+	// BootDir holds the boot files; empty is Data/boot.
+	BootDir string
+	// Interface is the only one that is served, at its first address; empty is every one.
+	Interface string
+	// Address is the appliance's IPv4 address as machines reach it; invalid is the first one of Interface, or of the host.
+	Address netip.Addr
+	Admit   fleet.Admit // empty is fleet.AdmitAsk
+	// HTTP, HTTPS and Swarm are addresses to listen on; empty are ":80", ":443" and ":6881".
+	HTTP, HTTPS, Swarm string
+	// NoBoot leaves out DHCP, TFTP and HTTP: for machines that other means boot, and for tests of the rest.
+	NoBoot bool
+	// NoDHCP leaves out DHCP alone.
+	NoDHCP bool
+	// Ready, if not nil, is told the addresses of a running appliance once, on run's goroutine.
+	Ready func(addresses)
+}
+
+// addresses are where a running appliance listens.
+type addresses struct {
+	HTTPS, Swarm netip.AddrPort
+	HTTP         netip.AddrPort // invalid with NoBoot
+}
+
+func serveCommand(o *options) *cobra.Command {
+	var c config
+	var address, admit string
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Boot machines from the network and image them", Args: cobra.NoArgs,
+		Long: `Serve answers machines that boot from the network, beside the DHCP server that is there (proxy-DHCP), and images
+those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files), 443 (agents), 6881 (swarm).`,
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.BootDir, "boot-dir", "", "`DIR` of the boot files (default: boot in the data directory)")
+	f.StringVar(&c.Interface, "interface", "", "serve this `NIC` only (default: all)")
+	f.StringVar(&address, "address", "", "the appliance's IPv4 `ADDRESS` as machines reach it (default: the first of the interface)")
+	f.StringVar(&admit, "admit", string(fleet.AdmitAsk), "new machines: ask (a person admits them) or auto (for labs)")
+	f.StringVar(&c.HTTP, "http", ":80", "`ADDRESS` of the boot files")
+	f.StringVar(&c.HTTPS, "https", ":443", "`ADDRESS` of the agents' interface")
+	f.StringVar(&c.Swarm, "swarm", ":6881", "`ADDRESS` of the seeders")
+	f.BoolVar(&c.NoDHCP, "no-dhcp", false, "do not answer DHCP")
+	f.BoolVar(&c.NoBoot, "no-boot", false, "answer neither DHCP, TFTP nor HTTP")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log, err := o.log()
+		if err != nil {
+			return err
+		}
+		if address != "" {
+			if c.Address, err = netip.ParseAddr(address); err != nil || !c.Address.Is4() {
+				return usageError{fmt.Errorf("%q is no IPv4 address", address)}
+			}
+		}
+		if c.Admit = fleet.Admit(admit); c.Admit != fleet.AdmitAsk && c.Admit != fleet.AdmitAuto {
+			return usageError{fmt.Errorf("--admit is ask or auto, not %q", admit)}
+		}
+		c.Data = o.data
+		return run(cmd.Context(), c, log)
+	}
+	return cmd
+}
+
+// run serves until ctx is done or something fails; the first failure stops everything, and everything is waited for.
+func run(ctx context.Context, c config, log *slog.Logger) (err error) {
+	a := &appliance{config: c, log: log}
+	defer func() { err = errors.Join(err, a.close()) }()
+	if err := a.open(ctx); err != nil {
+		return err
+	}
+	g, running := errgroup.WithContext(ctx)
+	for _, part := range a.parts {
+		g.Go(func() error { return part(running) })
+	}
+	at := addresses{HTTPS: tcpAddr(a.https), Swarm: a.mux.Addr()}
+	if a.http != nil {
+		at.HTTP = tcpAddr(a.http)
+	}
+	log.Info("appliance is ready", "address", a.address.String(), "agents", at.HTTPS.String(), "swarm", at.Swarm.String(),
+		"boot", at.HTTP.String(), "admit", string(c.Admit), "fingerprint", a.lib.site.Fingerprint().String())
+	if c.Ready != nil {
+		c.Ready(at)
+	}
+	err = g.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// appliance is everything that serve opens. Owned by run.
+type appliance struct {
+	config  config
+	log     *slog.Logger
+	address netip.Addr // as machines reach it
+
+	lib     *library
+	store   *store.Store
+	fleet   *fleet.Fleet
+	tracker *tracker.Tracker
+	https   net.Listener
+	http    net.Listener // nil with NoBoot
+	local   net.Listener
+	mux     *swarm.Mux
+	parts   []func(context.Context) error
+	closers []func() error
+}
+
+// open opens every file and socket and starts nothing.
+func (a *appliance) open(ctx context.Context) error {
+	c := &a.config
+	if c.BootDir == "" {
+		c.BootDir = filepath.Join(c.Data, "boot")
+	}
+	if c.Admit == "" {
+		c.Admit = fleet.AdmitAsk
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	var err error
+	if a.address, err = ownAddress(*c); err != nil {
+		return err
+	}
+	if a.lib, err = openLibrary(ctx, c.Data, a.log); err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.lib.close)
+	if a.store, err = store.Open(ctx, filepath.Join(c.Data, "records.db")); err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.store.Close)
+	if a.https, err = a.listen(or(c.HTTPS, ":443"), "agents"); err != nil {
+		return err
+	}
+	swarmListener, err := a.listen(or(c.Swarm, ":6881"), "the swarm")
+	if err != nil {
+		return err
+	}
+	a.mux = swarm.NewMux(swarmListener, a.log)
+	a.fleet, err = fleet.New(ctx, fleet.Config{
+		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, InfoHashURI: swarm.InfoHashURI, Log: a.log,
+		Appliances: []string{"https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()},
+		Seeds:      []netip.AddrPort{a.seeder()},
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.openSwarm(); err != nil {
+		return err
+	}
+	if err := a.openHTTPS(); err != nil {
+		return err
+	}
+	if err := a.openLocal(); err != nil {
+		return err
+	}
+	a.parts = append(a.parts, a.fleet.Run, a.mux.Run)
+	if c.NoBoot {
+		return nil
+	}
+	return a.openBoot()
+}
+
+// seeder is the address of the appliance's seeders as machines reach it.
+func (a *appliance) seeder() netip.AddrPort {
+	return netip.AddrPortFrom(a.address, a.mux.Addr().Port())
+}
+
+func (a *appliance) openSwarm() error {
+	a.tracker = tracker.New(tracker.Config{Log: a.log})
+	seeders, err := seed.New(seed.Config{
+		Mux: a.mux, Open: a.lib.repo.OpenImage, CA: a.lib.site.CA(), Changed: a.fleet.Changed, Log: a.log,
+		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
+			return a.lib.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
+		},
+		Wanted: func() (list []seed.Wanted) {
+			for _, w := range a.fleet.Swarms() {
+				a.tracker.AddSeed(w.InfoHash, a.seeder())
+				list = append(list, seed.Wanted(w))
+			}
+			return list
+		},
+	})
+	if err != nil {
+		return err
+	}
+	a.parts = append(a.parts, seeders.Run)
+	return nil
+}
+
+func (a *appliance) openHTTPS() error {
+	cert, err := a.lib.site.Server([]netip.Addr{a.address})
+	if err != nil {
+		return fmt.Errorf("make the server's certificate: %w", err)
+	}
+	handler := api.Agents(a.fleet, a.lib, a.tracker, a.log)
+	a.parts = append(a.parts, a.server(tls.NewListener(a.https, withHTTP2(a.lib.site.ServerTLS(cert))), handler))
+	return nil
+}
+
+// withHTTP2 offers HTTP/2, by which reports and a waiting claim share one connection.
+func withHTTP2(c *tls.Config) *tls.Config {
+	c.NextProtos = []string{"h2", "http/1.1"}
+	return c
+}
+
+// openLocal opens the operator's socket. A socket file that a killed appliance left is removed: the repository's lock
+// says that no other one runs.
+func (a *appliance) openLocal() error {
+	path := filepath.Join(a.config.Data, "seedbed.sock")
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the socket of an earlier appliance: %w", err)
+	}
+	var err error
+	if a.local, err = net.Listen("unix", path); err != nil {
+		return fmt.Errorf("open the local socket: %w", err)
+	}
+	a.closers = append(a.closers, closer(a.local))
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	a.parts = append(a.parts, a.server(a.local, api.Operator(a.fleet, a.lib, a.log)))
+	return nil
+}
+
+func (a *appliance) openBoot() error {
+	c := a.config
+	files, err := boot.OpenFiles(c.BootDir)
+	if err != nil {
+		return err
+	}
+	if a.http, err = a.listen(or(c.HTTP, ":80"), "boot files"); err != nil {
+		return err
+	}
+	server, err := boot.New(boot.Config{
+		Files: files, Fleet: bootFleet{a.fleet, a.log}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	var own netip.Addr // every address of the host
+	if c.Interface != "" {
+		own = a.address
+	}
+	files69, err := tftp.New(tftp.Config{Addr: own}, server.OpenTFTP, a.log)
+	if err != nil {
+		return err
+	}
+	a.parts = append(a.parts, files69.Run, func(ctx context.Context) error { return server.Run(ctx, a.http) })
+	if c.NoDHCP {
+		return nil
+	}
+	proxy, err := dhcp.New(dhcp.Config{Interface: c.Interface, Addr: c.Address}, server.AnswerDHCP, a.log)
+	if err != nil {
+		return err
+	}
+	a.parts = append(a.parts, proxy.Run)
+	return nil
+}
+
+// listen opens a TCP port, at the served interface's address if there is only one and the port's address says none.
+func (a *appliance) listen(address, what string) (net.Listener, error) {
+	if a.config.Interface != "" && strings.HasPrefix(address, ":") {
+		address = a.address.String() + address
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s on %s: %w", what, address, err)
+	}
+	a.closers = append(a.closers, closer(l))
+	return l, nil
+}
+
+// closer closes a listener that may be closed already, by what ran on it.
+func closer(l net.Listener) func() error {
+	return func() error {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+// close gives back what open took, in reverse.
+func (a *appliance) close() error {
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		errs = append(errs, a.closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+// stopTimeout is how long requests at work may take to end when the appliance stops.
+const stopTimeout = 3 * time.Second
+
+// server returns a part that serves HTTP on a listener. Requests end with the part's context.
+func (a *appliance) server(l net.Listener, h http.Handler) func(context.Context) error {
+	return func(ctx context.Context) error {
+		s := &http.Server{
+			Handler:           h,
+			ReadHeaderTimeout: 30 * time.Second, // a machine under emulation takes seconds for its handshake
+			IdleTimeout:       2 * time.Minute,
+			BaseContext:       func(net.Listener) context.Context { return ctx },
+			ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		}
+		stopped := make(chan error, 1)
+		stop := context.AfterFunc(ctx, func() {
+			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			defer cancel()
+			err := s.Shutdown(limit)
+			if err != nil {
+				err = s.Close()
+			}
+			stopped <- err
+		})
+		err := s.Serve(l)
+		if stop() || !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+		}
+		return <-stopped
+	}
+}
+
+// ownAddress returns the appliance's IPv4 address as machines reach it.
+func ownAddress(c config) (netip.Addr, error) {
+	if c.Address.IsValid() {
+		return c.Address, nil
+	}
+	var list []net.Addr
+	var err error
+	if c.Interface != "" {
+		nic, nicErr := net.InterfaceByName(c.Interface)
+		if nicErr != nil {
+			return netip.Addr{}, fmt.Errorf("interface %s: %w", c.Interface, nicErr)
+		}
+		list, err = nic.Addrs()
+	} else {
+		list, err = net.InterfaceAddrs()
+	}
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("look for the appliance's address: %w", err)
+	}
+	for _, l := range list {
+		prefix, err := netip.ParsePrefix(l.String())
+		if err == nil && prefix.Addr().Is4() && prefix.Addr().IsGlobalUnicast() {
+			return prefix.Addr(), nil
+		}
+	}
+	return netip.Addr{}, errors.New("no network interface has an IPv4 address; give one with --address")
+}
+
+func tcpAddr(l net.Listener) netip.AddrPort {
+	if t, ok := l.Addr().(*net.TCPAddr); ok {
+		return t.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
