@@ -309,7 +309,7 @@ func TestMachineIsImagedThoughTheApplianceIsKilledInTheMiddle(t *testing.T) {
 	m.post(job.PathFrame, frame, nil)
 	m.report(job.PhaseContent, swarm.Stats{Total: 4 << 20})
 	p.kill()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer m.peer.Wait()
 	defer cancel()
 	peer := m.join(ctx, shape) // the machine goes on while the appliance is away

@@ -58,7 +58,7 @@ func (c *clock) add(d time.Duration) {
 // room is a fleet on real records and a real site, whose appliance can be killed and started again.
 type room struct {
 	*fleet.Fleet
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	admit fleet.Admit
 	site  *site.Site
@@ -67,7 +67,7 @@ type room struct {
 	lib   library
 }
 
-func newRoom(t *testing.T, admit fleet.Admit) *room {
+func newRoom(t testing.TB, admit fleet.Admit) *room {
 	t.Helper()
 	r := &room{t: t, dir: t.TempDir(), admit: admit, lib: newLibrary(), clock: &clock{t: time.Date(2026, 5, 4, 8, 0, 0, 0, time.UTC)}}
 	var err error
@@ -263,7 +263,7 @@ func (r *room) events() (kinds []string) {
 }
 
 // code returns the code of a refusal, "" for nil.
-func code(t *testing.T, err error) string {
+func code(t testing.TB, err error) string {
 	t.Helper()
 	if err == nil {
 		return ""

@@ -1,0 +1,35 @@
+package fleet_test
+
+import (
+	"fmt"
+	"testing"
+
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+)
+
+// BenchmarkReport is one report of one of 1,000 machines at work, half of which are done and ask whether they may go.
+func BenchmarkReport(b *testing.B) {
+	r := newRoom(b, fleet.AdmitAuto)
+	r.deployAll()
+	var agents []*agent
+	for i := range 1000 {
+		mac := fmt.Sprintf("52:54:00:78:%02x:%02x", i>>8, i&255)
+		a := r.boot(mac, job.Inventory{Firmware: "uefi", NICs: []job.NIC{{MAC: mac}}})
+		a.claim()
+		phase, held := job.PhaseContent, int64(1)
+		if i%2 == 0 {
+			phase, held = job.PhaseVerify, 1000
+		}
+		a.mustReport(phase, held)
+		agents = append(agents, a)
+	}
+	for i := 0; b.Loop(); i++ {
+		a := agents[i%len(agents)]
+		if i%2 == 0 {
+			a.mustReport(job.PhaseVerify, 1000)
+		} else {
+			a.mustReport(job.PhaseContent, 2)
+		}
+	}
+}
