@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"text/template"
 )
@@ -51,13 +52,15 @@ type Params struct {
 // Documentation/admin-guide/serial-console.rst). A panic shows for 30 s and then boots again.
 const KernelArgs = "console=tty0 console=ttyS0,115200 loglevel=4 panic=30"
 
-// Attempts and pauses of the scripts. The sum bounds how long a machine waits for an appliance that does not answer:
-// refused connections cost nothing, silent ones what the loader waits for TCP.
+// Attempts, pauses and time-outs of the scripts. The sum bounds how long a machine waits for an appliance that does not
+// answer. Measured on OVMF with an appliance that vanished right after the loader: see README.
 const (
-	StartAttempts = 4 // of a start script, before the local disk
-	StartPause    = 3 // seconds between them
-	AgentAttempts = 8 // of the kernel's download; the appliance just answered, it is coming back
-	AgentPause    = 5 // seconds between them
+	StartAttempts = 4    // of iPXE's start script
+	StartPause    = 3    // seconds between attempts
+	StartTimeout  = 6000 // milliseconds for the machine's script; iPXE alone would try for 20 s
+	GRUBAttempts  = 2    // of GRUB's start script; GRUB tries each connection for 17 s, also a refused one
+	AgentAttempts = 5    // of the kernel's download: the appliance just answered, it is coming back
+	AgentPause    = 5    // seconds between attempts
 )
 
 //go:embed templates
@@ -125,11 +128,24 @@ func (p Params) Host() string {
 // Drive is the BIOS drive as iPXE writes it.
 func (p Params) Drive() string { return fmt.Sprintf("%#x", p.BIOSDrive) }
 
-// Constants for the templates.
+// Constants for the templates. GRUB counts in lists of words.
 func (Params) StartAttempts() int { return StartAttempts }
 func (Params) StartPause() int    { return StartPause }
+func (Params) StartTimeout() int  { return StartTimeout }
 func (Params) AgentAttempts() int { return AgentAttempts }
 func (Params) AgentPause() int    { return AgentPause }
+func (Params) GRUBAttempts() int  { return GRUBAttempts }
+func (Params) GRUBStart() string  { return count(GRUBAttempts) }
+func (Params) GRUBAgent() string  { return count(AgentAttempts) }
+
+// count is "1 2 3" for 3.
+func count(n int) string {
+	var words []string
+	for i := range n {
+		words = append(words, strconv.Itoa(i+1))
+	}
+	return strings.Join(words, " ")
+}
 
 // Dir is the folder under which the machine's own loaders are named, so that every request tells the machine:
 // "525400770010".

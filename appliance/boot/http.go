@@ -277,6 +277,7 @@ func (s *Server) token(ctx context.Context, mac MAC, addr netip.Addr) ([]byte, e
 	var held []byte
 	s.tracks.with(mac, func(k *track) {
 		allowed = k.addr == addr && now.Sub(k.scripted) <= scriptTimeout
+		k.pending = LoaderNone // somebody boots the agent: GRUB goes on itself where iPXE does not start
 		if k.token != nil {
 			held = k.token.archive
 		}

@@ -10,10 +10,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/pin/tftp/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Port of the protocol (RFC 1350 §4).
@@ -50,16 +52,15 @@ type Config struct {
 	Addr netip.Addr
 	// Port replaces 69 where it is not zero.
 	Port int
+	// RepeatAfter is how long an acknowledgement may take before a block is sent again; zero means 1 s. Firmware itself
+	// waits 4 s (EDK2) or more.
+	RepeatAfter time.Duration
 	// BlockLength bounds the bytes of a block whatever a machine asks for; zero means what the interface carries.
 	BlockLength int
 }
 
-// A lost packet is repeated after this long; firmware itself waits 4 s (EDK2) or more. Tries bound how long a machine
-// that vanished is kept: 6 x (1 s + a random pause below 1 s).
-const (
-	repeatAfter = time.Second
-	tries       = 6
-)
+// tries bounds how often a block is sent to a machine that says nothing: it has vanished.
+const tries = 6
 
 // Server serves files. It is made by New, works in Run and is not for use after that.
 type Server struct {
@@ -80,20 +81,34 @@ func New(cfg Config, open Opener, log *slog.Logger) (*Server, error) {
 	if cfg.Port == 0 {
 		cfg.Port = Port
 	}
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(cfg.Addr, uint16(cfg.Port))))
+	if cfg.RepeatAfter == 0 {
+		cfg.RepeatAfter = time.Second
+	}
+	listen := net.ListenConfig{Control: tellInterface}
+	conn, err := listen.ListenPacket(context.Background(), "udp4", netip.AddrPortFrom(cfg.Addr, uint16(cfg.Port)).String())
 	if err != nil {
 		return nil, fmt.Errorf("listen for TFTP on UDP port %d: %w", cfg.Port, err)
 	}
 	return &Server{conn: conn, open: open, log: log, cfg: cfg}, nil
 }
 
+// tellInterface makes the kernel say with each packet where it came in, from the first one on (ip(7), IP_PKTINFO).
+// The address goes into scripts; the interface's MTU bounds the blocks.
+func tellInterface(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) })
+	return errors.Join(err, failed)
+}
+
 // Addr is where the server listens.
 func (s *Server) Addr() netip.AddrPort { return s.conn.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// Run serves until ctx ends, which is no error. It waits for the transfers in work; they end with their next block.
+// Run serves until ctx ends, which is no error. It waits for the transfers in work: they end with
+// their next block, or tries later where the machine has vanished.
 func (s *Server) Run(ctx context.Context) error {
 	server := tftp.NewServer(func(name string, to io.ReaderFrom) error { return s.transfer(ctx, name, to) }, nil)
-	server.SetTimeout(repeatAfter)
+	server.SetTimeout(s.cfg.RepeatAfter)
+	server.SetBackoff(func(int) time.Duration { return 0 }) // the time-out is pause enough
 	server.SetRetries(tries)
 	if s.cfg.BlockLength > 0 {
 		server.SetBlockSize(s.cfg.BlockLength)
