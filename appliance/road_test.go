@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +31,7 @@ import (
 	"seedbed/appliance/job"
 	"seedbed/appliance/site"
 	"seedbed/images"
+	"seedbed/images/announce"
 	"seedbed/images/layout"
 	"seedbed/images/swarm"
 	"seedbed/images/tile"
@@ -321,6 +323,11 @@ func TestMachineIsImagedThoughTheApplianceIsKilledInTheMiddle(t *testing.T) {
 	}
 	if !bytes.Equal(m.disk.content(), content) {
 		t.Fatal("the content is not that of the disk")
+	}
+	tracker := &announce.Client{URL: m.boot.Appliances[0] + job.PathAnnounce, HTTP: m.client}
+	found, err := tracker.Announce(ctx, announce.Request{InfoHash: m.job.InfoHash.Wire(), PeerID: peer.PeerID(), Port: peer.Addr().Port()})
+	if err != nil || !slices.Contains(found.Peers, m.job.Seeds[0]) {
+		t.Fatalf("announce: %+v, %v", found, err)
 	}
 	m.report(job.PhaseVerify, peer.Stats())
 	m.finish(manifest, peer.Stats())

@@ -131,6 +131,7 @@ type appliance struct {
 	store   *store.Store
 	fleet   *fleet.Fleet
 	tracker *tracker.Tracker
+	named   map[images.InfoHash]bool // swarms in which the tracker names the seeder; owned by wanted
 	https   net.Listener
 	http    net.Listener // nil with NoBoot
 	local   net.Listener
@@ -207,19 +208,32 @@ func (a *appliance) openSwarm() error {
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return a.lib.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
-		Wanted: func() (list []seed.Wanted) {
-			for _, w := range a.fleet.Swarms() {
-				a.tracker.AddSeed(w.InfoHash, a.seeder())
-				list = append(list, seed.Wanted(w))
-			}
-			return list
-		},
+		Wanted: a.wanted,
 	})
 	if err != nil {
 		return err
 	}
 	a.parts = append(a.parts, seeders.Run)
 	return nil
+}
+
+// wanted returns the swarms that machines need, and lets the tracker name the seeder in these. The seeders call it, on
+// one goroutine.
+func (a *appliance) wanted() []seed.Wanted {
+	var list []seed.Wanted
+	now := map[images.InfoHash]bool{}
+	for _, w := range a.fleet.Swarms() {
+		now[w.InfoHash] = true
+		a.tracker.AddSeed(w.InfoHash, a.seeder())
+		list = append(list, seed.Wanted(w))
+	}
+	for h := range a.named {
+		if !now[h] {
+			a.tracker.RemoveSeed(h, a.seeder())
+		}
+	}
+	a.named = now
+	return list
 }
 
 func (a *appliance) openHTTPS() error {
