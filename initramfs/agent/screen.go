@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -126,20 +127,32 @@ func (s *Screen) put(text string) {
 	}
 }
 
-// Handler returns a log handler that writes warnings and errors, and what changes at the network, to the screen.
-func (s *Screen) Handler() slog.Handler {
-	return slog.NewTextHandler(screenWriter{s}, &slog.HandlerOptions{Level: slog.LevelInfo,
-		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) {
-				return slog.Attr{}
-			}
-			return a
-		}})
+// Handler returns a log handler that writes state changes, warnings and errors to the screen.
+func (s *Screen) Handler() slog.Handler { return screenHandler{s: s} }
+
+// screenHandler writes a record as "message key value key value".
+type screenHandler struct {
+	s     *Screen
+	attrs string
 }
 
-type screenWriter struct{ s *Screen }
+func (h screenHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
 
-func (w screenWriter) Write(b []byte) (int, error) {
-	w.s.Say("%s", strings.TrimRight(string(b), "\n"))
-	return len(b), nil
+func (h screenHandler) Handle(_ context.Context, r slog.Record) error {
+	line := r.Message + h.attrs
+	r.Attrs(func(a slog.Attr) bool {
+		line += fmt.Sprintf(" %s %v", a.Key, a.Value)
+		return true
+	})
+	h.s.Say("%s", line)
+	return nil
 }
+
+func (h screenHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		h.attrs += fmt.Sprintf(" %s %v", a.Key, a.Value)
+	}
+	return h
+}
+
+func (h screenHandler) WithGroup(string) slog.Handler { return h }
