@@ -19,6 +19,7 @@ import (
 
 	"seedbed/appliance/job"
 	"seedbed/images"
+	"seedbed/images/announce"
 	"seedbed/initramfs/disk"
 	"seedbed/initramfs/disk/disktest"
 )
@@ -270,6 +271,20 @@ func TestNamedDiskIsWrittenAndTheOtherLeftAlone(t *testing.T) {
 	a.img.Check(t, bytesOf(t, two), wasTwo)
 	if !bytes.Equal(bytesOf(t, one), was) {
 		t.Error("the other disk was touched")
+	}
+}
+
+func TestSeederIsFoundThroughTheTracker(t *testing.T) {
+	a, c := newAppliance(t), newComputer(t)
+	file, before := c.insert("vda", "SN1", disktest.DiskLength)
+	a.seeds = nil
+	out, _ := c.boot(t.Context(), a)
+	if r := wait(t, out); r.err != nil {
+		t.Fatal(r.err)
+	}
+	a.img.Check(t, bytesOf(t, file), before)
+	if n := len(a.announced); n < 2 || a.announced[0] != announce.Started || a.announced[n-1] != announce.Stopped {
+		t.Errorf("announced %v", a.announced)
 	}
 }
 

@@ -2,8 +2,29 @@ package agent
 
 import (
 	"context"
+	"sync"
 
+	"seedbed/appliance/job"
+	"seedbed/images/announce"
 	"seedbed/images/swarm"
 )
 
-func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {}
+// announce keeps the trackers of all appliances told of this machine, and the swarm of the peers that they name, until
+// ctx ends.
+func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {
+	d.a.client.mu.Lock()
+	appliances, http := append([]string(nil), d.a.client.appliances...), d.a.client.http
+	d.a.client.mu.Unlock()
+	var group sync.WaitGroup
+	for _, base := range appliances {
+		c := announce.Client{URL: base + job.PathAnnounce, HTTP: http, Log: d.a.log}
+		group.Go(func() {
+			c.Run(ctx, func() announce.Request {
+				s := sw.Stats()
+				return announce.Request{InfoHash: d.j.InfoHash.Wire(), PeerID: sw.PeerID(), Port: sw.Addr().Port(),
+					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: s.Total - s.Held}
+			}, sw.AddPeers)
+		})
+	}
+	group.Wait()
+}

@@ -28,6 +28,7 @@ import (
 
 	"seedbed/appliance/job"
 	"seedbed/images"
+	"seedbed/images/announce"
 	"seedbed/images/swarm"
 	"seedbed/images/tile"
 	"seedbed/images/torrent"
@@ -49,19 +50,21 @@ type appliance struct {
 	seeder *swarm.Swarm
 	seed   *seedStorage
 
-	mu       sync.Mutex // guards everything below
-	token    string     // "" once it was redeemed
-	machine  []byte     // public key (PKIX) of the boot
-	claimed  bool
-	pin      string // DiskSerial of the job
-	reports  []job.Report
-	frames   []job.OldFrame
-	receipts []job.Receipt
-	final    job.Report
-	say      func(job.Report) job.Directive
-	on       func(path string) // called before an endpoint answers
-	away     bool              // every request fails
-	seen     chan struct{}     // closed and replaced at each report
+	mu        sync.Mutex // guards everything below
+	token     string     // "" once it was redeemed
+	machine   []byte     // public key (PKIX) of the boot
+	claimed   bool
+	pin       string // DiskSerial of the job
+	seeds     []netip.AddrPort
+	reports   []job.Report
+	frames    []job.OldFrame
+	receipts  []job.Receipt
+	announced []announce.Event
+	final     job.Report
+	say       func(job.Report) job.Directive
+	on        func(path string) // called before an endpoint answers
+	away      bool              // every request fails
+	seen      chan struct{}     // closed and replaced at each report
 }
 
 func newAppliance(t *testing.T) *appliance {
@@ -89,6 +92,7 @@ func newAppliance(t *testing.T) *appliance {
 	}
 	a.serve(a.keyPair())
 	a.startSeeder()
+	a.seeds = []netip.AddrPort{a.seeder.Addr()}
 	return a
 }
 
@@ -234,6 +238,16 @@ func (a *appliance) handler() http.Handler {
 		}
 		_, _ = w.Write(a.img.Layers[d])
 	})
+	mux.HandleFunc("GET "+job.PathAnnounce, func(w http.ResponseWriter, r *http.Request) {
+		req, err := announce.ParseRequest(r.URL.RawQuery)
+		if err != nil || req.InfoHash != a.info.InfoHash.Wire() || req.Port == 0 {
+			a.t.Errorf("announced %+v: %v", req, err)
+		}
+		a.mu.Lock()
+		a.announced = append(a.announced, req.Event)
+		a.mu.Unlock()
+		_, _ = w.Write(announce.Response{Interval: time.Minute, Peers: []netip.AddrPort{a.seeder.Addr()}}.Encode())
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
 		away, on := a.away, a.on
@@ -262,7 +276,7 @@ func (a *appliance) claim(w http.ResponseWriter, r *http.Request, answer func(ht
 	key := r.TLS.VerifiedChains[0][0].PublicKey.(*ecdsa.PublicKey)
 	answer(w, job.Job{ID: "j1", Kind: job.Deploy, Machine: "m1", Deployment: "d1", Epoch: 1, Image: a.img.Digest, ImageName: "test:1",
 		InfoHash: a.info.InfoHash, Certificate: a.issue(key, job.URIJob+"j1", swarm.InfoHashURI(a.info.InfoHash)),
-		Seeds: []netip.AddrPort{a.seeder.Addr()}, DiskSerial: a.pin, After: Reboot, ReportEvery: 50 * time.Millisecond})
+		Seeds: a.seeds, DiskSerial: a.pin, After: Reboot, ReportEvery: 50 * time.Millisecond})
 }
 
 func (a *appliance) receive(w http.ResponseWriter, r *http.Request, answer func(http.ResponseWriter, any), deny func(http.ResponseWriter, int, string, string)) {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"sync"
-	"time"
 
 	"seedbed/appliance/job"
 	"seedbed/images/swarm"
@@ -122,6 +121,3 @@ func (c *content) stop() {
 	d.status.past.ToPeers += stats.ToPeers
 	d.swarm = nil
 }
-
-// announceEvery is the wait between two announces where the tracker says nothing, or does not answer.
-const announceEvery = 5 * time.Second
