@@ -58,11 +58,12 @@ type timing struct {
 	seedMax   time.Duration // longest wait for one of Seeds
 	peerMax   time.Duration // longest wait for another address
 	isolated  time.Duration // a machine that gets nothing from its neighbours is fed by who hands out
+	restart   time.Duration // who hands out waits so long after its start, if peers come that hold something
 }
 
 var defaultTiming = timing{
 	tick: 250 * time.Millisecond, stall: 5 * time.Second, silence: 20 * time.Second, handshake: 30 * time.Second,
-	backoff: 500 * time.Millisecond, seedMax: 2 * time.Second, peerMax: 10 * time.Second, isolated: 8 * time.Second,
+	backoff: 500 * time.Millisecond, seedMax: 2 * time.Second, peerMax: 10 * time.Second, isolated: 8 * time.Second, restart: 3 * time.Second,
 }
 
 // withDefaults checks the configuration and fills in what zero means.

@@ -56,8 +56,7 @@ const (
 	windowTime     = 250 * time.Millisecond
 	minStall       = 4 * time.Second  // and 4 x usual
 	firstStall     = 15 * time.Second // while usual is unknown
-	restartHold    = 3 * time.Second
-	extraShare     = 3 // pieces from neighbours for each extra one
+	extraShare     = 3                // pieces from neighbours for each extra one
 )
 
 func newHandout(data bitset, pieces int, isolated time.Duration) *handout {

@@ -173,8 +173,8 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 	}
 	l.ready, l.handsOut = true, v.HandsOut
 	if st.hand != nil && !l.appliance {
-		if st.now.Sub(st.started) < restartHold && l.has.intersects(st.data) {
-			st.hand.holdUntil = st.started.Add(restartHold)
+		if hold := st.started.Add(st.cfg.timing.restart); st.now.Before(hold) && l.has.intersects(st.data) {
+			st.hand.holdUntil = hold
 		}
 		st.hand.join(l.id, l.has, st.now)
 		st.show()

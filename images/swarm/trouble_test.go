@@ -18,6 +18,7 @@ func quick(cfg *Config) {
 	cfg.timing = defaultTiming
 	cfg.timing.tick, cfg.timing.stall = 20*time.Millisecond, 300*time.Millisecond
 	cfg.timing.silence, cfg.timing.isolated = 1500*time.Millisecond, 500*time.Millisecond
+	cfg.timing.restart = 300 * time.Millisecond
 }
 
 // cable is a TCP connection's way between two peers, which can be cut without either end being told.
