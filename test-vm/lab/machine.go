@@ -20,8 +20,6 @@ type MachineConfig struct {
 	// MemoryMiB is the memory in MiB; zero means 1024.
 	MemoryMiB int
 	Disks     []Disk
-	// Variables are the firmware's variables to begin with; empty means the ones that OVMF comes with.
-	Variables string
 }
 
 // Machine is one virtual computer. It keeps its disks and its firmware's variables from start to start. Safe for
@@ -62,28 +60,28 @@ func (l *Lab) Machine(ctx context.Context, c MachineConfig) (*Machine, error) {
 	m.UUID = fmt.Sprintf("5eedbed0-0000-4000-8000-%x", []byte(m.MAC))
 	m.tap = fmt.Sprintf("tap%d", m.index)
 	if c.Firmware != BIOS {
-		from := c.Variables
-		switch {
-		case from != "":
-		case c.Firmware == SecureBoot:
-			from = secureVarsFile
-		default:
-			from = varsFile
-		}
-		m.vars = filepath.Join(l.Dir, c.Name+".vars")
-		if err := copyFile(from, m.vars); err != nil {
+		if err := m.makeVariables(); err != nil {
 			return nil, err
 		}
 	}
 	return m, l.plug(ctx, m.tap)
 }
 
-func copyFile(from, to string) error {
+// makeVariables gives the machine its own copy of the firmware's variables.
+func (m *Machine) makeVariables() error {
+	from := varsFile
+	if m.Config.Firmware == SecureBoot {
+		from = secureVarsFile
+	}
 	b, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, b, 0o644)
+	if b, err = withBootEntries(b, m.MAC); err != nil {
+		return err
+	}
+	m.vars = filepath.Join(m.lab.Dir, m.Config.Name+".vars")
+	return os.WriteFile(m.vars, b, 0o644)
 }
 
 // Start switches the machine on. It fails if the machine is on.

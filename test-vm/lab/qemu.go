@@ -29,7 +29,7 @@ func arguments(m *Machine, accel string, o StartOptions) []string {
 		a = append(a, "-device", "ich9-ahci,id=sata")
 	}
 	for i, d := range c.Disks {
-		a = append(a, diskArguments(i, d)...)
+		a = append(a, diskArguments(c.Firmware, i, d)...)
 	}
 	return a
 }
@@ -47,7 +47,6 @@ func processor(accel string) string {
 func firmwareArguments(f Firmware, vars string) []string {
 	flash := func(code string) []string {
 		return []string{"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + code, "-drive", "if=pflash,format=raw,unit=1,file=" + vars,
-			// PXE by IPv6 waits 65 s for nobody.
 			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"}
 	}
 	switch f {
@@ -64,9 +63,11 @@ func firmwareArguments(f Firmware, vars string) []string {
 // nicArguments plug the machine into the switch and make the network its first boot device. The ROM of QEMU's NICs is
 // iPXE, on UEFI too: there it is left out, so that the firmware's own PXE client is what is tested.
 func nicArguments(f Firmware, tap string, mac net.HardwareAddr) []string {
-	device := "virtio-net-pci,netdev=n0,bootindex=1,mac=" + mac.String()
-	if f != BIOS {
-		device += ",romfile="
+	device := "virtio-net-pci,netdev=n0,mac=" + mac.String()
+	if f == BIOS {
+		device += ",bootindex=1"
+	} else {
+		device += fmt.Sprintf(",addr=0x%x,romfile=", nicSlot)
 	}
 	return []string{"-netdev", "tap,id=n0,ifname=" + tap + ",script=no,downscript=no", "-device", device}
 }
@@ -83,7 +84,9 @@ func has(disks []Disk, b Bus) bool {
 	return false
 }
 
-func diskArguments(i int, d Disk) []string {
+// diskArguments attach a disk. On BIOS their order is the order in which the firmware numbers them; UEFI boots the first
+// one by the entry that withBootEntries made.
+func diskArguments(f Firmware, i int, d Disk) []string {
 	format := "raw"
 	if filepath.Ext(d.Path) == ".qcow2" {
 		format = "qcow2"
@@ -99,6 +102,12 @@ func diskArguments(i int, d Disk) []string {
 		device = fmt.Sprintf("usb-storage,bus=usb.0,removable=%s,drive=d%d,serial=%s", d.removable(), i, d.Serial)
 	default:
 		device = fmt.Sprintf("virtio-blk-pci,drive=d%d,serial=%s", i, d.Serial)
+		if f != BIOS {
+			device += fmt.Sprintf(",addr=0x%x", diskSlot+i)
+		}
 	}
-	return []string{"-drive", drive, "-device", fmt.Sprintf("%s,bootindex=%d", device, i+2)}
+	if f == BIOS {
+		device += fmt.Sprintf(",bootindex=%d", i+2)
+	}
+	return []string{"-drive", drive, "-device", device}
 }
