@@ -131,7 +131,7 @@ func TestEachFlippedBitOfATileIsFoundAndItsPlaceNamed(t *testing.T) {
 	}
 	name := filepath.Join(folder, packKey(place.packs[0]))
 	random := rng(82)
-	for range 100 {
+	for range 60 {
 		rank := random.Int64N(place.tiles)
 		e := entries[place.runs[0].ordinal+uint32(rank)]
 		at := e.offset + random.Int64N(e.end()-e.offset)
@@ -191,7 +191,7 @@ func TestADamagedPackIsStoredAnew(t *testing.T) {
 // TestADamagedIndexCostsSpaceAndNeverContent spoils the local index in many ways.
 func TestADamagedIndexCostsSpaceAndNeverContent(t *testing.T) {
 	random := rng(84)
-	for range 30 {
+	for range 15 {
 		folder := t.TempDir()
 		b, err := OpenDir(folder)
 		if err != nil {

@@ -1,14 +1,10 @@
 package repository
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"seedbed/images"
@@ -39,41 +35,38 @@ func (r *Repository) Put(ctx context.Context, key images.TileKey, t tile.Encoded
 	if err != nil {
 		return Location{}, fmt.Errorf("put tile %v: %w", key, err)
 	}
-	if full != nil {
-		if err := r.seal(ctx, full); err != nil && ctx.Err() == nil {
-			r.log.Warn("pack cannot be sealed now, its tiles stay in the spool", "err", err)
+	if full {
+		if err := r.sealPending(ctx); err != nil && r.pendingPacks() > maxPending {
+			return Location{}, fmt.Errorf("put tile %v: the spool %s is full of packs that the storage does not take: %w", key,
+				r.cfg.Spool, err)
 		}
 	}
 	return loc, nil
 }
 
-// append adds the tile to the current segment and returns the segment if that has become full. The caller holds mu.
-func (r *Repository) append(key images.TileKey, t tile.Encoded) (loc Location, full *segment, err error) {
+// append adds the tile to the current segment and reports whether that has become full. The caller holds mu.
+func (r *Repository) append(key images.TileKey, t tile.Encoded) (loc Location, full bool, err error) {
 	if loc, ok, err := r.index.find(key); ok || err != nil {
-		return loc, nil, err
+		return loc, false, err
 	}
 	if r.lost != nil {
-		return loc, nil, r.lost
-	}
-	if len(r.pending) > maxPending {
-		return loc, nil, fmt.Errorf("%d packs wait in the spool %s: the storage behind the repository takes none",
-			len(r.pending), r.cfg.Spool)
+		return loc, false, r.lost
 	}
 	if r.current == nil {
 		if r.current, err = r.newSegment(); err != nil {
-			return loc, nil, err
+			return loc, false, err
 		}
 		s := r.current
 		r.timer = time.AfterFunc(r.cfg.SealAfter, func() { r.sealAged(s) })
 	}
 	ordinal, err := r.current.add(key, t)
 	if err != nil {
-		return loc, nil, err
+		return loc, false, err
 	}
 	loc = Location{pack: r.current.handle, ordinal: uint32(ordinal)}
 	r.index.put(key, loc)
-	if r.current.length() >= r.cfg.PackLength {
-		full = r.rotate()
+	if full = r.current.length() >= r.cfg.PackLength; full {
+		r.rotate()
 	}
 	return loc, full, nil
 }
@@ -87,15 +80,13 @@ func (r *Repository) newSegment() (*segment, error) {
 	return createSegment(r.fs, r.journal(), name, r.packs.reserve())
 }
 
-// rotate takes the current segment out of use. The caller holds mu, and seals what it gets.
-func (r *Repository) rotate() *segment {
-	s := r.current
-	if s != nil {
+// rotate takes the current segment out of use. The caller holds mu.
+func (r *Repository) rotate() {
+	if r.current != nil {
 		r.timer.Stop()
-		r.pending = append(r.pending, s)
+		r.pending = append(r.pending, r.current)
 		r.current = nil
 	}
-	return s
 }
 
 // sealAged seals a segment that waited long enough, if it is still the current one.
@@ -110,9 +101,7 @@ func (r *Repository) sealAged(s *segment) {
 		r.rotate()
 	}
 	r.mu.Unlock()
-	if err := r.seal(r.ctx, s); err != nil && r.ctx.Err() == nil {
-		r.log.Warn("pack cannot be sealed now, its tiles stay in the spool", "err", err)
-	}
+	_ = r.sealPending(r.ctx) // logged; the next pack or publication tries again
 }
 
 // Sync returns nil when every tile put before is durable: in a pack, or in the spool's journal. After an error of the
@@ -162,14 +151,30 @@ func (r *Repository) drop(s *segment, err error) {
 func (r *Repository) sealAll(ctx context.Context) error {
 	r.mu.Lock()
 	r.rotate()
+	r.mu.Unlock()
+	return r.sealPending(ctx)
+}
+
+// sealPending seals the full segments, the oldest first.
+func (r *Repository) sealPending(ctx context.Context) error {
+	r.mu.Lock()
 	open := slices.Clone(r.pending)
 	r.mu.Unlock()
 	for _, s := range open {
 		if err := r.seal(ctx, s); err != nil {
+			if ctx.Err() == nil {
+				r.log.Warn("pack cannot be sealed now, its tiles stay in the spool", "err", err)
+			}
 			return err
 		}
 	}
 	return nil
+}
+
+func (r *Repository) pendingPacks() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending)
 }
 
 // seal turns a full segment into a pack: index, sync, object, local index; only then the file in the spool goes. It may
@@ -199,122 +204,4 @@ func (r *Repository) seal(ctx context.Context, s *segment) error {
 		r.log.Warn("spool segment cannot be removed, the next start does", "file", s.name, "err", err)
 	}
 	return nil
-}
-
-// putPack makes a finished file an object. One that is there already has the same name because it has the same tiles: it
-// is the work of an interrupted seal, or it is damaged and replaced.
-func (r *Repository) putPack(ctx context.Context, id images.Digest, name string) error {
-	err := r.putFile(ctx, packKey(id), name)
-	if !errors.Is(err, ErrExists) {
-		return err
-	}
-	same, err := r.sameFile(ctx, packKey(id), name)
-	if err != nil || same {
-		return err
-	}
-	r.log.Warn("pack is damaged, writing it again", "object", packKey(id))
-	if err := r.bucket.Delete(ctx, packKey(id)); err != nil {
-		return err
-	}
-	return r.putFile(ctx, packKey(id), name)
-}
-
-func (r *Repository) putFile(ctx context.Context, key, name string) error {
-	if d, ok := r.bucket.(*Dir); ok {
-		return d.PutFile(ctx, key, name)
-	}
-	return putCopy(ctx, r.fs, r.bucket, key, name)
-}
-
-// sameFile reports whether an object has the bytes of a file in the spool.
-func (r *Repository) sameFile(ctx context.Context, key, name string) (bool, error) {
-	f, err := r.fs.Open(name)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	object, err := r.bucket.Read(ctx, key, 0, -1)
-	if err != nil {
-		return false, err
-	}
-	defer object.Close()
-	a, b := make([]byte, windowLength), make([]byte, windowLength)
-	for offset := int64(0); ; offset += windowLength {
-		n, err := f.ReadAt(a, offset)
-		if err != nil && err != io.EOF {
-			return false, err
-		}
-		m, err := io.ReadFull(object, b)
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-			return false, err
-		}
-		if !bytes.Equal(a[:n], b[:m]) {
-			return false, nil
-		}
-		if n < windowLength {
-			return true, nil
-		}
-	}
-}
-
-// recover seals the segments that an earlier process left.
-func (r *Repository) recover(ctx context.Context) error {
-	files, err := r.fs.ReadDir(r.journal())
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		name := filepath.Join(r.journal(), f.Name())
-		n := 0
-		if k, err := fmt.Sscanf(f.Name(), "%d.segment", &n); k != 1 || err != nil || !strings.HasSuffix(name, ".segment") {
-			continue
-		}
-		r.segments = max(r.segments, n+1)
-		if err := r.recoverFile(ctx, name); err != nil {
-			return fmt.Errorf("recover spool segment %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-func (r *Repository) recoverFile(ctx context.Context, name string) error {
-	f, err := r.fs.Append(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	found, err := recoverSegment(f)
-	if err != nil {
-		return err
-	}
-	if len(found.entries) > 0 {
-		if found.id, err = completeSegment(f, found); err != nil {
-			return err
-		}
-		if err := r.putPack(ctx, found.id, name); err != nil {
-			return err
-		}
-		_, known := r.packs.handle(found.id)
-		if handle := r.packs.add(found.id); !known {
-			r.index.addPack(found.id, handle, found.entries)
-		}
-	}
-	r.log.Info("recovered tiles of an interrupted capture", "file", name, "tiles", len(found.entries), "cut_bytes", found.extra)
-	return r.fs.Remove(name)
-}
-
-// completeSegment cuts off what is no record, writes the index and makes all of it durable, which a process that was
-// killed may not have come to. A file that is whole is not written to: it may be one with the object.
-func completeSegment(f file, found recovered) (images.Digest, error) {
-	if !found.id.IsZero() {
-		return found.id, f.Sync()
-	}
-	if err := f.Truncate(found.end); err != nil {
-		return images.Digest{}, err
-	}
-	index, id := encodeIndex(found.entries, found.end)
-	if _, err := f.Write(index); err != nil {
-		return id, err
-	}
-	return id, f.Sync()
 }

@@ -21,7 +21,7 @@ func openPower(p *powerFS) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Open(context.Background(), b, Config{Spool: "/srv/spool", PackLength: 100 << 10, SealAfter: time.Hour, files: p})
+	return Open(context.Background(), b, Config{Spool: "/srv/spool", PackLength: 60 << 10, SealAfter: time.Hour, files: p})
 }
 
 // work captures two images into packs of some ten tiles until it is done or the power fails.
@@ -99,6 +99,9 @@ func expectWhole(p *powerFS, o outcome, samples ...*sample) error {
 		if err != nil {
 			return fmt.Errorf("capture again: %w", err)
 		}
+		if there[image.Digest] {
+			continue // verified above
+		}
 		if err := r.Verify(ctx, image.Digest, nil); err != nil {
 			return fmt.Errorf("captured again: %w", err)
 		}
@@ -113,15 +116,16 @@ func expectWhole(p *powerFS, o outcome, samples ...*sample) error {
 // TestAPowerCutAtAnyChangeLosesNothingPromised cuts the power after each change to the file system that two captures
 // make, loses in each way what was not synced, and restarts.
 func TestAPowerCutAtAnyChangeLosesNothingPromised(t *testing.T) {
-	first := newSample(rng(70), "first", "1", 1<<20, 500<<10, 200_192)
-	second := newSample(rng(71), "second", "1", 1<<20, 512, 300<<10)
+	first := newSample(rng(70), "first", "1", 1<<20, 300<<10, 70_144)
+	second := newSample(rng(71), "second", "1", 1<<20, 512, 200<<10)
 	whole := newPowerFS(-1)
 	if _, err := work(whole, first, second); err != nil {
 		t.Fatal(err)
 	}
-	if whole.made < 100 {
+	if whole.made < 80 {
 		t.Fatalf("only %d changes", whole.made)
 	}
+	tried := map[string]bool{}
 	for n := range whole.made {
 		p := newPowerFS(n)
 		o, err := work(p, first, second)
@@ -132,7 +136,13 @@ func TestAPowerCutAtAnyChangeLosesNothingPromised(t *testing.T) {
 			}
 		}
 		for _, l := range losses {
-			if err := expectWhole(p.restart(l, -1), o, first, second); err != nil {
+			restarted := p.restart(l, -1)
+			state := fmt.Sprint(restarted.fingerprint(), len(o.acknowledged), len(o.published))
+			if tried[state] {
+				continue
+			}
+			tried[state] = true
+			if err := expectWhole(restarted, o, first, second); err != nil {
 				t.Errorf("power cut after change %d of %d, %s: %v", n, whole.made, l.name, err)
 			}
 		}
@@ -140,19 +150,20 @@ func TestAPowerCutAtAnyChangeLosesNothingPromised(t *testing.T) {
 			return
 		}
 	}
+	t.Logf("%d changes, %d different disks", whole.made, len(tried))
 }
 
 // TestASecondPowerCutDuringRecoveryLosesNothingEither cuts the power, or kills the process, and cuts the power again
 // somewhere in the run that follows.
 func TestASecondPowerCutDuringRecoveryLosesNothingEither(t *testing.T) {
-	first := newSample(rng(72), "first", "1", 1<<20, 500<<10)
-	second := newSample(rng(73), "second", "1", 1<<20, 400<<10)
+	first := newSample(rng(72), "first", "1", 1<<20, 300<<10)
+	second := newSample(rng(73), "second", "1", 1<<20, 250<<10)
 	whole := newPowerFS(-1)
 	if _, err := work(whole, first, second); err != nil {
 		t.Fatal(err)
 	}
 	random := rng(74)
-	for range 1000 {
+	for range 400 {
 		n := random.IntN(whole.made)
 		p := newPowerFS(n)
 		before, _ := work(p, first, second)

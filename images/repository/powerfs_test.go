@@ -1,7 +1,9 @@
 package repository
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
@@ -116,6 +118,19 @@ func (p *powerFS) restartProcess(left int) *powerFS {
 		n.disk[name] = twin(i)
 	}
 	return n
+}
+
+// fingerprint is equal for two disks that hold the same, whatever the random names of temporary files.
+func (p *powerFS) fingerprint() string {
+	var list []string
+	for name, i := range p.names {
+		if filepath.Base(filepath.Dir(name)) == tempFolder {
+			name = tempFolder
+		}
+		list = append(list, fmt.Sprintf("%s %x", name, sha256.Sum256(i.data)))
+	}
+	slices.Sort(list)
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(list, "\n"))))
 }
 
 func pathError(op, name string, err error) error { return &fs.PathError{Op: op, Path: name, Err: err} }

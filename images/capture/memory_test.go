@@ -1,0 +1,70 @@
+package capture
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+
+	"seedbed/images"
+	"seedbed/images/repository"
+	"seedbed/images/tile"
+)
+
+// synthetic is a disk without a table, a quarter of whose tiles is made up on the fly, a quarter equal, the rest zero.
+type synthetic struct{ noise []byte }
+
+func (s synthetic) ReadAt(b []byte, offset int64) (int, error) {
+	clear(b)
+	for at := 0; at < len(b); {
+		pos := offset + int64(at)
+		n := min(int(images.TileLength-pos%images.TileLength), len(b)-at)
+		switch t := pos / images.TileLength; {
+		case t == 0 || t%4 > 1:
+		case t%4 == 1:
+			copy(b[at:at+n], s.noise[pos%images.TileLength:])
+		default:
+			copy(b[at:at+n], s.noise[(t*37)%images.TileLength:])
+		}
+		at += n
+	}
+	return len(b), nil
+}
+
+// discard is a sink that keeps nothing.
+type discard struct{ image *repository.Image }
+
+func (*discard) Find(images.TileKey) (at repository.Location, ok bool, err error) { return }
+func (*discard) Put(context.Context, images.TileKey, tile.Encoded) (at repository.Location, err error) {
+	return
+}
+func (*discard) NextVersion(context.Context, string) (string, error) { return "1", nil }
+func (d *discard) Publish(_ context.Context, draft *repository.Draft) (*repository.Image, error) {
+	d.image = &repository.Image{Manifest: draft.Manifest}
+	return d.image, nil
+}
+
+func TestMemoryStaysBounded(t *testing.T) {
+	noise := make([]byte, 2*images.TileLength)
+	rand.NewChaCha8([32]byte{3}).Read(noise)
+	const length = 256 * mib
+	var before, now runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	peak := uint64(0)
+	o := options("large")
+	o.Codec, o.Workers = tile.LZ4, 8
+	n := 0
+	o.Progress = func(Progress) {
+		if n++; n%16 == 0 {
+			runtime.ReadMemStats(&now)
+			peak = max(peak, now.HeapInuse)
+		}
+	}
+	if _, err := Disk(t.Context(), synthetic{noise}, length, 512, &discard{}, o); err != nil {
+		t.Fatal(err)
+	}
+	if grown := int64(peak) - int64(before.HeapInuse); grown > 64*mib {
+		t.Errorf("the heap grew by %d bytes", grown)
+	}
+}

@@ -1,0 +1,28 @@
+package repository
+
+import (
+	"context"
+	"testing"
+
+	"seedbed/images"
+)
+
+// CheckKey is checkKey, for buckets of tests.
+var CheckKey = checkKey
+
+// Sample is a sample for tests outside the package.
+type Sample struct{ s *sample }
+
+// NewSample returns an image of one partition whose tiles all differ.
+func NewSample(seed uint64, length int64) Sample {
+	return Sample{newSample(rng(seed), "sample", "1", 1<<20, length)}
+}
+
+// Put puts every tile.
+func (s Sample) Put(ctx context.Context, r *Repository) (*Draft, error) { return s.s.put(ctx, r) }
+
+// ExpectContent reads every tile.
+func (s Sample) ExpectContent(t *testing.T, r *Repository, d images.Digest) {
+	t.Helper()
+	s.s.expectContent(t, r, d)
+}

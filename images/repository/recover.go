@@ -1,0 +1,72 @@
+package repository
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"seedbed/images"
+)
+
+// recover seals the segments that an earlier process left.
+func (r *Repository) recover(ctx context.Context) error {
+	files, err := r.fs.ReadDir(r.journal())
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		name := filepath.Join(r.journal(), f.Name())
+		n := 0
+		if k, err := fmt.Sscanf(f.Name(), "%d.segment", &n); k != 1 || err != nil || !strings.HasSuffix(name, ".segment") {
+			continue
+		}
+		r.segments = max(r.segments, n+1)
+		if err := r.recoverFile(ctx, name); err != nil {
+			return fmt.Errorf("recover spool segment %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (r *Repository) recoverFile(ctx context.Context, name string) error {
+	f, err := r.fs.Append(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	found, err := recoverSegment(f)
+	if err != nil {
+		return err
+	}
+	if len(found.entries) > 0 {
+		if found.id, err = completeSegment(f, found); err != nil {
+			return err
+		}
+		if err := r.putPack(ctx, found.id, name); err != nil {
+			return err
+		}
+		_, known := r.packs.handle(found.id)
+		if handle := r.packs.add(found.id); !known {
+			r.index.addPack(found.id, handle, found.entries)
+		}
+	}
+	r.log.Info("recovered tiles of an interrupted capture", "file", name, "tiles", len(found.entries), "cut_bytes", found.extra)
+	return r.fs.Remove(name)
+}
+
+// completeSegment cuts off what is no record, writes the index and makes all of it durable, which a process that was
+// killed may not have come to. A file that is whole is not written to: it may be one with the object.
+func completeSegment(f file, found recovered) (images.Digest, error) {
+	if !found.id.IsZero() {
+		return found.id, f.Sync()
+	}
+	if err := f.Truncate(found.end); err != nil {
+		return images.Digest{}, err
+	}
+	index, id := encodeIndex(found.entries, found.end)
+	if _, err := f.Write(index); err != nil {
+		return id, err
+	}
+	return id, f.Sync()
+}
