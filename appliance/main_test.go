@@ -46,6 +46,10 @@ func TestMain(m *testing.M) {
 	os.Exit(cmd.ProcessState.ExitCode())
 }
 
+// commandEnv makes the test binary the program. Under the race detector a program waits a second before it ends, for
+// reports that are late; here there are dozens.
+func commandEnv() []string { return append(os.Environ(), envCommand+"=1", "GORACE=atexit_sleep_ms=0") }
+
 const (
 	applianceAddr = "10.77.0.1"
 	machineAddr   = "10.77.0.5"
@@ -66,7 +70,7 @@ func network(t *testing.T) {
 func seedbed(t *testing.T, data string, args ...string) (string, int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{"--data", data}, args...)...)
-	cmd.Env = append(os.Environ(), envCommand+"=1")
+	cmd.Env = commandEnv()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
@@ -124,7 +128,7 @@ func serve(t *testing.T, data, boot string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, log: new(bytes.Buffer), ended: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], append([]string{"--data", data, "serve", "--boot-dir", boot, "--address", applianceAddr}, args...)...)
-	p.cmd.Env = append(os.Environ(), envCommand+"=1")
+	p.cmd.Env = commandEnv()
 	p.cmd.Stderr = p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
