@@ -28,7 +28,7 @@ type link struct {
 	identity  [32]byte // of the peer's certificate
 	out       *outbox
 
-	received atomic.Int64 // when the last byte came, nanoseconds since 1970
+	received atomic.Int64 // when the last byte came; see clock
 	sent     atomic.Int64 // when the last byte went
 	tileKind atomic.Int32 // number under which the peer wants sb_tile messages; zero before it said so
 
@@ -52,6 +52,12 @@ type linkState struct {
 	refused    map[int]bool // pieces that it did not give; retried from time to time
 	waitMemory bool
 }
+
+// origin is what clock counts from. A machine may set its wall clock by years; this one only goes forward.
+var origin = time.Now()
+
+// clock returns a time as nanoseconds since origin.
+func clock(t time.Time) int64 { return int64(t.Sub(origin)) }
 
 // tileKind is the number under which we want sb_tile messages.
 const tileKind = 1
@@ -78,7 +84,7 @@ type progressConn struct {
 func (c progressConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
-		c.l.received.Store(time.Now().UnixNano())
+		c.l.received.Store(clock(time.Now()))
 	}
 	return n, err
 }
@@ -86,7 +92,7 @@ func (c progressConn) Read(b []byte) (int, error) {
 func (c progressConn) Write(b []byte) (int, error) {
 	c.Conn.SetWriteDeadline(time.Now().Add(c.timeout))
 	n, err := c.Conn.Write(b)
-	c.l.sent.Store(time.Now().UnixNano())
+	c.l.sent.Store(clock(time.Now()))
 	return n, err
 }
 
@@ -158,7 +164,7 @@ func (s *Swarm) handshake(conn *tls.Conn, dialled netip.AddrPort) (*link, error)
 		appliance: hasURI(leaf, URIRoleAppliance), identity: sha256.Sum256(leaf.Raw), out: newOutbox(),
 	}
 	l.conn = progressConn{conn, conn.NetConn(), l, s.cfg.timing.silence}
-	now := time.Now().UnixNano()
+	now := clock(time.Now())
 	l.received.Store(now)
 	l.sent.Store(now)
 	return l, nil

@@ -282,9 +282,5 @@ func (st *state) complete(a *assembly) {
 
 // silentFor returns how long no byte came on the link, counted from the last request at the earliest.
 func (l *link) silentFor(now time.Time) time.Duration {
-	last := time.Unix(0, l.received.Load())
-	if l.asked.After(last) {
-		last = l.asked
-	}
-	return now.Sub(last)
+	return min(time.Duration(clock(now)-l.received.Load()), now.Sub(l.asked))
 }

@@ -44,6 +44,9 @@ func TestMachinesExchangeWhatTheApplianceHandsOut(t *testing.T) {
 		wait(t, m, 30*time.Second)
 		equal(t, disks[i])
 	}
+	for _, p := range peers { // though every machine dialled every other, and itself
+		until(t, 5*time.Second, "one link to each other peer", func() bool { return p.Stats().Peers == 3 })
+	}
 	copies := float64(a.Stats().ToPeers) / float64(c.dataLength())
 	t.Logf("the appliance sent %.2f images", copies)
 	if copies > 1.7 {

@@ -1,10 +1,6 @@
 package swarm
 
-import (
-	"time"
-
-	"seedbed/images/peerwire"
-)
+import "seedbed/images/peerwire"
 
 // tick does what time alone makes due.
 func (st *state) tick() {
@@ -34,11 +30,12 @@ func (st *state) tick() {
 
 // watch deals with silence on a link: requests go to others, the link is closed, or a keep-alive is sent.
 func (st *state) watch(l *link) {
-	if st.now.Sub(time.Unix(0, l.received.Load())) > st.cfg.timing.silence {
+	silence, now := int64(st.cfg.timing.silence), clock(st.now)
+	if now-l.received.Load() > silence {
 		st.leave(l, "is silent", nil)
 		return
 	}
-	if st.now.Sub(time.Unix(0, l.sent.Load())) > st.cfg.timing.silence/5 {
+	if now-l.sent.Load() > silence/5 {
 		st.send(l, peerwire.KeepAlive{})
 	}
 	switch silent := l.silentFor(st.now); {

@@ -143,6 +143,28 @@ func TestPeerThatIsKilled(t *testing.T) {
 	equal(t, disk)
 }
 
+// A neighbour is linked and says what it has, but its disk does not answer any more.
+func TestNeighbourWhoseDiskHangs(t *testing.T) {
+	s, c := newSite(t), newContent(4*mib, 256<<10)
+	hung, reads := make(chan struct{}), make(chan struct{}, 100)
+	slow := fullStore(c)
+	slow.read = func(_ int, tiles []tile.Encoded) ([]tile.Encoded, error) {
+		reads <- struct{}{}
+		<-hung
+		return tiles, nil
+	}
+	neighbour := s.run(c, slow, quick)
+	t.Cleanup(func() { close(hung) })
+	disk := emptyStore(c)
+	m := s.run(c, disk, quick)
+	meet(m, neighbour)
+	<-reads
+	a := s.appliance(c, fullStore(c), quick)
+	meet(a, m)
+	wait(t, m, 20*time.Second)
+	equal(t, disk)
+}
+
 func TestPeerThatLies(t *testing.T) {
 	for _, lie := range []struct {
 		name string
