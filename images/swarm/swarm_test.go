@@ -156,7 +156,10 @@ func TestApplianceRestart(t *testing.T) {
 	until(t, 10*time.Second, "a machine is half done", func() bool { return peers[0].Stats().PiecesHeld > c.Count()/3 })
 	a.stop()
 	until(t, 5*time.Second, "the machines are alone", func() bool { return peers[0].Stats().Seeders == 0 })
-	b := s.appliance(c, fullStore(c), func(cfg *Config) { cfg.ListenAddr = addr.String() })
+	b := s.appliance(c, fullStore(c), func(cfg *Config) {
+		cfg.ListenAddr, cfg.timing = addr.String(), defaultTiming
+		cfg.timing.restart = time.Second
+	})
 	for i := range peers {
 		wait(t, peers[i], 30*time.Second)
 		equal(t, disks[i])
@@ -192,7 +195,7 @@ func TestStorageErrorEndsTheSwarm(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	s, c := newSite(t), newContent(64*mib, 1*mib)
+	s, c := newSite(t), newContent(32*mib, 1*mib)
 	a := s.appliance(c, fullStore(c), nil)
 	budget := func(cfg *Config) { cfg.MemoryBytes = 8 * mib }
 	disks := []*store{emptyStore(c), emptyStore(c), emptyStore(c), emptyStore(c)}
