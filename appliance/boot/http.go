@@ -212,6 +212,12 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, n script.Name, a
 	if err == nil {
 		text, err = script.Render(n, p)
 	}
+	if err != nil && (p.BIOSDrive != 0 || p.ESPVolumeID != "" || p.ESPPartition != "") {
+		// What is known of the disk is wrong: any disk is better than none.
+		s.cfg.Log.Error("the machine's disk cannot be named in its script", "mac", mac, "script", n, "err", err)
+		p.BIOSDrive, p.ESPVolumeID, p.ESPPartition = 0, "", ""
+		text, err = script.Render(n, p)
+	}
 	if err != nil {
 		s.cfg.Log.Error("script not rendered", "mac", mac, "script", n, "err", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -269,21 +275,22 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(archive))
 }
 
-// token returns the second initrd of a machine whose script was fetched in time from the same address. A repeated
-// request of the same boot gets the same one: GRUB asks HEAD before GET, and a download may be cut.
+// token returns the second initrd of a machine whose DHCP exchange, or whose script soon after it, is recent enough and
+// of the same address. A repeated request of the same boot gets the same one: GRUB asks HEAD before GET, and a download
+// may be cut.
 func (s *Server) token(ctx context.Context, mac MAC, addr netip.Addr) ([]byte, error) {
 	now := s.cfg.Now()
 	var allowed bool
 	var held []byte
 	s.tracks.with(mac, func(k *track) {
-		allowed = k.addr == addr && now.Sub(k.scripted) <= scriptTimeout
+		allowed = k.addr == addr && (now.Sub(k.seen) <= ExchangeTimeout || now.Sub(k.scripted) <= scriptTimeout)
 		k.pending = LoaderNone // somebody boots the agent: GRUB goes on itself where iPXE does not start
 		if k.token != nil {
 			held = k.token.archive
 		}
 	})
 	if !allowed {
-		return nil, fmt.Errorf("no DHCP exchange of %s at %s within %s before its script; start the machine again", mac, addr, ExchangeTimeout)
+		return nil, fmt.Errorf("no DHCP exchange of %s at %s within the last %s; start the machine again", mac, addr, ExchangeTimeout)
 	}
 	if held != nil {
 		return held, nil
