@@ -64,8 +64,12 @@ func Start(ctx context.Context, c Config) (*Lab, error) {
 	if err := checkTools(); err != nil {
 		return nil, err
 	}
+	dir, err := filepath.Abs(c.Dir) // the DHCP server works in another directory
+	if err != nil {
+		return nil, err
+	}
 	removeStale(ctx)
-	l := &Lab{Dir: c.Dir, log: c.Log, name: fmt.Sprintf("seedbed-%d-%d", os.Getpid(), sequence.Add(1))}
+	l := &Lab{Dir: dir, log: c.Log, name: fmt.Sprintf("seedbed-%d-%d", os.Getpid(), sequence.Add(1))}
 	if err := l.makeNetwork(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

@@ -26,10 +26,10 @@ func newSerial(log io.Writer) *Serial {
 	return &Serial{start: time.Now(), log: log, changed: make(chan struct{})}
 }
 
-// Control sequences of ECMA-48 §5.4 and the resets that firmware sends.
+// Control sequences and strings of ECMA-48 §5.4 and §5.6, and the resets that firmware sends.
 var (
-	sequencePattern = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>c78])|[\x00\x07\x08\r]`)
-	unfinished      = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*|[()])?$`)
+	sequencePattern = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>c78])|[\x00\x07\x08\r]`)
+	unfinished      = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*|\][^\x07\x1b]*\x1b?|[()])?$`)
 )
 
 // Write takes what QEMU prints.
