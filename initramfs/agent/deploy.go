@@ -182,7 +182,7 @@ func (d *deployment) open(chosen disk.Disk) error {
 		return &Failure{Code: disk.CodeTooSmall, Sentence: fmt.Sprintf("disk %s has %d bytes in sectors of %d, the image needs %d in "+
 			"sectors of %d. Nothing was written", dev.Name, dev.Length, dev.SectorLength, d.need.Length, d.need.SectorLength)}
 	}
-	d.a.screen.Say("disk %s, %s %s, serial %s, %s", chosen.Name, chosen.Bus, chosen.Model, chosen.Serial, disk.Size(dev.Length))
+	d.a.screen.Say("disk %s", disk.Describe(chosen))
 	return nil
 }
 
@@ -212,6 +212,9 @@ func (d *deployment) clear(ctx context.Context) error {
 func (d *deployment) look(ctx context.Context) error {
 	d.enter(job.PhaseHash, "disk "+d.dev.Name)
 	store := disk.NewStorage(d.dev, d.layout)
+	if d.manifest.Frame.Table == parttable.None {
+		store.HoldFirst()
+	}
 	d.mu.Lock()
 	d.store = store
 	d.mu.Unlock()
@@ -246,6 +249,9 @@ func (d *deployment) verify(ctx context.Context) ([]job.PartitionRoot, error) {
 // table writes the new table: from here on the disk boots.
 func (d *deployment) table() (images.Digest, error) {
 	d.enter(job.PhaseTable, "disk "+d.dev.Name)
+	if err := d.store.WriteFirst(); err != nil {
+		return images.Digest{}, d.diskFailure(err)
+	}
 	sum, err := d.dev.WriteTable(d.frame, d.manifest.Frame.Table)
 	if err != nil {
 		return sum, d.diskFailure(err)

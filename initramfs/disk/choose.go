@@ -77,30 +77,35 @@ func Choose(disks []Disk, need Need) (Disk, *Refusal) {
 		names(small))}
 }
 
-// names lists disks for people: "vda (virtio, serial SN1, 1073741824 bytes, 1.1 GB)".
+// names lists disks for people.
 func names(disks []Disk) string {
 	if len(disks) == 0 {
 		return "no disk at all"
 	}
 	var out []string
 	for _, d := range disks {
-		facts := []string{d.Bus}
-		if d.Model != "" {
-			facts = append(facts, d.Model)
-		}
-		if d.Serial != "" {
-			facts = append(facts, "serial "+d.Serial)
-		}
-		if d.Removable {
-			facts = append(facts, "removable")
-		}
-		if d.ReadOnly {
-			facts = append(facts, "read-only")
-		}
-		facts = append(facts, fmt.Sprintf("%d bytes, %s", d.Length, Size(d.Length)))
-		out = append(out, fmt.Sprintf("%s (%s)", d.Name, strings.Join(facts, ", ")))
+		out = append(out, Describe(d))
 	}
 	return strings.Join(out, "; ")
+}
+
+// Describe returns a disk for people: "vda (virtio, serial SN1, 1073741824 bytes, 1.1 GB)".
+func Describe(d Disk) string {
+	facts := []string{d.Bus}
+	if d.Model != "" {
+		facts = append(facts, d.Model)
+	}
+	if d.Serial != "" {
+		facts = append(facts, "serial "+d.Serial)
+	}
+	if d.Removable {
+		facts = append(facts, "removable")
+	}
+	if d.ReadOnly {
+		facts = append(facts, "read-only")
+	}
+	facts = append(facts, fmt.Sprintf("%d bytes, %s", d.Length, Size(d.Length)))
+	return fmt.Sprintf("%s (%s)", d.Name, strings.Join(facts, ", "))
 }
 
 // Size returns a byte count for people, in decimal units as on a disk's label: "256.1 GB".

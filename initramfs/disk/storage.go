@@ -1,7 +1,9 @@
 package disk
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -27,6 +29,8 @@ type Storage struct {
 	resumed   int64                   // bytes of data tiles that were right before anything was written
 	heldSum   int64                   // bytes of data tiles that are held
 	complete  []byte                  // pieces held whole, bit 7 of byte 0 is piece 0
+	holdFirst bool                    // the first tile of the image is kept in memory until WriteFirst
+	first     []byte                  // that tile, once it came
 }
 
 var _ swarm.Storage = (*Storage)(nil)
@@ -43,6 +47,45 @@ func NewStorage(dev *Device, l *layout.Layout) *Storage {
 		s.mark(piece, images.TileSet{})
 	}
 	return s
+}
+
+// HoldFirst keeps the first tile of the image in memory until WriteFirst: for a file system on the whole disk, whose
+// superblock lies there and takes the place of a table. Call it before anything is written.
+func (s *Storage) HoldFirst() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holdFirst = true
+}
+
+// WriteFirst writes the tile that HoldFirst kept, durably, and reads it back. Without one it does nothing.
+func (s *Storage) WriteFirst() error {
+	s.mu.Lock()
+	first := s.first
+	s.mu.Unlock()
+	if first == nil {
+		return nil
+	}
+	if err := s.writeTiles(0, 0, first); err != nil {
+		return err
+	}
+	if err := s.dev.Sync(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.first, s.holdFirst = nil, false
+	s.mu.Unlock()
+	r, err := s.dev.Direct()
+	if err != nil {
+		return err
+	}
+	raw := make([]byte, len(first))
+	if err := errors.Join(s.readMasked(r, 0, 0, raw), r.Close()); err != nil {
+		return err
+	}
+	if !bytes.Equal(raw, first) {
+		return &ErrContent{s.dev.Name, 0, images.Extent{Length: int64(len(first))}}
+	}
+	return nil
 }
 
 // mark adds tiles to those held. The caller holds mu, or owns s.
@@ -193,18 +236,28 @@ func (s *Storage) readMasked(r readerAt, piece, t int, raw []byte) error {
 		return err
 	}
 	s.layout.Mask(span.Partition, raw, offset)
+	if piece == 0 && t == 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		copy(raw, s.first)
+	}
 	return nil
 }
 
 // Write implements swarm.Storage: one write per run of used bytes, free bytes are left as they are.
 func (s *Storage) Write(piece, t int, raw []byte) error {
 	count := int(images.TileCount(int64(len(raw))))
-	span := s.layout.Span(piece)
-	first := span.Offset + int64(t)*images.TileLength
-	base := s.layout.DiskOffset(span.Partition)
-	var extents [16]images.Extent
-	for _, e := range s.layout.WriteExtents(extents[:0], piece, t, count) {
-		if _, err := s.dev.WriteAt(raw[e.Offset-first:e.End()-first], base+e.Offset); err != nil {
+	later := 0 // bytes that are not written yet
+	if piece == 0 && t == 0 {
+		s.mu.Lock()
+		if s.holdFirst {
+			later = min(len(raw), images.TileLength)
+			s.first = bytes.Clone(raw[:later])
+		}
+		s.mu.Unlock()
+	}
+	if later < len(raw) {
+		if err := s.writeTiles(piece, t+int(images.TileCount(int64(later))), raw[later:]); err != nil {
 			return err
 		}
 	}
@@ -215,6 +268,20 @@ func (s *Storage) Write(piece, t int, raw []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mark(piece, written.Intersect(s.layout.Data(piece)))
+	return nil
+}
+
+// writeTiles writes the used bytes of a run of tiles.
+func (s *Storage) writeTiles(piece, t int, raw []byte) error {
+	span := s.layout.Span(piece)
+	first := span.Offset + int64(t)*images.TileLength
+	base := s.layout.DiskOffset(span.Partition)
+	var extents [16]images.Extent
+	for _, e := range s.layout.WriteExtents(extents[:0], piece, t, int(images.TileCount(int64(len(raw))))) {
+		if _, err := s.dev.WriteAt(raw[e.Offset-first:e.End()-first], base+e.Offset); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -324,3 +324,37 @@ func TestCancelledWorkStops(t *testing.T) {
 		t.Errorf("verify: %v", err)
 	}
 }
+
+func TestWholeDiskFileSystemGetsItsSuperblockLast(t *testing.T) {
+	img := disktest.NewBare(t)
+	d, file, before := noiseDisk(t, 5<<20)
+	s := NewStorage(d, img.Layout)
+	s.HoldFirst()
+	if err := s.WriteZeros(t.Context(), 1, nothing); err != nil {
+		t.Fatal(err)
+	}
+	fetchAll(t, img, s)
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(readFile(t, file)[:images.TileLength], before[:images.TileLength]) {
+		t.Error("the first tile was written at once")
+	}
+	encoded, err := s.Read(t.Context(), 0, images.TileSet{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := encoded[0].Decode(nil); err != nil || !bytes.Equal(raw, img.Tile(0, 0)) {
+		t.Errorf("the first tile is not served: %v", err)
+	}
+	if _, err := s.Verify(t.Context(), img.Manifest, nothing); err != nil {
+		t.Error(err)
+	}
+	if err := s.WriteFirst(); err != nil {
+		t.Fatal(err)
+	}
+	img.Check(t, readFile(t, file), before)
+	if n, err := d.WriteTable(nil, "none"); err != nil || n.IsZero() {
+		t.Error(n, err)
+	}
+}

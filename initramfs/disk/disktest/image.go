@@ -50,6 +50,12 @@ func New(t testing.TB) *Image {
 	return once.image
 }
 
+// NewBare returns an image of a disk of 4 MiB without a table.
+func NewBare(t testing.TB) *Image {
+	t.Helper()
+	return capture(t, make([]byte, 4<<20))
+}
+
 func makeImage(t testing.TB) *Image {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "golden.img")

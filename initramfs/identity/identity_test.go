@@ -1,0 +1,52 @@
+package identity
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func put(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		file := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReadBIOSMachine(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, map[string]string{
+		"sys/class/dmi/id/product_uuid": "00000001-1111-2222-3333-444455556666\n", "sys/class/dmi/id/sys_vendor": "LabCo\n",
+		"sys/class/dmi/id/product_name": "LabBox\n", "sys/class/dmi/id/product_serial": "SN1\n",
+		"proc/meminfo": "MemTotal:        1000448 kB\nMemFree:  1 kB\n", "proc/cpuinfo": "processor\t: 0\nmodel\t: x\n\nprocessor\t: 1\n",
+	})
+	inv := Read(root)
+	if inv.UUID != "00000001-1111-2222-3333-444455556666" || inv.Manufacturer != "LabCo" || inv.Product != "LabBox" || inv.Serial != "SN1" {
+		t.Errorf("%+v", inv)
+	}
+	if inv.Firmware != "bios" || inv.SecureBoot != "" || inv.MemoryBytes != 1000448<<10 || inv.Cores != 2 {
+		t.Errorf("%+v", inv)
+	}
+}
+
+func TestSecureBootIsReadFromTheFirmware(t *testing.T) {
+	for content, want := range map[string]string{"\x06\x00\x00\x00\x01": "on", "\x06\x00\x00\x00\x00": "off", "\x06\x00": ""} {
+		root := t.TempDir()
+		put(t, root, map[string]string{"sys/firmware/efi/efivars/" + secureBootVariable: content})
+		if inv := Read(root); inv.Firmware != "uefi" || inv.SecureBoot != want {
+			t.Errorf("%q is read as %q", content, inv.SecureBoot)
+		}
+	}
+}
+
+func TestMachineThatTellsNothing(t *testing.T) {
+	if inv := Read(t.TempDir()); inv.UUID != "" || inv.Firmware != "bios" || inv.MemoryBytes != 0 {
+		t.Errorf("%+v", inv)
+	}
+}
