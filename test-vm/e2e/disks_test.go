@@ -15,7 +15,7 @@ import (
 )
 
 func TestTheRightOneOfThreeDisksIsWrittenAndADiskThatIsTooSmallKeepsEveryByte(t *testing.T) {
-	r := openRoom(t, lab.Config{})
+	r := openRoom(t, "disks", lab.Config{})
 	a := r.serve()
 	detail, err := a.AddImage(t.Context(), "mini", image(t, golden.Mini))
 	must(t, err)

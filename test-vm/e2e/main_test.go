@@ -48,15 +48,16 @@ type room struct {
 	t *testing.T
 }
 
-// openRoom makes a lab that is closed at the end of the test. Its logs are kept in build/e2e.
-func openRoom(t *testing.T, c lab.Config) *room {
+// openRoom makes a lab that is closed at the end of the test. Its logs are kept in build/e2e under a short name, since
+// the path of a socket has at most 107 bytes.
+func openRoom(t *testing.T, name string, c lab.Config) *room {
 	t.Helper()
 	for tool, pkg := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Fatalf("the program %s is missing; run: apt-get install %s", tool, pkg)
 		}
 	}
-	dir, err := filepath.Abs(filepath.Join(logDir, t.Name()))
+	dir, err := filepath.Abs(filepath.Join(logDir, name))
 	must(t, err)
 	must(t, os.RemoveAll(dir))
 	must(t, os.MkdirAll(dir, 0o755))

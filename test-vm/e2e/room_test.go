@@ -15,7 +15,7 @@ import (
 const bootLimit = 150 * time.Second
 
 func TestThreeMachinesGetTheImageThroughTheSwarmBesideAForeignDHCPServer(t *testing.T) {
-	r := openRoom(t, lab.Config{})
+	r := openRoom(t, "swarm", lab.Config{})
 	file := image(t, golden.Debian)
 	a := r.serve()
 	detail, err := a.AddImage(t.Context(), "golden", file)
@@ -91,12 +91,12 @@ func loginAll(t *testing.T, boots []*lab.Boot, limit time.Duration) {
 }
 
 func TestMachinesBootTheirDisksWithoutTheAppliance(t *testing.T) {
-	r := openRoom(t, lab.Config{})
+	r := openRoom(t, "alone", lab.Config{})
 	loginAll(t, r.deployedMachines(lab.BIOS, lab.UEFI, lab.SecureBoot), bootLimit)
 }
 
 func TestMachinesBootTheirDisksWithoutAnyDHCPServer(t *testing.T) {
-	r := openRoom(t, lab.Config{WithoutDHCP: true})
+	r := openRoom(t, "silence", lab.Config{WithoutDHCP: true})
 	loginAll(t, r.deployedMachines(lab.BIOS, lab.UEFI), bootLimit)
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 func TestMachinesFinishAfterTheApplianceWasKilledAndAfterAPowerCut(t *testing.T) {
-	r := openRoom(t, lab.Config{})
+	r := openRoom(t, "trouble", lab.Config{})
 	a := r.serve()
 	// Stored as they are, tiles weigh on the wire what they weigh on the disk, and what was fetched can be held against
 	// what was lacking.
