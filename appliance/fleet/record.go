@@ -159,8 +159,8 @@ type Change struct {
 	Receipts    []Receipt
 }
 
-// Snapshot is what a fleet begins with: all machines, open deployments, sessions, and the jobs that have not ended or
-// ended since a given time.
+// Snapshot is what a fleet begins with: all machines, deployments and sessions, the jobs that have not ended or ended
+// since a given time, and every job of a deployment to all machines that is not closed.
 type Snapshot struct {
 	Epoch       int64
 	Machines    []*Machine
@@ -177,7 +177,8 @@ var (
 
 // Records keeps what must survive the appliance. Safe for concurrent use.
 type Records interface {
-	// Load returns the snapshot with the jobs that ended after since.
+	// Load returns the snapshot with the jobs that ended after since. Those of an open deployment to all machines are in
+	// it however old they are: they say which machines had it already.
 	Load(ctx context.Context, since time.Time) (*Snapshot, error)
 	// Commit writes all of the change or nothing; when it returns nil the change is durable. It raises the Version of
 	// each record in the change and sets the ID of each event.

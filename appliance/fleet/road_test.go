@@ -344,3 +344,25 @@ func TestLaterDeploymentTakesThePlaceOfOneNotBegun(t *testing.T) {
 		t.Fatalf("%d jobs: the machine seen later got one of each deployment", n)
 	}
 }
+
+// A machine that got its image long ago is known by that job: it may not get the image a second time, when a new network
+// card makes it look like a new machine for a moment.
+func TestOpenDeploymentReachesAMachineOnceHoweverLongAgo(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	a := r.boot(macA, invA)
+	a.claim()
+	a.mustReport(job.PhaseContent, 1000)
+	a.finish()
+	r.clock.add(60 * 24 * time.Hour)
+	r.kill()
+	inv := invA
+	inv.NICs = []job.NIC{{Name: "eth0", MAC: macB}}
+	b := r.boot(macB, inv)
+	if b.me.Machine != a.me.Machine {
+		t.Fatalf("machine %s, want %s", b.me.Machine, a.me.Machine)
+	}
+	if j := b.claim(); j != nil {
+		t.Fatalf("job %s: the machine's disk would be written again", j.ID)
+	}
+}
