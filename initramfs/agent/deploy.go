@@ -58,29 +58,45 @@ func (d *deployment) storage() *disk.Storage {
 func (d *deployment) run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var group sync.WaitGroup
-	defer func() {
-		if err != nil && d.dev != nil {
-			d.dev.Fence(err)
+	group.Go(func() { d.reports(ctx, func(err error) { d.over(err, cancel) }) })
+	if err = d.steps(ctx); err != nil {
+		d.fence(err)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // what ended the job explains more than the step that it ended
 		}
-		cancel(nil)
-		group.Wait()
-		if d.dev != nil {
-			err = errors.Join(err, d.dev.Close())
-		}
-	}()
-	defer func() {
-		// What ended the job explains more than the step that it ended.
-		if cause := context.Cause(ctx); err != nil && cause != nil && ctx.Err() != nil {
-			err = cause
-		}
-		d.mu.Lock()
-		phase := d.status.phase
-		d.mu.Unlock()
-		if f := (*Failure)(nil); errors.As(err, &f) {
-			f.at = phase
-		}
-	}()
-	group.Go(func() { d.reports(ctx, cancel) })
+	}
+	d.mu.Lock()
+	phase, dev := d.status.phase, d.dev
+	d.mu.Unlock()
+	if f := (*Failure)(nil); errors.As(err, &f) {
+		f.at = phase
+	}
+	cancel(nil)
+	group.Wait()
+	if dev != nil {
+		err = errors.Join(err, dev.Close())
+	}
+	return err
+}
+
+// over ends the job by the appliance's word. One that is done already only ends its seeding.
+func (d *deployment) over(err error, cancel context.CancelCauseFunc) {
+	d.mu.Lock()
+	done := d.status.phase == job.PhaseSeed || d.status.phase == job.PhaseReboot
+	if done {
+		d.status.released = true
+		close(d.changed)
+		d.changed = make(chan struct{})
+	}
+	d.mu.Unlock()
+	if !done {
+		d.fence(err)
+		cancel(err)
+	}
+}
+
+// steps is the sequence of the job. The swarm has been left when it returns.
+func (d *deployment) steps(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{d.prepare, d.choose, d.clear, d.look} {
 		if err := step(ctx); err != nil {
 			return err
@@ -106,7 +122,8 @@ func (d *deployment) run(ctx context.Context) (err error) {
 		return err
 	}
 	d.enter(job.PhaseReboot, fmt.Sprintf("disk %s, then %s", d.dev.Name, d.j.After))
-	return d.report(ctx, d.snapshot())
+	_ = d.report(ctx, d.snapshot()) // the receipt has said it all
+	return nil
 }
 
 // prepare fetches what says how the image lies on a disk, and checks all of it.
@@ -292,11 +309,21 @@ func (d *deployment) seed(ctx context.Context) error {
 	}
 }
 
+// fence keeps the disk, where one was chosen, from being written any more.
+func (d *deployment) fence(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dev != nil {
+		d.dev.Fence(err)
+	}
+}
+
 // diskFailure turns an error of the disk into a failure; the end of a context stays what it is.
 func (d *deployment) diskFailure(err error) error {
 	if errors.Is(err, context.Canceled) || errors.As(err, new(*Failure)) {
 		return err
 	}
+	d.fence(err)
 	return &Failure{Code: "disk-error", Sentence: fmt.Sprintf("%v. The disk or its cable is faulty: replace it and deploy again", err), Err: err}
 }
 
@@ -305,6 +332,10 @@ func (d *deployment) imageFailure(err error) error {
 	if errors.Is(err, context.Canceled) || errors.As(err, new(*Failure)) {
 		return err
 	}
-	return &Failure{Code: "image-error", Sentence: fmt.Sprintf("image %s cannot be used: %v. Nothing was written. Run `seedbed image "+
-		"verify` on the appliance", d.j.ImageName, err), Err: err}
+	written := " Nothing was written."
+	if d.storage() != nil {
+		written = ""
+	}
+	return &Failure{Code: "image-error", Sentence: fmt.Sprintf("image %s cannot be used: %v.%s Run `seedbed image verify` on the "+
+		"appliance", d.j.ImageName, err, written), Err: err}
 }
