@@ -23,6 +23,7 @@ const (
 	pointsMAC        = 3
 	pointsDisk       = 2
 	pointsNoMAC      = -2
+	pointsNoPart     = -3 // neither a NIC nor a disk of it: boards are sold with one UUID and one serial number for all
 	pointsOtherUUID  = -4
 	pointsOtherSer   = -3
 	pointsRecognised = 3
@@ -39,7 +40,8 @@ func score(id identity, m *Machine) int {
 	default:
 		points += pointsOtherUUID
 	}
-	if shares(id.macs, m.MACs) {
+	sameNIC := shares(id.macs, m.MACs)
+	if sameNIC {
 		points += pointsMAC
 	} else {
 		points += pointsNoMAC
@@ -54,16 +56,32 @@ func score(id identity, m *Machine) int {
 	default:
 		points += pointsOtherSer
 	}
-	if shares(id.diskSerials, diskSerials(m.Inventory)) {
+	switch disks := diskSerials(m.Inventory); {
+	case shares(id.diskSerials, disks):
 		points += pointsDisk
+	case !sameNIC && len(id.diskSerials) > 0 && len(disks) > 0:
+		points += pointsNoPart
 	}
 	return points
 }
 
-// recognise returns the machine that fits best and whether another fits as well as it. No machine fits: nil.
+// recognise returns the machine that fits an inventory best and whether another fits as well as it. No machine fits: nil.
+// What told its inventory before goes before what was only seen in boot packets: a record of these is made by the very
+// boot that asks, also where a machine that is known has another NIC now.
 func recognise(id identity, machines []*Machine) (best *Machine, ambiguous bool) {
+	if best, ambiguous = fittest(id, machines, true); best != nil {
+		return best, ambiguous
+	}
+	return fittest(id, machines, false)
+}
+
+// fittest is recognise among the machines that told their inventory, or among the others.
+func fittest(id identity, machines []*Machine, told bool) (best *Machine, ambiguous bool) {
 	most := pointsRecognised - 1
 	for _, m := range machines {
+		if (m.Inventory != nil) != told {
+			continue
+		}
 		switch p := score(id, m); {
 		case p > most:
 			best, most, ambiguous = m, p, false

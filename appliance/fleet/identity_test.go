@@ -21,10 +21,25 @@ func TestRecognise(t *testing.T) {
 		"a board with everyone's UUID":         {identity{macs: []string{"m2"}, uuid: canonicalUUID(uuid)}, false},
 		"the same UUID, another serial number": {identity{macs: []string{"m2"}, uuid: canonicalUUID(uuid), serial: "SN-2"}, false},
 		"an adapter in another machine":        {identity{macs: []string{"m1"}, uuid: canonicalUUID(other), serial: "SN-2"}, false},
-		"nothing":                              {identity{}, false},
+		"a board with everyone's UUID and serial number": {identity{macs: []string{"m2"}, uuid: canonicalUUID(uuid),
+			serial: "SN-1", diskSerials: []string{"DISK-2"}}, false},
+		"another disk": {identity{macs: []string{"m1"}, diskSerials: []string{"DISK-2"}}, true},
+		"nothing":      {identity{}, false},
 	} {
 		if m, _ := recognise(c.id, []*Machine{known}); (m != nil) != c.want {
 			t.Errorf("%s: %v", what, m)
+		}
+	}
+}
+
+func TestRecogniseTakesAKnownMachineBeforeTheRecordOfItsBootPackets(t *testing.T) {
+	const uuid = "11112222-3333-4444-5555-666677778888"
+	known := &Machine{ID: "known", MACs: []string{"m1"}, UUID: uuid, Inventory: &job.Inventory{Serial: "SN-1"}}
+	packets := &Machine{ID: "packets", MACs: []string{"m2"}, UUID: uuid}
+	id := identity{macs: []string{"m2"}, uuid: canonicalUUID(uuid), serial: "SN-1"}
+	for _, list := range [][]*Machine{{known, packets}, {packets, known}} {
+		if m, ambiguous := recognise(id, list); m != known || ambiguous {
+			t.Errorf("machine %+v, ambiguous %t", m, ambiguous)
 		}
 	}
 }
