@@ -122,7 +122,7 @@ func TestPieceLengthFor(t *testing.T) {
 		{60 << 30, 512 << 30, 4 << 20},
 		{600e9, 1 << 40, 8 << 20},
 		{3 << 40, 4 << 40, 16 << 20},
-		{1 << 30, 2 << 40, 1 << 20}, // the disk's length counts
+		{1 << 30, 2 << 40, 4 << 20}, // the disk's length counts
 		{1 << 30, 64 << 40, 16 << 20},
 	} {
 		if got := PieceLengthFor(c.data, c.disk); got != c.want {

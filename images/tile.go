@@ -15,8 +15,9 @@ const (
 	LeavesPerTile  = TileLength / LeafLength
 )
 
-// MaxPieces bounds the pieces of one image: what a peer keeps and announces per piece has to fit into 1 GiB of RAM.
-const MaxPieces = 1 << 22
+// MaxPieces bounds the pieces of one image, and so a peer's bitfield to 128 KiB: what a peer keeps per piece, and who
+// hands out keeps per piece and machine, has to fit into RAM.
+const MaxPieces = 1 << 20
 
 // PieceLengthFor returns the piece length for an image with so many bytes in data tiles, of a disk of so many bytes: the
 // longest power of two that still gives 2,048 data pieces, between 256 KiB and 4 MiB, and 8 MiB and more above 512 GB;

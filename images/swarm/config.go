@@ -73,8 +73,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("swarm: Pieces and Storage are needed")
 	case c.TLS == nil:
 		return c, errors.New("swarm: TLS is needed, see TLSConfig")
-	case c.Pieces.Count() <= 0 || c.Pieces.Count() > maxPieces:
-		return c, fmt.Errorf("swarm: %d pieces, want 1 to %d", c.Pieces.Count(), maxPieces)
+	case c.Pieces.Count() <= 0 || c.Pieces.Count() > images.MaxPieces:
+		return c, fmt.Errorf("swarm: %d pieces, want 1 to %d", c.Pieces.Count(), images.MaxPieces)
 	}
 	if c.PeerID == [20]byte{} {
 		copy(c.PeerID[:], "-SB0001-") // BEP 20
@@ -101,7 +101,3 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, nil
 }
-
-// maxPieces bounds a swarm's pieces, and so its bitfield to 128 KiB: 4 TiB of data in pieces of 4 MiB, 16 TiB in the
-// longest.
-const maxPieces = 1 << 20

@@ -153,3 +153,25 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Errorf("close: %v, peer ID %x", err, p.PeerID())
 	}
 }
+
+// sized is content of another number of pieces.
+type sized struct {
+	*content
+	pieces int
+}
+
+func (c sized) Count() int { return c.pieces }
+
+// Whatever can be captured can be deployed: little data on a large disk too.
+func TestEveryPieceLengthIsGoodForASwarm(t *testing.T) {
+	s, c := newSite(t), newContent(mib, 256<<10)
+	for _, disk := range []int64{240e9, 500e9, 1e12, 2e12, 4e12, 8e12} {
+		for data := int64(100 << 20); data < disk; data *= 2 {
+			const tails = 128 // a piece for the rest of each partition
+			pieces := int(disk/images.PieceLengthFor(data, disk)) + tails
+			if _, err := New(Config{Pieces: sized{c, pieces}, Storage: fullStore(c), TLS: s.tls()}); err != nil {
+				t.Errorf("%d bytes of data on a disk of %d: %v", data, disk, err)
+			}
+		}
+	}
+}
