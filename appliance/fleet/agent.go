@@ -33,13 +33,18 @@ func (d *draft) identify(bootMAC string, inv *job.Inventory) *Machine {
 	id := inventoryIdentity(bootMAC, inv)
 	all := d.machines()
 	best, ambiguous := recognise(id, all)
+	if ambiguous {
+		// Another machine's job would wipe this one's disk: it is a machine of its own, and a person says whether jobs may run.
+		best, _ = fittest(id, all, false)
+	}
 	if best == nil {
 		best = d.record(id, inv.UUID)
 	}
 	own := d.editMachine(best)
 	if ambiguous {
-		d.event(Event{Kind: "machine.conflict", Machine: best.ID, Text: best.Name +
-			" fits more than one known machine; check their serial numbers and MACs with `seedbed machine ls --json`"})
+		own.Admitted, own.Code = false, newCode()
+		d.event(Event{Kind: "machine.conflict", Machine: own.ID, Text: own.Name + " fits more than one known machine; " +
+			"compare serial numbers and MACs with `seedbed machine ls --json`, then admit it by the code on its screen"})
 	}
 	for _, other := range all {
 		if other.ID == best.ID || !shares(id.macs, other.MACs) {

@@ -43,8 +43,12 @@ type sight struct {
 // seconds, a power cut and the firmware's start take longer.
 const bootGap = 2 * time.Minute
 
-// maxUnknown bounds the machines that were only ever seen in boot packets, so that forged packets fill no disk.
-const maxUnknown = 10000
+// maxUnknown bounds the machines that were only ever seen in boot packets, so that forged packets fill no disk. Where they
+// have filled the bound, a machine whose agent says hello still gets a record, up to maxGreeted.
+const (
+	maxUnknown = 10000
+	maxGreeted = 2 * maxUnknown
+)
 
 // Sighted remembers that a machine was seen. One that was never seen before gets a record; under AdmitAuto it is admitted
 // at once, and gets a job of the open deployment to all machines.
@@ -62,7 +66,7 @@ func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 		}
 	}
 	return f.change(ctx, func(d *draft) error {
-		m, err := d.sighted(id, s.UUID)
+		m, err := d.sighted(id, s.UUID, maxUnknown)
 		if err != nil {
 			return err
 		}
@@ -119,8 +123,9 @@ func (f *Fleet) lookup(id identity) *Machine {
 	return byMAC(id, list)
 }
 
-// sighted returns the machine that a boot packet comes from, recorded now if it is new.
-func (d *draft) sighted(id identity, uuid string) (*Machine, error) {
+// sighted returns the machine that a boot packet comes from, recorded now if it is new and fewer than limit machines never
+// said what they are.
+func (d *draft) sighted(id identity, uuid string, limit int) (*Machine, error) {
 	all := d.machines()
 	if m := byMAC(id, all); m != nil {
 		return m, nil
@@ -131,7 +136,7 @@ func (d *draft) sighted(id identity, uuid string) (*Machine, error) {
 			unknown++
 		}
 	}
-	if unknown >= maxUnknown {
+	if unknown >= limit {
 		return nil, refuse(CodeInvalid, "%d machines were seen that never said what they are; %s is not recorded",
 			unknown, id.macs[0])
 	}

@@ -77,13 +77,16 @@ func (d *draft) redeem(h job.Hello, key string, remote netip.Addr, now time.Time
 		d.event(Event{Kind: "machine.impersonation", Machine: s.Machine, Text: "the boot token of " + s.MAC +
 			" was used twice, the second time from " + remote.String() + ": both are shut out; look for a strange device on the boot network"})
 		return refuse(CodeTokenUsed, "the boot token of %s was used before; both boots are shut out, start the machine again", h.MAC)
+	case d.f.keys[key] != "":
+		// Machines of a swarm see each other's keys: with one of these a stranger would take over the other's connections.
+		return refuse(CodeInvalid, "the public key that %s sent is another boot's; start the machine again", h.MAC)
 	}
-	own := d.editSession(s)
-	own.Redeemed, own.Key, own.PublicKey = now, key, h.PublicKey
-	m, err := d.sighted(identity{macs: []string{s.MAC}}, "")
+	m, err := d.sighted(identity{macs: []string{s.MAC}}, "", maxGreeted)
 	if err != nil {
 		return err
 	}
+	own := d.editSession(s)
+	own.Redeemed, own.Key, own.PublicKey = now, key, h.PublicKey
 	d.event(Event{Kind: "machine.hello", Machine: m.ID, Text: m.Name + " booted the agent"})
 	return nil
 }

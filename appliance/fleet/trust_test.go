@@ -142,3 +142,75 @@ func TestAdapterThatMovesTakesNoIdentityWithIt(t *testing.T) {
 		t.Fatal("the first machine became the second")
 	}
 }
+
+func TestMachineThatFitsTwoKnownOnesGetsTheJobOfNeither(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	junk := func(macs ...string) (inv job.Inventory) {
+		for _, m := range macs {
+			inv.NICs = append(inv.NICs, job.NIC{MAC: m})
+		}
+		return inv
+	}
+	a, b := r.boot(macA, junk(macA)), r.boot(macB, junk(macB))
+	r.deployAll()
+	c := r.boot(macA, junk(macA, macB))
+	if c.me.Machine == a.me.Machine || c.me.Machine == b.me.Machine || c.me.Admitted || c.me.Code == "" {
+		t.Fatalf("admission %+v", c.me)
+	}
+	if j := c.claim(); j != nil {
+		t.Fatalf("job %s of machine %s", j.ID, j.Machine)
+	}
+	if !slices.Contains(r.events(), "machine.conflict") {
+		t.Fatalf("events %v", r.events())
+	}
+	if _, err := r.Admit(t.Context(), c.me.Code); err != nil {
+		t.Fatal(err)
+	}
+	if j := c.claim(); j == nil || j.Machine != c.me.Machine {
+		t.Fatalf("job %+v after its admission", j)
+	}
+}
+
+func TestKeyOfAnotherBootIsNotTaken(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	a := r.boot(macA, invA)
+	a.claim()
+	b, err := r.BootToken(t.Context(), macB, netip.MustParseAddr("10.77.0.101"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Machines of one swarm see each other's keys.
+	_, err = r.Hello(t.Context(), netip.Addr{}, job.Hello{Token: b.Token, MAC: macB, PublicKey: a.public()})
+	if code(t, err) != fleet.CodeInvalid {
+		t.Fatalf("hello with another boot's key: %v", err)
+	}
+	a.authenticate()
+	a.mustReport(job.PhaseContent, 1)
+}
+
+func TestForgedPacketsKeepNoMachineOut(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	fleet.Flood(r.Fleet, fleet.MaxUnknown)
+	err := r.Sighted(t.Context(), fleet.Sighting{MAC: macB, Stage: "dhcp"})
+	if code(t, err) != fleet.CodeInvalid {
+		t.Fatalf("one packet more: %v", err)
+	}
+	b, err := r.BootToken(t.Context(), macA, netip.MustParseAddr("10.77.0.100"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	a := &agent{r: r, mac: macA, key: key, token: b.Token}
+	if err := a.hello(); err != nil {
+		t.Fatalf("a machine that boots the agent: %v", err)
+	}
+	if a.me, err = r.Inventory(t.Context(), a.caller, invA); err != nil || !a.me.Admitted {
+		t.Fatalf("admission %+v, %v", a.me, err)
+	}
+	a.authenticate()
+	if a.claim() == nil {
+		t.Fatal("no job")
+	}
+}
