@@ -366,3 +366,24 @@ func TestOpenDeploymentReachesAMachineOnceHoweverLongAgo(t *testing.T) {
 		t.Fatalf("job %s: the machine's disk would be written again", j.ID)
 	}
 }
+
+func TestLaterDeploymentTakesThePlaceOfAJobThatTheMachinePaused(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	a := r.boot(macA, invA)
+	a.claim()
+	rep := job.Report{Job: a.job.ID, Epoch: 1, Phase: job.PhaseCheck, State: job.Paused, Code: "too-small", Reason: "put in a larger disk"}
+	if _, err := r.Report(t.Context(), a.caller, rep); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Deploy(t.Context(), fleet.Order{Image: "debian", Machines: []string{macA}}); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := r.Report(t.Context(), a.caller, rep); err != nil || d.State != job.Cancelled {
+		t.Fatalf("directive %+v, %v", d, err)
+	}
+	old := a.job.ID
+	if j := a.claim(); j == nil || j.ID == old {
+		t.Fatalf("job %+v after the other deployment", j)
+	}
+}
