@@ -37,11 +37,17 @@ type sight struct {
 	stage    string
 	firmware string
 	loader   string // that last came as far as its script
+	// note is the last sentence recorded of this boot; local is when a boot of the own disk was recorded last.
+	note  string
+	local time.Time
 }
 
 // bootGap separates two boots of one machine when the first came to no end: loaders repeat their packets within
 // seconds, a power cut and the firmware's start take longer.
 const bootGap = 2 * time.Minute
+
+// localGap is how far apart the records of two boots of a machine's own disk are at least: no firmware starts faster.
+const localGap = 10 * time.Second
 
 // maxUnknown bounds the machines that were only ever seen in boot packets, so that forged packets fill no disk. Where they
 // have filled the bound, a machine whose agent says hello still gets a record, up to maxGreeted.
@@ -54,14 +60,14 @@ const (
 // at once, and gets a job of the open deployment to all machines.
 func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 	mac := strings.ToLower(s.MAC)
-	f.note(mac, s)
+	said := f.note(mac, s)
 	id := identity{macs: []string{mac}, uuid: canonicalUUID(s.UUID)}
 	m := f.lookup(id)
 	if m != nil {
 		f.mu.Lock()
 		f.seen[m.ID] = f.now()
 		f.mu.Unlock()
-		if s.Note == "" && s.Stage != "local" {
+		if said || s.Note == "" && s.Stage != "local" {
 			return nil
 		}
 	}
@@ -80,8 +86,9 @@ func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 	})
 }
 
-// note keeps how far a machine is.
-func (f *Fleet) note(mac string, s Sighting) {
+// note keeps how far a machine is. said is true where the records have what this sighting tells: a machine that asks in
+// a loop, for a loader that nobody has, fills no disk.
+func (f *Fleet) note(mac string, s Sighting) (said bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
@@ -94,10 +101,10 @@ func (f *Fleet) note(mac string, s Sighting) {
 				}
 			}
 			if len(f.sights) >= maxUnknown {
-				return
+				return false
 			}
 		}
-		t = sight{first: now, loader: t.loader}
+		t = sight{first: now, loader: t.loader, local: t.local}
 	}
 	t.last, t.stage = now, s.Stage
 	if s.Firmware != "" {
@@ -107,7 +114,16 @@ func (f *Fleet) note(mac string, s Sighting) {
 		t.loader = s.Loader
 	}
 	t.over = s.Stage == "local"
+	switch {
+	case t.over && now.Sub(t.local) < localGap:
+		said = true
+	case t.over:
+		t.local = now
+	case s.Note != "":
+		said, t.note = s.Note == t.note, s.Note
+	}
 	f.sights[mac] = t
+	return said
 }
 
 // lookup returns the machine that a boot packet comes from, or nil.

@@ -387,3 +387,29 @@ func TestLaterDeploymentTakesThePlaceOfAJobThatTheMachinePaused(t *testing.T) {
 		t.Fatalf("job %+v after the other deployment", j)
 	}
 }
+
+func TestWhatAMachineTellsInALoopIsRecordedOnce(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.powerOn(macA)
+	before := len(r.events())
+	for range 50 {
+		for _, s := range []fleet.Sighting{
+			{MAC: macA, Stage: "dhcp", Note: "no loader for UEFI ARM64"}, {MAC: macA, Stage: "dhcp"}, {MAC: macB, Stage: "script"}, {MAC: macB, Stage: "local"},
+		} {
+			if err := r.Sighted(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.clock.add(100 * time.Millisecond)
+	}
+	if got := r.events()[before:]; !slices.Equal(got, []string{"machine.dhcp", "machine.seen", "machine.local-boot"}) {
+		t.Fatalf("events %v", got)
+	}
+	r.clock.add(time.Hour)
+	if err := r.Sighted(t.Context(), fleet.Sighting{MAC: macA, Stage: "dhcp", Note: "no loader for UEFI ARM64"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.events()) - before; n != 4 {
+		t.Fatalf("%d events after the next boot", n)
+	}
+}
