@@ -70,7 +70,7 @@ func mirrors(ctx context.Context) (debian, security string, err error) {
 		security = v
 	}
 	if debian == "" {
-		return "", "", errors.New("the host's apt sources name no Debian mirror; set SEEDBED_MIRROR to one, such as http://deb.debian.org/debian")
+		return "", "", errors.New("the host's apt sources name no Debian mirror; set SEEDBED_MIRROR to the base URL of one, the part before /dists")
 	}
 	return debian, security, nil
 }
