@@ -181,7 +181,8 @@ func (s *Server) scripted(r *http.Request, mac MAC, l Loader) Assignment {
 			k.running(l)
 		}
 		if now.Sub(k.seen) <= ExchangeTimeout && (!k.addr.IsValid() || k.addr == addr) {
-			k.scripted, k.addr = now, addr
+			k.scripted = now
+			s.tracks.address(k, addr)
 		}
 	})
 	a, err := s.cfg.Fleet.NextBoot(r.Context(), mac, uuid)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -320,6 +321,40 @@ func TestTokenIsBoundToTheExchange(t *testing.T) {
 }
 
 // A wrong idea of the disk costs the idea, not the boot.
+// download is a connection of machineAddr.
+type download struct {
+	net.Conn
+	closed bool
+}
+
+func (d *download) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(machineAddr, 40000))
+}
+func (d *download) Close() error { d.closed = true; return nil }
+
+func TestMachineThatWantsItsOldAddressBackEndsNoDownloadOfAnother(t *testing.T) {
+	b := newBench(t, Assignment{Run: RunAgent})
+	packet := func(typ dhcpv4.MessageType) {
+		b.AnswerDHCP(t.Context(), dhcp.Request{
+			Type: typ, Port: 67, MAC: MAC{0x52, 0x54, 0, 0x77, 0, 0x12}, Addr: machineAddr, Local: appliance, Told: typ != dhcpv4.MessageTypeDiscover,
+		})
+	}
+	packet(dhcpv4.MessageTypeRequest) // its address of yesterday
+	b.discover(false)
+	b.request()
+	d := new(download)
+	b.conns.note(d, http.StateNew)
+	packet(dhcpv4.MessageTypeDiscover)
+	packet(dhcpv4.MessageTypeDiscover) // firmware asks more than once
+	if d.closed {
+		t.Error("the download of the machine that has the address now was ended")
+	}
+	b.discover(false)
+	if !d.closed {
+		t.Error("the download of the machine that started anew goes on")
+	}
+}
+
 func TestMalformedDiskIsLeftOut(t *testing.T) {
 	b := newBench(t, Assignment{Run: RunLocal, ESPVolumeID: "not a volume", ESPPartition: "11111111-2222-3333-4444-555555555555"})
 	code, text := b.get("/boot.ipxe?mac=52:54:00:77:00:11&platform=efi")
@@ -416,7 +451,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range 3 * maxMachines {
 		mac := MAC{0, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
 		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		tracks.packet(mac, "", ArchBIOS, addr, true, now.Add(time.Duration(i)))
+		tracks.packet(mac, "", ArchBIOS, addr, false, now.Add(time.Duration(i)))
 	}
 	if n, m := len(tracks.byMAC), len(tracks.byAddr); n > maxMachines || m > n {
 		t.Errorf("%d machines and %d addresses are remembered", n, m)

@@ -84,13 +84,19 @@ func (t *tracks) makeRoom() {
 	for mac, k := range t.byMAC {
 		if !k.seen.After(limit) {
 			delete(t.byMAC, mac)
-			delete(t.byAddr, k.addr)
+			if t.byAddr[k.addr] == mac {
+				delete(t.byAddr, k.addr)
+			}
 		}
 	}
 }
 
-// packet notes a DHCP packet. asks is true for a DISCOVER, which begins a new boot stage.
+// packet notes a DHCP packet. asks is true for a DISCOVER, which begins a new boot stage. The address in a DISCOVER is a
+// wish: another machine may have it now.
 func (t *tracks) packet(mac MAC, uuid string, arch Arch, addr netip.Addr, asks bool, now time.Time) {
+	if asks {
+		addr = netip.Addr{}
+	}
 	t.with(mac, func(k *track) {
 		k.seen, k.arch = now, arch
 		if uuid != "" {
@@ -99,16 +105,19 @@ func (t *tracks) packet(mac MAC, uuid string, arch Arch, addr netip.Addr, asks b
 		if asks {
 			k.token, k.scripted = nil, time.Time{}
 		}
-		if addr.IsValid() && addr != k.addr {
-			if t.byAddr[k.addr] == mac {
-				delete(t.byAddr, k.addr)
-			}
-			k.addr = addr
-		}
 		if addr.IsValid() {
-			t.byAddr[addr] = mac
+			t.address(k, addr)
 		}
 	})
+}
+
+// address notes that a machine has an address, and no other one has it any more. The lock is held.
+func (t *tracks) address(k *track, addr netip.Addr) {
+	if t.byAddr[k.addr] == k.mac {
+		delete(t.byAddr, k.addr)
+	}
+	k.addr = addr
+	t.byAddr[addr] = k.mac
 }
 
 // mac returns whose address addr was last.
@@ -119,11 +128,11 @@ func (t *tracks) mac(addr netip.Addr) (MAC, bool) {
 	return m, ok
 }
 
-// addrOf returns the last address of a machine; invalid if none is known.
+// addrOf returns the last address of a machine; invalid if none is known, or if another machine has it now.
 func (t *tracks) addrOf(mac MAC) netip.Addr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if k := t.byMAC[mac]; k != nil {
+	if k := t.byMAC[mac]; k != nil && t.byAddr[k.addr] == mac {
 		return k.addr
 	}
 	return netip.Addr{}
