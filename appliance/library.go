@@ -36,11 +36,11 @@ type library struct {
 	log  *slog.Logger
 }
 
-// openLibrary opens the identity and the repository in the data directory, under the repository's lock.
+// openLibrary opens the repository in the data directory, under its lock, and the identity, which no other process makes
+// at the same time then.
 func openLibrary(ctx context.Context, data string, log *slog.Logger) (*library, error) {
-	s, err := site.Open(filepath.Join(data, "site"))
-	if err != nil {
-		return nil, err
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	bucket, err := repository.OpenDir(filepath.Join(data, "repository"))
 	if err != nil {
@@ -49,6 +49,10 @@ func openLibrary(ctx context.Context, data string, log *slog.Logger) (*library, 
 	repo, err := repository.Open(ctx, bucket, repository.Config{Spool: filepath.Join(data, "spool"), Log: log})
 	if err != nil {
 		return nil, err
+	}
+	s, err := site.Open(filepath.Join(data, "site"))
+	if err != nil {
+		return nil, errors.Join(err, repo.Close())
 	}
 	return &library{repo: repo, site: s, log: log}, nil
 }

@@ -278,6 +278,25 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// Two processes that make an identity at one time leave the key of the one and the certificate of the other.
+func TestIdentityIsMadeUnderTheLock(t *testing.T) {
+	data := t.TempDir()
+	first, err := openLibrary(t.Context(), data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.close()
+	if err := os.RemoveAll(filepath.Join(data, "site")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLibrary(t.Context(), data, nil); !errors.Is(err, repository.ErrLocked) {
+		t.Errorf("a second process: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(data, "site")); err == nil {
+		t.Error("a second process made an identity")
+	}
+}
+
 func TestServeSaysWhichBootFilesAreMissing(t *testing.T) {
 	network(t)
 	out, code := seedbed(t, t.TempDir(), "serve", "--address", applianceAddr)

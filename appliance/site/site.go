@@ -33,8 +33,9 @@ type Site struct {
 	ca    *x509.Certificate
 }
 
-// Open reads the identity in dir, and makes it at the first start. A directory that holds a part of an identity with a
-// certificate is an error: nothing is made anew over keys that machines may already trust.
+// Open reads the identity in dir, and makes it at the first start; one process at a time may do so. A directory that holds
+// a part of an identity with a certificate is an error, and so is a key that cannot be read: nothing is made anew over keys
+// that machines may already trust.
 func Open(dir string) (*Site, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the site's identity: %w", err)
@@ -93,27 +94,46 @@ func (s *Site) ServerTLS(server tls.Certificate) *tls.Config {
 	}
 }
 
-// create makes an identity in dir. The certificate is written last, so that an interrupted start makes all of it anew.
+// create makes an identity in dir. The certificate is written last: it completes the identity. A key that is there stays,
+// whether a first start was interrupted or the certificate was lost: every image is signed with it.
 func create(dir string) error {
-	public, key, err := ed25519.GenerateKey(rand.Reader)
+	key, err := keyAt(filepath.Join(dir, keyFile), func() (ed25519.PrivateKey, error) {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	})
 	if err != nil {
 		return err
 	}
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	caKey, err := keyAt(filepath.Join(dir, caKeyFile), func() (*ecdsa.PrivateKey, error) {
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	})
 	if err != nil {
 		return err
 	}
-	der, err := selfSigned(caKey, public)
+	der, err := selfSigned(caKey, key.Public().(ed25519.PublicKey))
 	if err != nil {
-		return err
-	}
-	if err := writeKey(filepath.Join(dir, keyFile), key); err != nil {
-		return err
-	}
-	if err := writeKey(filepath.Join(dir, caKeyFile), caKey); err != nil {
 		return err
 	}
 	return writeFile(filepath.Join(dir, caCertFile), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// keyAt reads the key in a file, or makes one and writes it where there is no file.
+func keyAt[K any](path string, generate func() (K, error)) (key K, err error) {
+	found, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if key, err = generate(); err != nil {
+			return key, err
+		}
+		return key, writeKey(path, key)
+	}
+	if err != nil {
+		return key, err
+	}
+	key, ok := found.(K)
+	if !ok {
+		return key, fmt.Errorf("%s holds a key of another kind", path)
+	}
+	return key, nil
 }
 
 func read(dir string) (*Site, error) {

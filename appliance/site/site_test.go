@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -86,12 +87,34 @@ func TestIdentityIsNotMadeAnewOverOneThatLostAFile(t *testing.T) {
 	}
 }
 
-func TestInterruptedFirstStartIsMadeAnew(t *testing.T) {
+func TestInterruptedFirstStartIsCompleted(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "site.key"), []byte("half"), 0o600); err != nil {
+	key := open(t, dir).PublicKey()
+	for _, lost := range []string{"ca.crt", "ca.key"} { // written last, and before it
+		if err := os.Remove(filepath.Join(dir, lost)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(dir, "ca.crt")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if !open(t, dir).PublicKey().Equal(key) {
+			t.Fatalf("without %s the key that signed the images was replaced", lost)
+		}
+	}
+}
+
+func TestKeyThatCannotBeReadIsNotReplaced(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "site.key")
+	if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	open(t, dir)
+	if _, err := site.Open(dir); err == nil {
+		t.Error("opened with half a key")
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "half" {
+		t.Errorf("the file holds %q, %v", b, err)
+	}
 }
 
 // OpenSSL is another judge of the certificates than the library that made them.
