@@ -57,6 +57,9 @@ type Config struct {
 	RepeatAfter time.Duration
 	// BlockLength bounds the bytes of a block whatever a machine asks for; zero means what the interface carries.
 	BlockLength int
+	// TransfersAtOnce bounds the transfers in work, each with a socket and some 20 KB; what is above is refused. Zero means
+	// 4,096: a machine has one or two, and one that vanished leaves its own after 6 s.
+	TransfersAtOnce int
 }
 
 // tries bounds how often a block is sent to a machine that says nothing: it has vanished.
@@ -68,6 +71,7 @@ type Server struct {
 	open Opener
 	log  *slog.Logger
 	cfg  Config
+	work chan struct{} // holds one for each transfer
 }
 
 // New opens the port. log may be nil.
@@ -84,12 +88,15 @@ func New(cfg Config, open Opener, log *slog.Logger) (*Server, error) {
 	if cfg.RepeatAfter == 0 {
 		cfg.RepeatAfter = time.Second
 	}
+	if cfg.TransfersAtOnce == 0 {
+		cfg.TransfersAtOnce = 4096
+	}
 	listen := net.ListenConfig{Control: tellInterface}
 	conn, err := listen.ListenPacket(context.Background(), "udp4", netip.AddrPortFrom(cfg.Addr, uint16(cfg.Port)).String())
 	if err != nil {
 		return nil, fmt.Errorf("listen for TFTP on UDP port %d: %w", cfg.Port, err)
 	}
-	return &Server{conn: conn, open: open, log: log, cfg: cfg}, nil
+	return &Server{conn: conn, open: open, log: log, cfg: cfg, work: make(chan struct{}, cfg.TransfersAtOnce)}, nil
 }
 
 // tellInterface makes the kernel say with each packet where it came in, from the first one on (ip(7), IP_PKTINFO).
@@ -147,6 +154,13 @@ func (s *Server) transfer(ctx context.Context, name string, to io.ReaderFrom) er
 		}
 	}
 	log := s.log.With("client", r.Client, "file", r.Name)
+	select {
+	case s.work <- struct{}{}:
+		defer func() { <-s.work }()
+	default:
+		log.Warn("TFTP file not served: too many transfers at once")
+		return errors.New("the appliance is busy; start the machine again")
+	}
 	f, err := s.open(ctx, r)
 	if errors.Is(err, ErrNotFound) {
 		log.Debug("TFTP file asked for that does not exist")

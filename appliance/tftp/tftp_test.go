@@ -29,7 +29,7 @@ func start(t *testing.T) (addr netip.AddrPort, sent *atomic.Int32) {
 	t.Helper()
 	sent = new(atomic.Int32)
 	port := freePort(t)
-	s, err := New(Config{Addr: netip.MustParseAddr("127.0.0.1"), Port: port, RepeatAfter: 200 * time.Millisecond}, func(_ context.Context, r Request) (*File, error) {
+	s, err := New(Config{Addr: netip.MustParseAddr("127.0.0.1"), Port: port, RepeatAfter: 200 * time.Millisecond, TransfersAtOnce: 16}, func(_ context.Context, r Request) (*File, error) {
 		switch r.Name {
 		case "525400770011/shimx64.efi":
 			return &File{bytes.NewReader(loader), func() { sent.Add(1) }}, nil
@@ -161,6 +161,34 @@ func TestOVMFAsksForTheLengthFirst(t *testing.T) {
 func TestStopsWithAMachineThatVanished(t *testing.T) {
 	addr, _ := start(t)
 	c := dial(t, addr)
+	c.send(rrq("525400770011/shimx64.efi"))
+	c.wantData()
+}
+
+func TestTransfersAreBounded(t *testing.T) {
+	addr, _ := start(t)
+	for range 16 {
+		c := dial(t, addr)
+		c.send(rrq("525400770011/shimx64.efi"))
+		c.wantData() // and never acknowledges
+	}
+	c := dial(t, addr)
+	c.send(rrq("525400770011/shimx64.efi"))
+	if _, text := c.wantError(); !strings.Contains(text, "busy") {
+		t.Errorf("one transfer more: %q", text)
+	}
+}
+
+func TestMalformedPacketsEndNothing(t *testing.T) {
+	addr, _ := start(t)
+	c := dial(t, addr)
+	for kind := range byte(8) {
+		for _, b := range []string{"", "\x00", "\x00" + string(kind), "\x00" + string(kind) + "\x00", "\x00" + string(kind) + "x\x00octet",
+			"\x00" + string(kind) + "x\x00octet\x00blksize\x00-1\x00tsize\x00"} {
+			c.send([]byte(b))
+		}
+	}
+	c = dial(t, addr)
 	c.send(rrq("525400770011/shimx64.efi"))
 	c.wantData()
 }
