@@ -33,3 +33,24 @@ func BenchmarkReport(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkMachines lists 1,000 machines with 30 jobs each, which holds up every report meanwhile.
+func BenchmarkMachines(b *testing.B) {
+	r := newRoom(b, fleet.AdmitAuto)
+	fleet.Age(r.Fleet, 1000, 30)
+	for b.Loop() {
+		r.Machines()
+	}
+}
+
+// BenchmarkDeploy makes the jobs of a deployment to 1,000 machines with 30 jobs each, which holds up every change of a record
+// meanwhile.
+func BenchmarkDeploy(b *testing.B) {
+	for b.Loop() {
+		b.StopTimer()
+		r := newRoom(b, fleet.AdmitAuto)
+		fleet.Age(r.Fleet, 1000, 30)
+		b.StartTimer()
+		r.deployAll()
+	}
+}

@@ -135,7 +135,7 @@ func (d *draft) enlist(m *Machine) {
 // addJob gives a machine a job. Jobs of other deployments that it has not begun make way, and those that it paused: they
 // wait for a person to change something (another disk), and this is what the person changed.
 func (d *draft) addJob(dep *Deployment, m *Machine) {
-	for _, j := range d.jobs() {
+	for _, j := range d.openJobs() {
 		if j.Machine == m.ID && !j.HeldByOperator && (j.State == job.Waiting && j.Epoch == 0 || j.State == job.Paused) {
 			own := d.editJob(j)
 			d.end(own, job.Cancelled, "superseded", "a later deployment took its place")

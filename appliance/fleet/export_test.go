@@ -1,6 +1,10 @@
 package fleet
 
-import "context"
+import (
+	"context"
+
+	"seedbed/appliance/job"
+)
 
 // Tidy is what Run does each second.
 func Tidy(f *Fleet, ctx context.Context) error { return f.tidy(ctx) }
@@ -13,5 +17,17 @@ func Flood(f *Fleet, n int) {
 	for range n {
 		id := newID()
 		f.state.machines[id] = &Machine{ID: id, MACs: []string{id}}
+	}
+}
+
+// Age fills the memory with n machines that had jobs ended jobs each.
+func Age(f *Fleet, n, jobs int) {
+	for range n {
+		m := newID()
+		f.state.machines[m] = &Machine{ID: m, MACs: []string{m}, Admitted: true}
+		for range jobs {
+			id := newID()
+			f.state.jobs[id] = &Job{ID: id, Machine: m, State: job.Succeeded}
+		}
 	}
 }

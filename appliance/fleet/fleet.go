@@ -284,14 +284,17 @@ func (d *draft) machines() (list []*Machine) {
 	return list
 }
 
-// jobs returns all jobs as the draft has them.
-func (d *draft) jobs() (list []*Job) {
+// jobs returns all jobs as the draft has them; openJobs leaves out those that had ended before it.
+func (d *draft) jobs() []*Job     { return d.withDrafted(d.f.state.jobs) }
+func (d *draft) openJobs() []*Job { return d.withDrafted(d.f.open) }
+
+func (d *draft) withDrafted(of map[string]*Job) (list []*Job) {
 	drafted := map[string]bool{}
 	for _, j := range d.c.Jobs {
 		drafted[j.ID] = true
 		list = append(list, j)
 	}
-	for id, j := range d.f.state.jobs {
+	for id, j := range of {
 		if !drafted[id] {
 			list = append(list, j)
 		}

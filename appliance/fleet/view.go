@@ -128,6 +128,12 @@ type MachineView struct {
 func (f *Fleet) Machines() []MachineView {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
+	shown := make(map[string]*Job, len(f.state.machines)) // by machine
+	for _, j := range f.state.jobs {
+		if other := shown[j.Machine]; other == nil || before(j, other) {
+			shown[j.Machine] = j
+		}
+	}
 	list := make([]MachineView, 0, len(f.state.machines))
 	for _, m := range f.state.machines {
 		if m.MergedInto != "" {
@@ -140,14 +146,8 @@ func (f *Fleet) Machines() []MachineView {
 		if t, ok := f.sights[m.MAC()]; ok {
 			v.BootSeen, v.Stage = t.first, t.stage
 		}
-		var shown *Job
-		for _, j := range f.state.jobs {
-			if j.Machine == m.ID && (shown == nil || before(j, shown)) {
-				shown = j
-			}
-		}
-		if shown != nil {
-			v.State, v.JobID = shown.State, shown.ID
+		if j := shown[m.ID]; j != nil {
+			v.State, v.JobID = j.State, j.ID
 		}
 		list = append(list, v)
 	}
