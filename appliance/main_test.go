@@ -305,6 +305,15 @@ func TestServeSaysWhichBootFilesAreMissing(t *testing.T) {
 	}
 }
 
+func TestServeSaysThatADataDirectoryIsTooDeep(t *testing.T) {
+	network(t)
+	data := filepath.Join(t.TempDir(), strings.Repeat("deep/", 30))
+	out, code := seedbed(t, data, "serve", "--address", applianceAddr, "--no-boot")
+	if code != exitFailure || !strings.Contains(out, "choose a data directory with a shorter path") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
 func TestServeStopsWhenItIsAskedTo(t *testing.T) {
 	network(t)
 	data := t.TempDir()

@@ -252,10 +252,17 @@ func withHTTP2(c *tls.Config) *tls.Config {
 	return c
 }
 
+// maxSocketPath is the room for a path in a socket's address (unix(7), sun_path), without its closing zero.
+const maxSocketPath = 107
+
 // openLocal opens the operator's socket. A socket file that a killed appliance left is removed: the repository's lock
 // says that no other one runs.
 func (a *appliance) openLocal() error {
 	path := filepath.Join(a.config.Data, "seedbed.sock")
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("the local socket %s has a path of %d bytes, of which Linux takes %d; choose a data directory with a shorter path",
+			path, len(path), maxSocketPath)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the socket of an earlier appliance: %w", err)
 	}
