@@ -3,14 +3,23 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
 )
+
+// reporter is what the judge says its findings to: a test, or the judge's own test.
+type reporter interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Context() context.Context
+}
 
 // extent is a half-open byte range of a partition.
 type extent struct{ offset, length int64 }
@@ -36,7 +45,7 @@ const (
 )
 
 // takeApart reads the golden image with the real tools.
-func takeApart(t *testing.T, path, dir string) *source {
+func takeApart(t reporter, path, dir string) *source {
 	t.Helper()
 	s := &source{path: path, entries: table(t, path)}
 	if len(s.entries) != 5 {
@@ -60,7 +69,7 @@ func takeApart(t *testing.T, path, dir string) *source {
 }
 
 // judge holds a copy of a machine's disk against the source. Nothing may have booted from it.
-func (s *source) judge(t *testing.T, disk, dir string) {
+func (s *source) judge(t reporter, disk, dir string) {
 	t.Helper()
 	if out := tool(t, "sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
 		t.Errorf("sgdisk -v %s:\n%s", disk, out)
@@ -87,7 +96,7 @@ func (s *source) judge(t *testing.T, disk, dir string) {
 }
 
 // table lists the partitions of a disk with sfdisk.
-func table(t *testing.T, disk string) []entry {
+func table(t reporter, disk string) []entry {
 	t.Helper()
 	var v struct {
 		PartitionTable struct {
@@ -95,22 +104,25 @@ func table(t *testing.T, disk string) []entry {
 			Partitions []entry
 		}
 	}
-	if err := json.Unmarshal([]byte(tool(t, "sfdisk", "--json", disk)), &v); err != nil {
+	out, err := exec.CommandContext(t.Context(), "sfdisk", "--json", disk).Output()
+	must(t, err)
+	if err := json.Unmarshal(out, &v); err != nil {
 		t.Fatalf("sfdisk --json %s: %v", disk, err)
 	}
 	return v.PartitionTable.Partitions
 }
 
 // extract copies one partition into a sparse file.
-func extract(t *testing.T, disk string, e entry, to string) {
+func extract(t reporter, disk string, e entry, to string) {
 	t.Helper()
-	tool(t, "dd", "if="+disk, "of="+to, "bs=512", fmt.Sprintf("skip=%d", e.Start), fmt.Sprintf("count=%d", e.Size), "conv=sparse", "status=none")
+	tool(t, "dd", "if="+disk, "of="+to, "bs=1M", "iflag=skip_bytes,count_bytes", fmt.Sprintf("skip=%d", e.Start*512),
+		fmt.Sprintf("count=%d", e.Size*512), "conv=sparse", "status=none")
 	// dd leaves out a hole at the end.
 	must(t, os.Truncate(to, e.Size*512))
 }
 
 // usedRanges lists the used byte ranges as partclone sees them, from its ddrescue domain file.
-func usedRanges(t *testing.T, partclone, part string) (list []extent) {
+func usedRanges(t reporter, partclone, part string) (list []extent) {
 	t.Helper()
 	domain := part + ".domain"
 	must(t, os.RemoveAll(domain))
@@ -131,7 +143,7 @@ func usedRanges(t *testing.T, partclone, part string) (list []extent) {
 }
 
 // compareUsed reports the first byte in a used range that differs.
-func compareUsed(t *testing.T, want, got string, used []extent) {
+func compareUsed(t reporter, want, got string, used []extent) {
 	t.Helper()
 	a, err := os.Open(want)
 	must(t, err)
@@ -148,7 +160,7 @@ func compareUsed(t *testing.T, want, got string, used []extent) {
 }
 
 // compare returns the position of the first block of 64 KiB that differs.
-func compare(t *testing.T, a, b io.Reader) (at int64, same bool) {
+func compare(t reporter, a, b io.Reader) (at int64, same bool) {
 	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
 		n, errA := io.ReadFull(a, x)
@@ -167,7 +179,7 @@ func compare(t *testing.T, a, b io.Reader) (at int64, same bool) {
 
 // checkFreeIsUntouched wants the free ranges of a partition on a disk that was empty to be zero still: what deleted files
 // left in the source does not travel.
-func checkFreeIsUntouched(t *testing.T, part string, used []extent) {
+func checkFreeIsUntouched(t reporter, part string, used []extent) {
 	t.Helper()
 	f, err := os.Open(part)
 	must(t, err)
@@ -180,8 +192,8 @@ func checkFreeIsUntouched(t *testing.T, part string, used []extent) {
 		b := make([]byte, 4096)
 		for at := from; at < to; at += 4096 {
 			n, err := io.ReadFull(r, b)
-			if err != nil && err != io.ErrUnexpectedEOF {
-				t.Fatal(err)
+			if err != io.ErrUnexpectedEOF {
+				must(t, err)
 			}
 			if !bytes.Equal(b[:n], zero[:n]) {
 				t.Errorf("%s: the free block at byte %d was written", part, at)
@@ -198,7 +210,7 @@ func checkFreeIsUntouched(t *testing.T, part string, used []extent) {
 }
 
 // extTree copies the files of an ext4 file system into a directory.
-func extTree(t *testing.T, part string) string {
+func extTree(t reporter, part string) string {
 	t.Helper()
 	return tree(t, part, func(dir string) {
 		// debugfs says on its error output what it could not do, and succeeds.
@@ -209,12 +221,12 @@ func extTree(t *testing.T, part string) string {
 }
 
 // fatTree copies the files of a FAT file system into a directory.
-func fatTree(t *testing.T, part string) string {
+func fatTree(t reporter, part string) string {
 	t.Helper()
 	return tree(t, part, func(dir string) { tool(t, "mcopy", "-s", "-p", "-m", "-i", part, "::", dir) })
 }
 
-func tree(t *testing.T, part string, fill func(dir string)) string {
+func tree(t reporter, part string, fill func(dir string)) string {
 	t.Helper()
 	dir := part + ".tree"
 	must(t, os.RemoveAll(dir))
@@ -224,7 +236,7 @@ func tree(t *testing.T, part string, fill func(dir string)) string {
 }
 
 // sameTree compares names, contents, kinds, modes, owners and symbolic links of two directories.
-func sameTree(t *testing.T, want, got string) {
+func sameTree(t reporter, want, got string) {
 	t.Helper()
 	if out := tool(t, "diff", "-r", "--no-dereference", want, got); out != "" {
 		t.Errorf("trees of %s and %s differ:\n%s", want, got, out)

@@ -141,10 +141,10 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-func must(t *testing.T, err error) {
+func must(t reporter, err error) {
 	t.Helper()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v", err)
 	}
 }
 
@@ -170,7 +170,8 @@ var tools = map[string]string{"sgdisk": "gdisk", "sfdisk": "fdisk", "fsck.ext4":
 	"ntfsfix": "ntfs-3g", "partclone.ext4": "partclone", "partclone.fat": "partclone", "mcopy": "mtools", "diff": "diffutils"}
 
 // tool runs a program to its end and returns what it printed; a failure is the test's.
-func tool(t *testing.T, name string, args ...string) string {
+func tool(t reporter, name string, args ...string) string {
+	t.Helper()
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Env = append(os.Environ(), "MTOOLS_SKIP_CHECK=1", "LC_ALL=C")

@@ -92,7 +92,7 @@ func loginAll(t *testing.T, boots []*lab.Boot, limit time.Duration) {
 
 func TestMachinesBootTheirDisksWithoutTheAppliance(t *testing.T) {
 	r := openRoom(t, "alone", lab.Config{})
-	loginAll(t, r.deployedMachines(lab.BIOS, lab.UEFI, lab.SecureBoot), bootLimit)
+	loginAll(t, r.deployedMachines(lab.BIOS, lab.SecureBoot), bootLimit)
 }
 
 func TestMachinesBootTheirDisksWithoutAnyDHCPServer(t *testing.T) {

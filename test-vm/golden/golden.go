@@ -36,7 +36,7 @@ type Config struct {
 	Dir string
 	// Cache keeps what was downloaded, by recipe; empty means CacheDir's answer.
 	Cache string
-	// Mirror is a Debian mirror, "http://deb.debian.org/debian"; empty means the one of the host's apt.
+	// Mirror is the base URL of a Debian mirror, the part before /dists; empty means the one of the host's apt.
 	Mirror string
 	Log    *slog.Logger // nil discards
 }
