@@ -340,6 +340,12 @@ func TestMachineIsImagedThoughTheApplianceIsKilledInTheMiddle(t *testing.T) {
 	if script := (&machine{t: t}).firmware(); strings.Contains(script, "/boot/token") || !strings.Contains(script, "sanboot") {
 		t.Fatalf("after its job the machine does not boot its disk:\n%s", script)
 	}
+	checkTables(t, data)
+}
+
+// checkTables looks at what the operator's commands say after the one machine's one job.
+func checkTables(t *testing.T, data string) {
+	t.Helper()
 	kinds := ""
 	for _, e := range decode[[]fleet.Event](t, data, "event", "ls") {
 		kinds += e.Kind + " "

@@ -293,20 +293,7 @@ func TestAgentGoesTheWholeRoadOverHTTPS(t *testing.T) {
 	}
 	g.identify(j.Certificate) // the same key: the same boot
 
-	var manifest []byte
-	header := g.must(200, "GET", job.PathManifest+j.Image.String(), nil, &manifest)
-	sig, err := base64.StdEncoding.DecodeString(header.Get(job.SignatureHeader))
-	if err != nil || images.Sum(manifest) != j.Image || images.Verify(w.SiteKey, manifest, sig) != nil {
-		t.Fatalf("manifest: %v", err)
-	}
-	var layer []byte
-	g.must(200, "GET", job.PathLayer+a.shelf.m.Partitions[0].Map.Digest.String(), nil, &layer)
-	if string(layer) != "a map" {
-		t.Fatalf("layer %q", layer)
-	}
-	if _, p, _ := g.do("GET", job.PathLayer+a.shelf.hidden.String(), nil, nil); p.Status != 404 || p.Code != fleet.CodeImageUnknown {
-		t.Fatalf("a layer of another image: %+v", p)
-	}
+	a.checkContent(g, j.Image)
 
 	report := job.Report{Job: j.ID, Epoch: j.Epoch, Phase: job.PhaseFrame, State: job.Running, Total: 100, Disk: "vda"}
 	var d job.Directive
@@ -322,7 +309,38 @@ func TestAgentGoesTheWholeRoadOverHTTPS(t *testing.T) {
 		t.Fatalf("directive %+v", d)
 	}
 
-	receipt, err := json.Marshal(job.Receipt{Job: j.ID, Machine: me.Machine, Image: j.Image,
+	report.Phase, report.Verified = job.PhaseTable, 100
+	a.finish(g, me, report, j.Image)
+	g.must(204, "POST", job.PathClaim, job.Claim{Machine: me.Machine}, nil)
+
+	a.checkViews()
+}
+
+// checkContent fetches the description of the image that the agent's job is about, and nothing else.
+func (a *appliance) checkContent(g *agent, image images.Digest) {
+	t := a.t
+	t.Helper()
+	var manifest []byte
+	header := g.must(200, "GET", job.PathManifest+image.String(), nil, &manifest)
+	sig, err := base64.StdEncoding.DecodeString(header.Get(job.SignatureHeader))
+	if err != nil || images.Sum(manifest) != image || images.Verify(a.site.PublicKey(), manifest, sig) != nil {
+		t.Fatalf("manifest: %v", err)
+	}
+	var layer []byte
+	g.must(200, "GET", job.PathLayer+a.shelf.m.Partitions[0].Map.Digest.String(), nil, &layer)
+	if string(layer) != "a map" {
+		t.Fatalf("layer %q", layer)
+	}
+	if _, p, _ := g.do("GET", job.PathLayer+a.shelf.hidden.String(), nil, nil); p.Status != 404 || p.Code != fleet.CodeImageUnknown {
+		t.Fatalf("a layer of another image: %+v", p)
+	}
+}
+
+// finish sends the receipt.
+func (a *appliance) finish(g *agent, me job.Admission, report job.Report, image images.Digest) {
+	t := a.t
+	t.Helper()
+	receipt, err := json.Marshal(job.Receipt{Job: report.Job, Machine: me.Machine, Image: image,
 		Roots: []job.PartitionRoot{{Number: 0, Root: a.shelf.m.Partitions[0].Root}}})
 	if err != nil {
 		t.Fatal(err)
@@ -333,13 +351,16 @@ func TestAgentGoesTheWholeRoadOverHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	var c job.Countersigned
-	report.Phase, report.Verified = job.PhaseTable, 100
 	g.must(200, "POST", job.PathReceipt, job.SignedReceipt{Receipt: receipt, Signature: signature, Final: report}, &c)
 	if !site.VerifyReceipt(a.site.PublicKey(), receipt, c.Signature) {
 		t.Fatal("the countersignature is not the site's")
 	}
-	g.must(204, "POST", job.PathClaim, job.Claim{Machine: me.Machine}, nil)
+}
 
+// checkViews looks at what an operator sees after the one machine's one job.
+func (a *appliance) checkViews() {
+	t := a.t
+	t.Helper()
 	jobs, err := a.operator.Jobs(t.Context())
 	if err != nil || len(jobs) != 1 || jobs[0].State != job.Succeeded || jobs[0].Verified != 100 || jobs[0].FromAppliance != 60 {
 		t.Fatalf("jobs %+v, %v", jobs, err)
