@@ -38,7 +38,7 @@ func openModules(root, release string) (*modules, error) {
 	dir := filepath.Join(root, "lib/modules", release)
 	err = eachLine(filepath.Join(dir, "modules.alias"), func(f []string) {
 		if len(f) == 3 && f[0] == "alias" {
-			bus, _, _ := strings.Cut(f[1], ":")
+			bus := strings.TrimRight(busOf(f[1]), "*") // "acpi*:VMBUS:*" means what acpi names, on whatever bus
 			literal := f[1]
 			if i := strings.IndexAny(literal, `*?[\`); i >= 0 {
 				literal = literal[:i]
@@ -54,6 +54,12 @@ func openModules(root, release string) (*modules, error) {
 			m.soft[f[1]] = append(m.soft[f[1]], f[3])
 		}
 	})
+}
+
+// busOf returns what stands before the first colon of a modalias or a pattern.
+func busOf(modalias string) string {
+	bus, _, _ := strings.Cut(modalias, ":")
+	return bus
 }
 
 func eachLine(file string, do func(fields []string)) error {
@@ -117,8 +123,7 @@ func (m *modules) wanted() (found []string) {
 
 // match returns the modules that drive a device. The caller holds mu.
 func (m *modules) match(device string) (list []string) {
-	bus, _, _ := strings.Cut(device, ":")
-	for _, a := range m.aliases[bus] {
+	for _, a := range m.aliases[busOf(device)] {
 		if !strings.HasPrefix(device, a.literal) {
 			continue
 		}
