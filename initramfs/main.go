@@ -116,7 +116,7 @@ func run(ctx context.Context, screen *agent.Screen, log *slog.Logger) (after str
 
 // work waits for the network and runs the agent.
 func work(ctx context.Context, screen *agent.Screen, log *slog.Logger, boot job.Boot, modules *modules, net *network.Network) (string, error) {
-	lease, err := waitForNetwork(ctx, screen, net)
+	lease, err := waitForNetwork(ctx, screen, net, func() { modules.coldPlug(log) })
 	if err != nil {
 		return "", err
 	}
@@ -132,8 +132,13 @@ func work(ctx context.Context, screen *agent.Screen, log *slog.Logger, boot job.
 	return a.Run(ctx)
 }
 
-// waitForNetwork returns when the machine has an address, and says meanwhile what it waits for.
-func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Network) (network.Lease, error) {
+// plugEvery is how often new devices are looked for while there is no address: a hub shows its ports a second after its
+// controller's driver was loaded, and the adapter that the machine booted from may hang on one.
+const plugEvery = time.Second
+
+// waitForNetwork returns when the machine has an address, and says meanwhile what it waits for. It calls plug every
+// second, on the caller's goroutine, to load the drivers of devices that showed up.
+func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Network, plug func()) (network.Lease, error) {
 	type answer struct {
 		lease network.Lease
 		err   error
@@ -145,10 +150,14 @@ func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Netw
 	}()
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
+	look := time.NewTicker(plugEvery)
+	defer look.Stop()
 	for {
 		select {
 		case a := <-got:
 			return a.lease, a.err
+		case <-look.C:
+			plug()
 		case <-tick.C:
 			screen.SayOnce("network", "waiting for the network: %s", net.Status())
 			if unbound := network.Unbound("/"); len(unbound) > 0 {

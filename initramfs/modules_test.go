@@ -1,13 +1,54 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"seedbed/initramfs/agent"
+	"seedbed/initramfs/network"
 )
+
+// TestAdapterThatShowsUpLateGetsItsDriver: a USB hub takes a second to show what is plugged into it.
+func TestAdapterThatShowsUpLateGetsItsDriver(t *testing.T) {
+	root := t.TempDir()
+	put := func(name, content string) {
+		file := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("lib/modules/1.2.3/modules.dep", "kernel/r8152.ko:\n")
+	put("lib/modules/1.2.3/modules.alias", "alias usb:v0BDAp8153d*dc*dsc*dp*ic*isc*ip*in* r8152\n")
+	put("lib/modules/1.2.3/modules.softdep", "")
+	put("sys/devices/pci0000:00/modalias", "pci:none\n")
+	m, err := openModules(root, "1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	if n := m.coldPlug(log); n != 0 {
+		t.Fatalf("%d drivers before there was a device", n)
+	}
+	put("sys/devices/pci0000:00/usb1/1-1/1-1:1.0/modalias", "usb:v0BDAp8153d3000dc00dsc00dp00icFFiscFFip00in00\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	loaded := 0
+	_, err = waitForNetwork(ctx, agent.NewScreen(), network.New(network.Config{}), func() {
+		loaded += m.coldPlug(log)
+		cancel() // there is no network here to wait for
+	})
+	if err == nil || loaded != 1 {
+		t.Errorf("%d drivers were loaded: %v", loaded, err)
+	}
+}
 
 func TestDriversAreMatchedByModalias(t *testing.T) {
 	root := t.TempDir()
