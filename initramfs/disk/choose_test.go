@@ -140,6 +140,30 @@ vda virtio SN1 4294967296 512 "" "" false`
 	}
 }
 
+// TestCardInASlotIsNeverChosen: sysfs says "removable 0" of an SD card, as of the eMMC that is soldered in.
+func TestCardInASlotIsNeverChosen(t *testing.T) {
+	const card, flash = "sys/devices/pci0000:00/0000:00:1a.0/mmc_host/mmc0/mmc0:e624/block/mmcblk0",
+		"sys/devices/pci0000:00/0000:00:1b.0/mmc_host/mmc1/mmc1:0001/block/mmcblk1"
+	root := t.TempDir()
+	put(t, root, map[string]string{
+		card + "/size": "8388608\n", card + "/removable": "0\n", card + "/queue/logical_block_size": "512\n", card + "/device/type": "SD\n",
+		flash + "/size": "8388608\n", flash + "/removable": "0\n", flash + "/queue/logical_block_size": "512\n", flash + "/device/type": "MMC\n",
+		flash + "/diskseq": "7\n", "sys/block/mmcblk0": "-> ../../" + card, "sys/block/mmcblk1": "-> ../../" + flash,
+	})
+	disks, err := List(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, refusal := Choose(disks, Need{Image: "test:1", SectorLength: 512, Length: 1 << 30})
+	if refusal != nil || chosen.Name != "mmcblk1" || chosen.Bus != "mmc" || chosen.Sequence != 7 {
+		t.Errorf("chosen %+v: %v", chosen, refusal)
+	}
+	if _, refusal := Choose(disks[:1], Need{Image: "test:1", SectorLength: 512, Length: 1 << 30}); refusal == nil ||
+		!strings.Contains(refusal.Sentence, "mmcblk0 (mmc, removable") {
+		t.Errorf("a card alone: %v", refusal)
+	}
+}
+
 func TestBIOSDrivesAreNumbered(t *testing.T) {
 	root := fakeSys(t)
 	put(t, root, map[string]string{

@@ -16,6 +16,9 @@ type Disk struct {
 	job.Disk
 	// SysPath is the device's folder below /sys/devices, all links resolved.
 	SysPath string
+	// Sequence is the kernel's number of this disk, which no other has had since the kernel started (sysfs, diskseq): a
+	// name may come to mean another disk. 0 if the kernel does not tell.
+	Sequence int64
 }
 
 // notDisks are block devices that never hold a system: made by the kernel itself, optical, floppies, boot areas of eMMC.
@@ -39,11 +42,12 @@ func List(root string) ([]Disk, error) {
 		if err != nil {
 			continue // it was pulled meanwhile
 		}
-		d := Disk{SysPath: path}
+		d := Disk{SysPath: path, Sequence: readInt(path, "diskseq")}
 		d.Name = name
 		d.Length = readInt(path, "size") * 512 // sysfs counts in 512 bytes whatever the disk's sector
 		d.SectorLength = int(readInt(path, "queue/logical_block_size"))
-		d.Removable = readInt(path, "removable") == 1
+		// The kernel calls a reader with a slot removable, but not the SD card in a slot of the machine's own.
+		d.Removable = readInt(path, "removable") == 1 || strings.HasPrefix(firstText(path, "device/type"), "SD")
 		d.ReadOnly = readInt(path, "ro") == 1
 		d.Rotational = readInt(path, "queue/rotational") == 1
 		d.Bus = busOf(path)
