@@ -296,14 +296,22 @@ func (s *Server) token(ctx context.Context, mac MAC, addr netip.Addr) ([]byte, e
 	if held != nil {
 		return held, nil
 	}
-	b, err := s.cfg.Fleet.BootToken(ctx, mac, addr)
+	// A loader that asks again while the records are slow gets the token that is being made: a second one would take its
+	// place, and the machine might be holding the first.
+	archive, err, _ := s.minting.Do(mac.String(), func() (any, error) {
+		b, err := s.cfg.Fleet.BootToken(ctx, mac, addr)
+		if err != nil {
+			return nil, err
+		}
+		archive, err := tokenArchive(b)
+		if err != nil {
+			return nil, err
+		}
+		s.tracks.with(mac, func(k *track) { k.token = &stash{now, archive} })
+		return archive, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	archive, err := tokenArchive(b)
-	if err != nil {
-		return nil, err
-	}
-	s.tracks.with(mac, func(k *track) { k.token = &stash{now, archive} })
-	return archive, nil
+	return archive.([]byte), nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sync/singleflight"
 
 	"seedbed/appliance/dhcp"
 	script "seedbed/bootloader-configs"
@@ -37,6 +38,8 @@ type Server struct {
 	cfg    Config
 	tracks *tracks
 	conns  *connections
+	// minting makes one token at a time for each machine.
+	minting singleflight.Group
 }
 
 // New checks the configuration; it opens and starts nothing.

@@ -31,6 +31,7 @@ type fakeFleet struct {
 	err        error
 	sightings  []Sighting
 	tokens     int
+	mint       func() // called for each token, may block; nil does nothing
 }
 
 func (f *fakeFleet) Sighted(_ context.Context, s Sighting) {
@@ -46,6 +47,9 @@ func (f *fakeFleet) NextBoot(context.Context, MAC, string) (Assignment, error) {
 }
 
 func (f *fakeFleet) BootToken(_ context.Context, mac MAC, _ netip.Addr) (job.Boot, error) {
+	if f.mint != nil {
+		f.mint()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.tokens++
@@ -321,6 +325,30 @@ func TestTokenIsBoundToTheExchange(t *testing.T) {
 }
 
 // A wrong idea of the disk costs the idea, not the boot.
+func TestTokenAskedForTwiceAtOnceIsOne(t *testing.T) {
+	b := newBench(t, Assignment{Run: RunAgent})
+	b.discover(false)
+	b.request()
+	begun := make(chan struct{}, 2)
+	finish := make(chan struct{})
+	b.fleet.mint = func() { begun <- struct{}{}; <-finish }
+	var asked sync.WaitGroup
+	for range 2 {
+		asked.Go(func() { b.get("/boot/token?mac=" + machine.String()) })
+	}
+	<-begun
+	select {
+	case <-begun:
+		t.Error("a second token is made, which takes the place of the first")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(finish)
+	asked.Wait()
+	if b.fleet.tokens != 1 {
+		t.Errorf("%d tokens", b.fleet.tokens)
+	}
+}
+
 // download is a connection of machineAddr.
 type download struct {
 	net.Conn
