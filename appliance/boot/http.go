@@ -293,6 +293,12 @@ func (s *Server) token(ctx context.Context, mac MAC, addr netip.Addr) ([]byte, e
 	if !allowed {
 		return nil, fmt.Errorf("no DHCP exchange of %s at %s within the last %s; start the machine again", mac, addr, ExchangeTimeout)
 	}
+	if a, err := s.cfg.Fleet.NextBoot(ctx, mac, s.uuid(mac)); err != nil {
+		return nil, err
+	} else if a.Run != RunAgent {
+		// Its job ended since its script was made, or GRUB goes on after iPXE found no disk.
+		return nil, fmt.Errorf("%s has no job any more and boots its own disk", mac)
+	}
 	if held != nil {
 		return held, nil
 	}

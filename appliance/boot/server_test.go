@@ -325,6 +325,18 @@ func TestTokenIsBoundToTheExchange(t *testing.T) {
 }
 
 // A wrong idea of the disk costs the idea, not the boot.
+// A loader that holds the agent's script goes on to the disk where it gets no token.
+func TestMachineWhoseJobEndedOnItsWayGetsNoToken(t *testing.T) {
+	b := newBench(t, Assignment{Run: RunAgent})
+	b.discover(false)
+	b.request()
+	b.get("/boot.ipxe?mac=" + machine.String() + "&platform=efi")
+	b.fleet.assignment.Run = RunLocal
+	if status, _ := b.get("/boot/token?mac=" + machine.String()); status != http.StatusForbidden || b.fleet.tokens != 0 {
+		t.Errorf("status %d, %d tokens", status, b.fleet.tokens)
+	}
+}
+
 func TestTokenAskedForTwiceAtOnceIsOne(t *testing.T) {
 	b := newBench(t, Assignment{Run: RunAgent})
 	b.discover(false)
