@@ -221,7 +221,8 @@ func (st *state) endgame(l *link) {
 	}
 	for _, a := range st.assemblies {
 		slow := st.now.Sub(a.progress) > endgameAfter || st.now.Sub(a.begun) > 4*endgameAfter
-		if slow && !a.checking && len(a.asked) == 1 && a.asked[l].IsEmpty() && l.can.has(a.piece) && !l.gives(a).IsEmpty() {
+		few := len(a.asked) == 1 || st.now.Sub(a.progress) > st.cfg.timing.stall // links that live and never answer
+		if slow && few && !a.checking && len(a.asked) > 0 && a.asked[l].IsEmpty() && l.can.has(a.piece) && !l.gives(a).IsEmpty() {
 			st.ask(l, a.piece)
 			return
 		}

@@ -74,6 +74,7 @@ func (st *state) receiveHave(l *link, piece int) error {
 	if piece >= st.cfg.Pieces.Count() {
 		return fmt.Errorf("have of piece %d of %d", piece, st.cfg.Pieces.Count())
 	}
+	l.bits = true
 	if !l.has.has(piece) {
 		l.has.add(piece)
 		st.picker.holders[piece]++

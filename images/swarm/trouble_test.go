@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"seedbed/images"
+	"seedbed/images/peerwire"
 	"seedbed/images/tile"
 )
 
@@ -165,6 +166,66 @@ func TestNeighbourWhoseDiskHangs(t *testing.T) {
 	equal(t, disk)
 }
 
+// mute links itself to a peer, claims to have everything, keeps the link alive and answers no request. The channel is
+// closed when it was asked.
+func mute(t *testing.T, s *site, p *peer, id byte) (asked chan struct{}) {
+	conn := dialTLS(t, p, s.tls())
+	b := peerwire.Handshake{Reserved: peerwire.Features(), InfoHash: s.hash.Wire(), PeerID: [20]byte{id}}.Append(nil)
+	b = peerwire.Append(b, peerwire.HaveAll)
+	b = peerwire.Append(b, peerwire.ExtendedHandshake{Tile: 1}.Message())
+	b = peerwire.AppendTile(b, tileKind, peerwire.Version{Version: peerwire.TileVersion})
+	b = peerwire.Append(b, peerwire.Unchoke)
+	if _, err := conn.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peerwire.ReadHandshake(conn); err != nil {
+		t.Fatal(err)
+	}
+	asked = make(chan struct{})
+	closeAsked := sync.OnceFunc(func() { close(asked) })
+	var both sync.WaitGroup
+	both.Go(func() {
+		r := peerwire.NewReader(conn)
+		for m, err := r.Next(); err == nil; m, err = r.Next() {
+			if x, ok := m.(peerwire.Extended); ok && x.Kind == tileKind {
+				if m, _ := peerwire.DecodeTile(x.Payload); m != nil {
+					if _, ok := m.(peerwire.Request); ok {
+						closeAsked()
+					}
+				}
+			}
+		}
+	})
+	both.Go(func() {
+		alive := time.NewTicker(50 * time.Millisecond)
+		defer alive.Stop()
+		for err := error(nil); err == nil; <-alive.C {
+			_, err = conn.Write(peerwire.Append(nil, peerwire.KeepAlive{}))
+		}
+	})
+	t.Cleanup(func() { conn.Close(); both.Wait() })
+	return asked
+}
+
+// Peers that are alive and never answer must not hold a piece for ever, however many of them were asked.
+func TestPeersThatNeverAnswer(t *testing.T) {
+	s, c := newSite(t), newContent(256<<10, 256<<10)
+	disk := emptyStore(c)
+	m := s.run(c, disk, quick)
+	one, two := mute(t, s, m, 1), mute(t, s, m, 2)
+	for _, asked := range []chan struct{}{one, two} {
+		select {
+		case <-asked:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("a peer with the piece was not asked: %+v", m.Stats())
+		}
+	}
+	a := s.appliance(c, fullStore(c), quick)
+	meet(a, m)
+	wait(t, m, 10*time.Second)
+	equal(t, disk)
+}
+
 func TestPeerThatLies(t *testing.T) {
 	for _, lie := range []struct {
 		name string
@@ -258,6 +319,7 @@ func TestPeerThatSendsGarbage(t *testing.T) {
 		"bad have":       string(handshakeOf(s)) + "\x00\x00\x00\x05\x04\x00\x00\xff\xff",
 		"no extension":   string(handshakeOf(s)) + "\x00\x00\x00\x08\x14\x00d1:md0:",
 		"bad dictionary": string(handshakeOf(s)) + "\x00\x00\x00\x04\x14\x00de",
+		"late bitfield":  string(handshakeOf(s)) + "\x00\x00\x00\x05\x04\x00\x00\x00\x00" + "\x00\x00\x00\x02\x05\xff",
 		"early tile":     string(handshakeOf(s)) + "\x00\x00\x00\x08\x14\x01\x03\x00\x00\x00\x00\x00",
 	} {
 		conn := dialTLS(t, a, s.tls())
