@@ -34,6 +34,7 @@ type computer struct {
 	mu    sync.Mutex // guards everything below
 	disks []disk.Disk
 	clock time.Time
+	open  func() // called before a disk is opened, may be nil
 }
 
 func newComputer(t *testing.T) *computer { return &computer{t: t, dir: t.TempDir()} }
@@ -80,6 +81,9 @@ func (c *computer) Disks() ([]disk.Disk, error) {
 }
 
 func (c *computer) Open(name string) (*disk.Device, error) {
+	if c.open != nil {
+		c.open()
+	}
 	return disk.Open(filepath.Join(c.dir, name), name)
 }
 
@@ -271,6 +275,32 @@ func TestNamedDiskIsWrittenAndTheOtherLeftAlone(t *testing.T) {
 	a.img.Check(t, bytesOf(t, two), wasTwo)
 	if !bytes.Equal(bytesOf(t, one), was) {
 		t.Error("the other disk was touched")
+	}
+}
+
+// TestDiskThatTakesThePlaceOfTheChosenOneIsLeftAlone: the disk is exchanged in the moment before it is opened, and the
+// other one has its name.
+func TestDiskThatTakesThePlaceOfTheChosenOneIsLeftAlone(t *testing.T) {
+	a, c := newAppliance(t), newComputer(t)
+	c.insert("vda", "A", disktest.DiskLength)
+	a.pin = "A"
+	var other string
+	var was []byte
+	c.open = sync.OnceFunc(func() {
+		c.remove("vda")
+		other, was = c.insert("vda", "B", disktest.DiskLength)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, _ := c.boot(ctx, a)
+	r := a.await(func(r job.Report) bool { return r.State == job.Paused || r.Phase == job.PhaseContent })
+	if r.Code != disk.CodeNoDisk || !strings.Contains(r.Reason, "serial B") {
+		t.Errorf("in phase %s with %s: %s", r.Phase, r.Code, r.Reason)
+	}
+	cancel()
+	wait(t, out)
+	if !bytes.Equal(bytesOf(t, other), was) {
+		t.Error("another disk than the chosen one was touched")
 	}
 }
 

@@ -169,8 +169,12 @@ func (d *deployment) choose(ctx context.Context) error {
 		}
 		chosen, refusal := disk.Choose(disks, d.need)
 		if refusal == nil {
-			d.set(func(s *status) { s.disk, s.state, s.code, s.reason = chosen, job.Running, "", "" })
-			return d.open(chosen)
+			same, err := d.open(chosen, disks)
+			if err != nil || same {
+				return err
+			}
+			before = nil
+			continue
 		}
 		if !refusal.Wait {
 			return &Failure{Code: refusal.Code, Sentence: refusal.Sentence, Err: refusal}
@@ -183,24 +187,34 @@ func (d *deployment) choose(ctx context.Context) error {
 	}
 }
 
-func (d *deployment) open(chosen disk.Disk) error {
+// open opens the disk that was chosen from a list. It returns false if the list is another one by then: a name may mean
+// another disk than the one that was looked at.
+func (d *deployment) open(chosen disk.Disk, disks []disk.Disk) (same bool, err error) {
 	dev, err := d.a.cfg.Machine.Open(chosen.Name)
+	if now, e := d.a.cfg.Machine.Disks(); e != nil || !slices.Equal(now, disks) {
+		if err == nil {
+			_ = dev.Close() // nothing was written
+		}
+		d.a.screen.Say("the disks have changed and are looked at again")
+		return false, nil
+	}
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return &Failure{Code: "disk-busy", Sentence: fmt.Sprintf("disk %s is in use, by an array or another program. Nothing was "+
+		return false, &Failure{Code: "disk-busy", Sentence: fmt.Sprintf("disk %s is in use, by an array or another program. Nothing was "+
 			"written. Restart the machine", chosen.Name), Err: err}
 	case err != nil:
-		return &Failure{Code: "disk-open", Sentence: fmt.Sprintf("%v. Nothing was written. Check the disk and its cable", err), Err: err}
+		return false, &Failure{Code: "disk-open", Sentence: fmt.Sprintf("%v. Nothing was written. Check the disk and its cable", err), Err: err}
 	}
 	d.mu.Lock()
 	d.dev = dev
 	d.mu.Unlock()
+	d.set(func(s *status) { s.disk, s.state, s.code, s.reason = chosen, job.Running, "", "" })
 	if dev.Length < d.need.Length || dev.SectorLength != d.need.SectorLength {
-		return &Failure{Code: disk.CodeTooSmall, Sentence: fmt.Sprintf("disk %s has %d bytes in sectors of %d, the image needs %d in "+
+		return false, &Failure{Code: disk.CodeTooSmall, Sentence: fmt.Sprintf("disk %s has %d bytes in sectors of %d, the image needs %d in "+
 			"sectors of %d. Nothing was written", dev.Name, dev.Length, dev.SectorLength, d.need.Length, d.need.SectorLength)}
 	}
 	d.a.screen.Say("disk %s", disk.Describe(chosen))
-	return nil
+	return true, nil
 }
 
 // clear has the old table saved at the appliance, durably, and then takes it off the disk: from here to the new table
