@@ -2,7 +2,9 @@ package repository
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -342,6 +344,28 @@ func FuzzIndex(f *testing.F) {
 				if i := p.find(rank); i < 0 || p.runs[i].start > rank || p.end(i) <= rank || int(p.runs[i].pack) >= len(p.packs) {
 					t.Fatalf("tile %d is in run %d", rank, i)
 				}
+			}
+		}
+	})
+}
+
+// FuzzPlacement feeds placements whose checksum is right. What is accepted names packs of its own list only.
+func FuzzPlacement(f *testing.F) {
+	p := &placement{encodedLength: 9, packs: []images.Digest{{1}, {2}}}
+	for _, at := range [][2]uint32{{0, 3}, {0, 4}, {1, 0}, {0, 5}} {
+		p.add(at[0], at[1])
+	}
+	whole := p.encode()
+	f.Add(whole[:len(whole)-4], int64(4))
+	f.Add([]byte(placementMagic+"\x00\x00\x01\x00\x00\x01"), int64(1)) // a run in a pack, but no packs
+	f.Fuzz(func(t *testing.T, body []byte, tiles int64) {
+		p, err := decodePlacement(binary.BigEndian.AppendUint32(body, crc32.Checksum(body, castagnoli)), tiles)
+		if err != nil {
+			return
+		}
+		for _, r := range p.runs {
+			if int(r.pack) >= len(p.packs) || r.start >= p.tiles {
+				t.Fatalf("run %+v of %d packs and %d tiles", r, len(p.packs), p.tiles)
 			}
 		}
 	})

@@ -102,6 +102,7 @@ func decodePlacement(b []byte, tiles int64) (*placement, error) {
 	runs := next(int64(len(rest) / 3))
 	p.runs = make([]placeRun, 0, runs)
 	for i := int64(0); i < runs && !bad; i++ {
+		bad = packs == 0 // then there is no pack to name
 		r := placeRun{start: p.tiles, pack: uint32(next(packs - 1)), ordinal: uint32(next(maxPackLength))}
 		count := next(tiles - p.tiles)
 		if bad = bad || count == 0; bad {
