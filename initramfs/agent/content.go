@@ -25,9 +25,10 @@ func newContent(d *deployment) *content { return &content{d: d, quit: func() {}}
 func (c *content) run(ctx context.Context) error {
 	d := c.d
 	d.enter(job.PhaseContent, "disk "+d.dev.Name)
-	if err := d.store.WriteZeros(ctx, len(d.manifest.Partitions), func(int64) {}); err != nil {
+	if err := d.store.WriteZeros(ctx, len(d.manifest.Partitions), func(n int64) { d.zeroed.Add(n) }); err != nil {
 		return d.diskFailure(err)
 	}
+	d.zeroed.Store(0)
 	for {
 		if err := c.start(ctx); err != nil {
 			return err

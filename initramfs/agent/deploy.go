@@ -32,6 +32,8 @@ type deployment struct {
 
 	verified atomic.Int64 // bytes
 	total    atomic.Int64 // bytes
+	looked   atomic.Int64 // bytes of what the disk held that were hashed
+	zeroed   atomic.Int64 // bytes, while zeros are written; else 0
 	kick     chan struct{}
 
 	mu      sync.Mutex // guards everything below
@@ -249,7 +251,7 @@ func (d *deployment) look(ctx context.Context) error {
 	d.mu.Lock()
 	d.store = store
 	d.mu.Unlock()
-	if err := store.Resume(ctx, func(int64) {}); err != nil {
+	if err := store.Resume(ctx, func(n int64) { d.looked.Add(n) }); err != nil {
 		return d.diskFailure(err)
 	}
 	if err := d.learnTiles(ctx, store); err != nil {

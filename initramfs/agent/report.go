@@ -167,6 +167,10 @@ func (p *progressLine) show(r job.Report) {
 	switch {
 	case r.State == job.Paused:
 		p.d.a.screen.SayOnce("paused", "paused: %s", r.Reason)
+	case r.Phase == job.PhaseHash:
+		p.d.a.screen.Say("%s of what is on the disk compared with %s of the image", disk.Size(p.d.looked.Load()), disk.Size(r.Total))
+	case r.Phase == job.PhaseContent && p.d.zeroed.Load() > 0:
+		p.d.a.screen.Say("%s of zeros written", disk.Size(p.d.zeroed.Load()))
 	case r.Phase == job.PhaseContent:
 		p.d.a.screen.Say("%3d %% of %s%s, from the appliance %s, from %d peers %s", percent(r.Held), disk.Size(r.Total),
 			rate(r.Held, p.last.Held), disk.Size(r.FromAppliance), r.Peers, disk.Size(r.FromPeers))

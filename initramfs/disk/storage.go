@@ -16,8 +16,9 @@ import (
 // Storage is an image's content on a disk: tiles are written where they belong, only their used bytes, and read back
 // through the mask. Safe for concurrent use.
 type Storage struct {
-	dev    *Device
-	layout *layout.Layout
+	dev     *Device
+	layout  *layout.Layout
+	zeroRun int64 // the longest range zeroed at once, in bytes
 
 	mu        sync.Mutex // guards everything below
 	held      []images.TileSet
@@ -39,9 +40,12 @@ var _ swarm.Storage = (*Storage)(nil)
 // when they are asked for.
 const maxHashes = 1 << 20
 
+// zeroRun bounds the time, in which a disk that writes the zeros itself cannot be stopped, to a second or two.
+const zeroRun = 64 << 20
+
 // NewStorage returns the content of an image on an open disk, of which nothing is held yet.
 func NewStorage(dev *Device, l *layout.Layout) *Storage {
-	s := &Storage{dev: dev, layout: l, held: make([]images.TileSet, l.Count()), hashes: map[int][]images.Digest{},
+	s := &Storage{dev: dev, layout: l, zeroRun: zeroRun, held: make([]images.TileSet, l.Count()), hashes: map[int][]images.Digest{},
 		found: map[int][]images.Digest{}, complete: make([]byte, (l.Count()+7)/8)}
 	for piece := range s.held {
 		s.mark(piece, images.TileSet{})
@@ -298,13 +302,17 @@ func (s *Storage) WriteZeros(ctx context.Context, partitions int, progress func(
 			end := min((run.First+run.Count)*images.TileLength, m.Length)
 			used = m.Used(used[:0], images.Extent{Offset: run.First * images.TileLength, Length: end - run.First*images.TileLength})
 			for _, e := range used {
-				if err := ctx.Err(); err != nil {
-					return err
+				for e.Length > 0 {
+					if err := ctx.Err(); err != nil {
+						return err
+					}
+					n := min(e.Length, s.zeroRun)
+					if err := s.dev.Zero(base+e.Offset, n); err != nil {
+						return err
+					}
+					progress(n)
+					e.Offset, e.Length = e.Offset+n, e.Length-n
 				}
-				if err := s.dev.Zero(base+e.Offset, e.Length); err != nil {
-					return err
-				}
-				progress(e.Length)
 			}
 		}
 	}

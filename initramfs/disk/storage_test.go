@@ -325,6 +325,36 @@ func TestCancelledWorkStops(t *testing.T) {
 	}
 }
 
+func TestZeroingStopsInTheMiddleOfARange(t *testing.T) {
+	img := disktest.New(t)
+	zero := func(run int64, after int) (calls int, longest int64, err error) {
+		d, _, _ := noiseDisk(t, disktest.DiskLength)
+		s := NewStorage(d, img.Layout)
+		if run > 0 {
+			s.zeroRun = run
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		err = s.WriteZeros(ctx, len(img.Manifest.Partitions), func(n int64) {
+			longest = max(longest, n)
+			if calls++; calls == after {
+				cancel()
+			}
+		})
+		return calls, longest, err
+	}
+	whole, longest, err := zero(0, 0)
+	if err != nil || longest <= 64<<10 {
+		t.Fatalf("ranges of at most %d bytes: %v", longest, err)
+	}
+	if calls, longest, err := zero(64<<10, 0); err != nil || calls <= whole || longest > 64<<10 {
+		t.Errorf("%d calls instead of %d, of at most %d bytes: %v", calls, whole, longest, err)
+	}
+	if calls, _, err := zero(64<<10, 1); calls != 1 || !errors.Is(err, context.Canceled) {
+		t.Errorf("%d ranges were zeroed after the end: %v", calls-1, err)
+	}
+}
+
 func TestWholeDiskFileSystemGetsItsSuperblockLast(t *testing.T) {
 	img := disktest.NewBare(t)
 	d, file, before := noiseDisk(t, 5<<20)
