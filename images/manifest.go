@@ -235,7 +235,8 @@ func (m *Manifest) Check() error {
 	return nil
 }
 
-// MaxFrameLength bounds one region of a frame, in bytes. Gaps are 1 MiB by today's tools.
+// MaxFrameLength bounds one region of a frame, and all that are not part of the table together, in bytes. Gaps are 1 MiB by
+// today's tools.
 const MaxFrameLength = 64 << 20
 
 // signContext keeps a manifest's signature from being taken for one over anything else.

@@ -14,7 +14,8 @@ import (
 const maxHole = 16 << 20
 
 // collect joins the table's own regions with what is not zero in the gap and in the holes between partitions, and
-// returns all in ascending order.
+// returns all in ascending order. What is not the table's own is images.MaxFrameLength in all: whoever saves the frame
+// of a disk before a deployment holds it in memory.
 func (t *Table) collect(d disk, table []Region) ([]Region, error) {
 	taken := make([]images.Extent, 0, len(table)+len(t.Partitions)+1)
 	tableEnd, backupStart := d.sector, d.length
@@ -41,7 +42,7 @@ func (t *Table) collect(d disk, table []Region) ([]Region, error) {
 	}
 	slices.SortFunc(taken, func(a, b images.Extent) int { return cmp.Compare(a.Offset, b.Offset) })
 	frame := slices.Clone(table)
-	end := int64(0)
+	end, room := int64(0), int64(images.MaxFrameLength) // of what is no table, in all
 	for _, e := range taken {
 		if e.Offset < end {
 			return nil, fmt.Errorf("%v overlaps what ends at byte %d: a partition lies over the table", e, end)
@@ -62,8 +63,11 @@ func (t *Table) collect(d disk, table []Region) ([]Region, error) {
 			if err != nil {
 				return nil, err
 			}
-			if len(r.Bytes) > 0 {
-				frame = append(frame, r)
+			switch n := int64(len(r.Bytes)); {
+			case n > room:
+				t.warn("%d bytes from byte %d, which lie in no partition, are not kept: together with others they are more than %d", n, r.Offset, images.MaxFrameLength)
+			case n > 0:
+				frame, room = append(frame, r), room-n
 			}
 		}
 		end = e.End()

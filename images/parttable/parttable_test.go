@@ -372,3 +372,44 @@ func TestAnEndlessChainOfExtendedRecordsIsRefused(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// noisy is a disk that begins with b and goes on with bytes that are not zero.
+type noisy struct{ b []byte }
+
+func (n noisy) ReadAt(p []byte, off int64) (int, error) {
+	for i := range p {
+		p[i] = 0xAA
+	}
+	if off < int64(len(n.b)) {
+		copy(p, n.b[off:])
+	}
+	return len(p), nil
+}
+
+// The appliance takes the frame of an old disk in one request of bounded length, and the machine holds it in memory.
+func TestTheFrameIsBounded(t *testing.T) {
+	const mib = 2048 // sectors
+	b := make([]byte, 512)
+	b[510], b[511] = 0x55, 0xAA
+	for i, start := range []uint32{50 * mib, 51*mib + 10*mib, 62*mib + 10*mib, 73*mib + 10*mib} {
+		s := b[mbrTable+i*mbrSlot:]
+		s[4] = 0x83
+		le.PutUint32(s[8:], start)
+		le.PutUint32(s[12:], mib)
+	}
+	table, err := Read(noisy{b}, 256<<20, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total, kinds := 0, ""
+	for _, r := range table.Frame() {
+		total += len(r.Bytes)
+		kinds += r.Kind + " "
+	}
+	if total > images.MaxFrameLength+512 || kinds != "lba0 gap between " {
+		t.Errorf("%d bytes outside the partitions: %s", total, kinds)
+	}
+	if len(table.Warnings) != 2 {
+		t.Errorf("warnings %q", table.Warnings)
+	}
+}
