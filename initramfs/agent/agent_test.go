@@ -398,6 +398,47 @@ func TestCancelledJobLeavesADiskThatBootsNothing(t *testing.T) {
 	}
 }
 
+// TestJobThatEndsBeforeItsFirstWriteLeavesTheMachineFree: the frame is refused before a report tells of the cancelling.
+func TestJobThatEndsBeforeItsFirstWriteLeavesTheMachineFree(t *testing.T) {
+	a, c := newAppliance(t), newComputer(t)
+	file, before := c.insert("vda", "SN1", disktest.DiskLength)
+	a.ended = true
+	ctx, cancel := context.WithCancel(t.Context())
+	out, screen := c.boot(ctx, a)
+	for !strings.Contains(screen.Tail(), "nothing was written") && !strings.Contains(screen.Tail(), "FAILED") {
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if strings.Contains(screen.Tail(), "FAILED") {
+		t.Error("a cancelled job counts as failed, and the machine takes no other one")
+	}
+	cancel()
+	wait(t, out)
+	if !bytes.Equal(bytesOf(t, file), before) {
+		t.Error("the disk was touched")
+	}
+}
+
+// TestOwnPauseIsNotTakenForAPersons: the answer to a report of a pause comes when the machine is at work again.
+func TestOwnPauseIsNotTakenForAPersons(t *testing.T) {
+	a, c := newAppliance(t), newComputer(t)
+	agent, err := New(Config{Boot: a.boot(), Machine: c, Screen: NewScreen()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.client.http.CloseIdleConnections()
+	d := newDeployment(agent, job.Job{ID: "j1"})
+	a.say = func(r job.Report) job.Directive { return job.Directive{State: r.State} }
+	if err := d.report(t.Context(), job.Report{Job: "j1", State: job.Paused}); err != nil || d.held {
+		t.Errorf("held %v: %v", d.held, err)
+	}
+	a.say = func(r job.Report) job.Directive { return job.Directive{State: job.Paused} }
+	if err := d.report(t.Context(), job.Report{Job: "j1", State: job.Running}); err != nil || !d.held {
+		t.Errorf("held %v by a person: %v", d.held, err)
+	}
+}
+
 func TestPausedJobGoesOn(t *testing.T) {
 	a, c := newAppliance(t), newComputer(t)
 	file, before := c.insert("vda", "SN1", disktest.DiskLength)

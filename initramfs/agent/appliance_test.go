@@ -64,6 +64,7 @@ type appliance struct {
 	say       func(job.Report) job.Directive
 	on        func(path string) // called before an endpoint answers
 	away      bool              // every request fails
+	ended     bool              // the job was cancelled
 	seen      chan struct{}     // closed and replaced at each report
 }
 
@@ -221,8 +222,12 @@ func (a *appliance) handler() http.Handler {
 			return
 		}
 		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.ended {
+			deny(w, http.StatusConflict, "job-ended", "job j1 has already cancelled")
+			return
+		}
 		a.frames = append(a.frames, f)
-		a.mu.Unlock()
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("POST "+job.PathReceipt, func(w http.ResponseWriter, r *http.Request) { a.receive(w, r, answer, deny) })

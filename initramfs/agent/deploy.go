@@ -41,13 +41,14 @@ type deployment struct {
 	dev     *disk.Device
 	store   *disk.Storage
 	swarm   *swarm.Swarm
+	left    string        // what is on the disk if the job ends now, for people
 	held    bool          // a person paused the job
 	changed chan struct{} // closed and replaced when held or status.released change
 }
 
 func newDeployment(a *Agent, j job.Job) *deployment {
 	return &deployment{a: a, j: j, kick: make(chan struct{}, 1), changed: make(chan struct{}),
-		status: status{phase: job.PhaseStart, state: job.Running, heard: time.Now()}}
+		left: "nothing was written", status: status{phase: job.PhaseStart, state: job.Running, heard: time.Now()}}
 }
 
 func (d *deployment) storage() *disk.Storage {
@@ -235,6 +236,7 @@ func (d *deployment) clear(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	d.leave("the disk holds no system now")
 	if err := d.dev.Wipe(); err != nil {
 		return d.diskFailure(err)
 	}
@@ -263,6 +265,20 @@ func (d *deployment) look(ctx context.Context) error {
 	return nil
 }
 
+// leave notes what is on the disk from now on.
+func (d *deployment) leave(sentence string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left = sentence
+}
+
+// ended returns that others ended the job: the machine may take another one. how is "was cancelled".
+func (d *deployment) ended(how string, err error) *Failure {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &Failure{Code: "cancelled", over: true, Sentence: "job " + d.j.ID + " " + how + "; " + d.left, Err: err}
+}
+
 // verify makes everything durable and reads it back from the disk itself.
 func (d *deployment) verify(ctx context.Context) ([]job.PartitionRoot, error) {
 	d.enter(job.PhaseVerify, "disk "+d.dev.Name)
@@ -285,6 +301,7 @@ func (d *deployment) table() (images.Digest, error) {
 	if err := d.store.WriteFirst(); err != nil {
 		return images.Digest{}, d.diskFailure(err)
 	}
+	d.leave("the disk holds the image, but there is no receipt for it")
 	sum, err := d.dev.WriteTable(d.frame, d.manifest.Frame.Table)
 	if err != nil {
 		return sum, d.diskFailure(err)

@@ -19,6 +19,9 @@ import (
 	"seedbed/initramfs/disk"
 )
 
+// codeEnded is the appliance's word for a job that was cancelled meanwhile.
+const codeEnded = "job-ended"
+
 // fetchTimeout bounds one attempt to fetch a layer: the longest, of 64 MiB, at a hundredth of a slow link.
 const fetchTimeout = 10 * time.Minute
 
@@ -121,6 +124,9 @@ func (d *deployment) sendFrame(ctx context.Context, regions []job.OldFrameRegion
 		return err
 	})
 	if p := refused(err); p != nil {
+		if p.Code == codeEnded {
+			return d.ended("is over: "+p.Error(), err)
+		}
 		return &Failure{Code: "frame-refused", Sentence: "the appliance does not keep the old partition table of disk " + chosen.Name +
 			": " + p.Error() + ". Nothing was written", Err: err}
 	}
@@ -150,6 +156,9 @@ func (d *deployment) receipt(ctx context.Context, roots []job.PartitionRoot, tab
 		return err
 	})
 	if p := refused(err); p != nil {
+		if p.Code == codeEnded {
+			return d.ended("is over: "+p.Error(), err)
+		}
 		return &Failure{Code: "receipt-refused", Sentence: "the disk is written and right, but the appliance does not take the receipt: " +
 			p.Error(), Err: err}
 	}

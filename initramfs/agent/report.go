@@ -124,13 +124,14 @@ func (d *deployment) report(ctx context.Context, r job.Report) error {
 		return nil
 	}
 	d.a.screen.Forget("report")
+	if answer.State == job.Cancelled {
+		return d.ended("was cancelled", nil)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.status.heard = time.Now()
-	if answer.State == job.Cancelled {
-		return &Failure{Code: "cancelled", over: true, Sentence: "job " + d.j.ID + " was cancelled; the disk holds no system now"}
-	}
-	held := answer.State == job.Paused && (d.held || d.status.state == job.Running)
+	// A job that this machine said is paused comes back as paused: only one that it said is at work is held by a person.
+	held := answer.State == job.Paused && (d.held || r.State == job.Running)
 	if d.held != held || d.status.released != answer.Release {
 		d.held, d.status.released = held, answer.Release
 		close(d.changed)
