@@ -117,7 +117,7 @@ func (c *client) configure(ack *dhcpv4.DHCPv4) error {
 	}
 	if routers := ack.Router(); len(routers) > 0 {
 		lease.Router, _ = netip.AddrFromSlice(routers[0].To4())
-		route := &netlink.Route{LinkIndex: c.nic.link.Attrs().Index, Gw: routers[0], Priority: c.nic.link.Attrs().Index}
+		route := &netlink.Route{LinkIndex: c.nic.link.Attrs().Index, Gw: routers[0], Priority: c.n.metric(lease.MAC, c.nic.link.Attrs().Index)}
 		if err := netlink.RouteReplace(route); err != nil {
 			c.n.cfg.Log.Warn("no route to the router", "nic", c.name, "router", routers[0].String(), "err", err)
 		}
@@ -126,4 +126,13 @@ func (c *client) configure(ack *dhcpv4.DHCPv4) error {
 		"wait", lease.Wait.Round(time.Millisecond))
 	c.n.set(lease)
 	return nil
+}
+
+// metric returns the priority of a link's default route, the lowest of which counts: the appliance is known to be behind
+// the boot NIC's router, and of no other.
+func (n *Network) metric(mac string, index int) int {
+	if mac == n.cfg.BootMAC {
+		return 1
+	}
+	return 100 + index
 }

@@ -170,6 +170,16 @@ func TestAnotherNICServesWhenTheBootNICIsSilent(t *testing.T) {
 	}
 }
 
+func TestBootNICHasTheDefaultRoute(t *testing.T) {
+	n := New(Config{BootMAC: "02:00:00:00:00:0A"})
+	if boot, other := n.metric("02:00:00:00:00:0a", 3), n.metric("02:00:00:00:00:02", 2); boot >= other {
+		t.Errorf("the boot NIC's route has metric %d, another one's %d", boot, other)
+	}
+	if first, second := n.metric("02:00:00:00:00:01", 2), n.metric("02:00:00:00:00:02", 3); first >= second {
+		t.Errorf("metrics %d and %d", first, second)
+	}
+}
+
 func TestStatusNamesWhatIsMissing(t *testing.T) {
 	if s := New(Config{}).Status(); !strings.Contains(s, "no network card") {
 		t.Error(s)
