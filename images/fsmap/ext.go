@@ -110,6 +110,9 @@ func scanExt(v *volume) ([]images.Extent, error) {
 	return append(inside, images.Extent{Offset: end, Length: v.length - end}), nil
 }
 
+// maxDescriptors bounds the group descriptors in bytes. 16 TiB in blocks of 4 KiB have 8 MiB of them, of 1 KiB 128 MiB.
+const maxDescriptors = 256 << 20
+
 // parseExt reads and checks the superblock.
 func parseExt(v *volume) (*ext, error) {
 	sb := v.head[1024:2048]
@@ -143,6 +146,8 @@ func parseExt(v *volume) (*ext, error) {
 		return nil, unmapped("%d blocks per group", x.perGroup)
 	case x.descLength < 32 || x.descLength > 1024 || x.descLength&(x.descLength-1) != 0 || (x.incompat&incompat64Bit != 0 && x.descLength < 64):
 		return nil, unmapped("group descriptors of %d bytes", x.descLength)
+	case (x.blocks-x.first)/x.perGroup > maxDescriptors/x.descLength:
+		return nil, unmapped("%d blocks in groups of %d", x.blocks, x.perGroup)
 	case inodes < 1 || inodes > 8*x.blockLength || inodeLength < 128 || inodeLength > x.blockLength:
 		return nil, unmapped("%d inodes of %d bytes per group", inodes, inodeLength)
 	}
@@ -284,6 +289,9 @@ func (m *extMap) addGroup(g int64, d []byte) error {
 			return err
 		}
 		m.addBits(b, start, min(m.perGroup, m.blocks-start))
+		if err := m.v.bounded(m.list); err != nil {
+			return err
+		}
 	}
 	// Always in use; where bitmaps were never written nothing else says so.
 	m.add(bitmap, 1)

@@ -289,3 +289,49 @@ func TestNormalJoinsTheShortestGapsAboveTheLimit(t *testing.T) {
 		}
 	}
 }
+
+// A few sectors may claim descriptors of any length; nobody reads them to find out.
+func TestExtWithManyGroupsIsNotRead(t *testing.T) {
+	sb := make([]byte, 2048)
+	for at, v := range map[int]uint32{0x4: 1<<32 - 1, 0x14: 1, 0x20: 8, 0x28: 8, 0x38: 1<<16 | 0xEF53} {
+		le.PutUint32(sb[1024+at:], v)
+	}
+	r := &counting{memory: memory{sb, 8 << 40}}
+	found, err := Scan(r, r.length)
+	if err != nil || found.Kind != KindFull || !strings.Contains(found.Warning, "in groups of 8") {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if r.read > 1<<20 {
+		t.Errorf("%d bytes were read", r.read)
+	}
+}
+
+// counting is a partition that ends the test's patience at 64 MiB.
+type counting struct {
+	memory
+	read int
+}
+
+func (c *counting) ReadAt(p []byte, off int64) (int, error) {
+	if c.read += len(p); c.read > 64<<20 {
+		return 0, errors.New("too much was read")
+	}
+	return c.memory.ReadAt(p, off)
+}
+
+func TestAScanCollectsNoMoreThanItsBound(t *testing.T) {
+	fragmented, _ := newExt(t, 20, "-t ext2 -b 1024")
+	fat := newPartition(t, 8<<20)
+	run(t, "mkfs.fat", "-F", "16", "-s", "1", fat)
+	for path, scan := range map[string]func(*volume) ([]images.Extent, error){fragmented: scanExt, fat: scanFAT} {
+		f, length := open(t, path)
+		v, _, _, err := probe(f, length)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.ranges = 1
+		if _, err := scan(v); !errors.As(err, new(unmappedError)) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

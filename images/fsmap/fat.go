@@ -105,6 +105,9 @@ func scanFAT(v *volume) ([]images.Extent, error) {
 	var run images.Extent
 	for at := int64(0); at < length; at += chunk {
 		b, err := v.read(tableAt+at, min(chunk, length-at))
+		if err == nil {
+			err = v.bounded(list)
+		}
 		if err != nil {
 			return nil, err
 		}

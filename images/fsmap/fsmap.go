@@ -56,6 +56,8 @@ type volume struct {
 	r      io.ReaderAt
 	length int64
 	head   []byte // its first bytes: all signatures but those at its end
+	// ranges bounds what a scan may collect: no file system in use is in so many parts, and memory is bounded.
+	ranges int
 }
 
 // headLength covers the last signature from the start, that of btrfs.
@@ -71,6 +73,14 @@ func (v *volume) read(off, n int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %d bytes at %d: %w", n, off, err)
 	}
 	return b, nil
+}
+
+// bounded is the error of a scan that collected too much.
+func (v *volume) bounded(list []images.Extent) error {
+	if len(list) > v.ranges {
+		return unmapped("it is in more than %d parts", v.ranges)
+	}
+	return nil
 }
 
 // kind is one file system or container.
@@ -120,7 +130,7 @@ func Probe(r io.ReaderAt, length int64) (Info, error) {
 }
 
 func probe(r io.ReaderAt, length int64) (*volume, Info, []*kind, error) {
-	v := &volume{r: r, length: length}
+	v := &volume{r: r, length: length, ranges: 4 * maxExtents}
 	var err error
 	if v.head, err = v.read(0, min(headLength, length)); err != nil {
 		return nil, Info{}, nil, fmt.Errorf("probe file system: %w", err)
