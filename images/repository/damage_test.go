@@ -349,6 +349,35 @@ func FuzzIndex(f *testing.F) {
 	})
 }
 
+// TestRecoveryDoesNotCutOffAPack stops a process between the link of a pack and the end of its segment, and damages one
+// record of what are now two names of one file. One tile is lost then, not all behind it.
+func TestRecoveryDoesNotCutOffAPack(t *testing.T) {
+	folder := t.TempDir()
+	r := openTest(t, folder)
+	image, err := newSample(rng(83), "debian", "1", 1<<20, 2<<20).publish(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	packs, err := filepath.Glob(filepath.Join(folder, "packs", "*"))
+	if err != nil || len(packs) == 0 {
+		t.Fatal(packs, err)
+	}
+	if err := os.Link(packs[0], filepath.Join(folder, ".spool", "journal", "00000099.segment")); err != nil {
+		t.Fatal(err)
+	}
+	spoilFile(t, packs[0], func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
+	var found *DamageError
+	if err := openTest(t, folder).Verify(t.Context(), image.Digest, nil); !errors.As(err, &found) {
+		t.Fatal(err)
+	}
+	if len(found.Damage) != 1 || found.Damage[0].Extent.Length > images.TileLength {
+		t.Errorf("one damaged record became %v", found)
+	}
+}
+
 // FuzzPlacement feeds placements whose checksum is right. What is accepted names packs of its own list only.
 func FuzzPlacement(f *testing.F) {
 	p := &placement{encodedLength: 9, packs: []images.Digest{{1}, {2}}}

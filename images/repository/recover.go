@@ -2,7 +2,11 @@ package repository
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -39,6 +43,12 @@ func (r *Repository) recoverFile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if id, ok := sealedID(f); ok && found.id.IsZero() {
+		if _, there := r.packs.handle(id); there {
+			r.log.Warn("pack is damaged; verify the images", "object", packKey(id), "err", errRecord)
+			return r.fs.Remove(name)
+		}
+	}
 	if len(found.entries) > 0 {
 		if found.id, err = completeSegment(f, found); err != nil {
 			return err
@@ -69,4 +79,27 @@ func completeSegment(f file, found recovered) (images.Digest, error) {
 		return id, err
 	}
 	return id, f.Sync()
+}
+
+// sealedID returns the pack ID of a file that ends in an index, whatever its records are. Where the bucket has that pack
+// the file may be one with it, and to complete it would cut the pack off at its first damaged record.
+func sealedID(f file) (id images.Digest, ok bool) {
+	info, err := f.Stat()
+	if err != nil || info.Size() < trailerLength {
+		return id, false
+	}
+	var trailer [trailerLength]byte
+	end := info.Size() - trailerLength
+	if _, err := f.ReadAt(trailer[:], end); err != nil && !errors.Is(err, io.EOF) || string(trailer[8:]) != trailerMagic {
+		return id, false
+	}
+	start := binary.BigEndian.Uint64(trailer[:])
+	if start > uint64(end) {
+		return id, false
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, int64(start), end-int64(start))); err != nil {
+		return id, false
+	}
+	return images.Digest(h.Sum(nil)), true
 }
