@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"seedbed/appliance/job"
@@ -64,7 +66,8 @@ type Agent struct {
 	log     *slog.Logger
 	ca      *x509.Certificate
 	siteKey ed25519.PublicKey
-	machine string // ID
+	machine string    // ID
+	expires time.Time // when this boot's certificate ends; zero if the clock is not set
 }
 
 // New checks the configuration and makes the key of this boot.
@@ -156,6 +159,11 @@ func (a *Agent) hello(ctx context.Context) error {
 	} else if off.Abs() > time.Minute {
 		a.screen.Say("the clock was off by %v and is set now; the machine's battery may be empty", off)
 	}
+	if own, err := x509.ParseCertificate(w.Certificate); err != nil {
+		return fmt.Errorf("this boot's certificate: %w", err)
+	} else if set {
+		a.expires = own.NotAfter
+	}
 	a.client.identify(w.Certificate, set, w.Appliances)
 	a.screen.Say("the appliance at %s answered", a.client.appliances[0])
 	return nil
@@ -193,6 +201,11 @@ func (a *Agent) nextJob(ctx context.Context) (j job.Job, err error) {
 			ctx, cancel := context.WithTimeout(ctx, 50*time.Second)
 			defer cancel()
 			began := time.Now()
+			if !a.expires.IsZero() && began.After(a.expires) {
+				// The appliance would break off the handshake, which looks like one that is away.
+				return &problem{job.Problem{Status: http.StatusUnauthorized, Detail: "the certificate of this boot ended while the " +
+					"machine waited for a job; a new boot gets a new one"}}
+			}
 			got, err = a.client.post(ctx, job.PathClaim, job.Claim{Machine: a.machine}, &j)
 			if err == nil && !got && time.Since(began) < time.Second {
 				return sleep(ctx, time.Second) // an appliance that does not hold the question must not be asked in a loop
@@ -234,7 +247,8 @@ func (f *Failure) Unwrap() error { return f.Err }
 
 // stayFailed shows a failure and reports it until ctx ends; nothing else is done any more.
 func (a *Agent) stayFailed(ctx context.Context, j job.Job, f *Failure) error {
-	a.screen.Alarm(fmt.Sprintf("FAILED (%s): %s", f.Code, f.Sentence))
+	a.screen.Alarm(fmt.Sprintf("FAILED (%s): %s. This machine takes another job when it starts again: type \"reboot\" and Enter", f.Code,
+		strings.TrimSuffix(f.Sentence, ".")))
 	report := job.Report{Job: j.ID, Epoch: j.Epoch, Phase: f.at, State: job.Failed, Code: f.Code, Reason: f.Sentence, Log: a.screen.Tail()}
 	wait := a.cfg.timing.failed
 	for {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"seedbed/appliance/job"
 	"seedbed/images"
@@ -249,8 +251,11 @@ func TestAmbiguousDisksAreRefusedAndBothLeftAlone(t *testing.T) {
 	one, was := c.insert("vda", "A", disktest.DiskLength)
 	two, wasTwo := c.insert("vdb", "B", disktest.DiskLength)
 	ctx, cancel := context.WithCancel(t.Context())
-	out, _ := c.boot(ctx, a)
+	out, screen := c.boot(ctx, a)
 	r := a.await(func(r job.Report) bool { return r.State == job.Failed })
+	if !strings.Contains(screen.Tail(), `type "reboot"`) {
+		t.Errorf("the screen does not say how to go on: %s", screen.Tail())
+	}
 	if r.Code != disk.CodeAmbiguous || !strings.Contains(r.Reason, "serial A") || !strings.Contains(r.Reason, "serial B") || r.Log == "" {
 		t.Errorf("failed with %s: %s", r.Code, r.Reason)
 	}
@@ -468,6 +473,60 @@ func TestUsedTokenIsRefused(t *testing.T) {
 	out, _ := c.boot(t.Context(), a)
 	if r := wait(t, out); !errors.Is(r.err, ErrRefused) || !strings.Contains(r.err.Error(), "start the machine again") {
 		t.Errorf("%v", r.err)
+	}
+}
+
+// TestMachineThatWaitedTooLongBootsAnew: with its certificate at an end it would never be given a job.
+func TestMachineThatWaitedTooLongBootsAnew(t *testing.T) {
+	a, c := newAppliance(t), newComputer(t)
+	a.lifetime, a.claimed = 2*time.Second, true // there is no job
+	out, _ := c.boot(t.Context(), a)
+	if r := wait(t, out); !errors.Is(r.err, ErrRefused) || !strings.Contains(r.err.Error(), "a new boot gets a new one") {
+		t.Errorf("%v", r.err)
+	}
+}
+
+// TestApplianceThatIsSwitchedOffLeavesTimeForTheNext: what is sent to it is answered by nobody.
+func TestApplianceThatIsSwitchedOffLeavesTimeForTheNext(t *testing.T) {
+	a := newAppliance(t)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
+	for { // until its queue is full
+		conn, err := net.DialTimeout("tcp", silent, 200*time.Millisecond)
+		if err != nil {
+			break
+		}
+		defer conn.Close()
+	}
+	boot := a.boot()
+	boot.Appliances = append([]string{"https://" + silent}, boot.Appliances...)
+	client, err := newClient(boot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.http.CloseIdleConnections()
+	key, err := client.publicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second) // a report's time
+	defer cancel()
+	if _, err := client.post(ctx, job.PathHello, job.Hello{Token: a.token, PublicKey: key}, &job.Welcome{}); err != nil {
+		t.Error(err)
+	}
+	if client.appliances[0] == boot.Appliances[0] {
+		t.Error("the one that answered is not asked first")
 	}
 }
 

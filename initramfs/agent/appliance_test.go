@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -65,6 +66,7 @@ type appliance struct {
 	on        func(path string) // called before an endpoint answers
 	away      bool              // every request fails
 	ended     bool              // the job was cancelled
+	lifetime  time.Duration     // of certificates; zero means an hour
 	seen      chan struct{}     // closed and replaced at each report
 }
 
@@ -106,7 +108,7 @@ func (a *appliance) issue(key *ecdsa.PublicKey, uris ...string) []byte {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: serial, NotBefore: long, NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+	c := &x509.Certificate{SerialNumber: serial, NotBefore: long, NotAfter: time.Now().Add(cmp.Or(a.lifetime, time.Hour)), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
 	for _, s := range uris {
 		u, err := url.Parse(s)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -62,6 +63,9 @@ func (c *client) identify(certificate []byte, clockSet bool, appliances []string
 	c.http = c.newHTTP(certificate)
 }
 
+// connectTimeout bounds the wait for an appliance that is switched off, so that a request has time left for the next one.
+const connectTimeout = 5 * time.Second
+
 // newHTTP returns a client with its own connections. The caller holds mu, or owns c.
 func (c *client) newHTTP(certificate []byte) *http.Client {
 	cfg := &tls.Config{
@@ -74,6 +78,7 @@ func (c *client) newHTTP(certificate []byte) *http.Client {
 		cfg.Certificates = []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: c.key}}
 	}
 	return &http.Client{Transport: &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: connectTimeout}).DialContext,
 		TLSClientConfig: cfg, TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: 60 * time.Second,
 		MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
 	}}
