@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // suites lists what `make test` runs, in order. Adding a suite is an entry here.
 func suites(full bool) []suite {
@@ -9,12 +12,14 @@ func suites(full bool) []suite {
 		args: []string{"go", "test", "-count=1", "-timeout", "40m", "-v", "./test-vm/e2e/"},
 	}
 	if full {
-		e2e.env = append(e2e.env, "SEEDBED_FULL=1")
+		e2e.args = slices.Insert(e2e.args, 2, "-tags", "full")
+		e2e.args[slices.Index(e2e.args, "-timeout")+1] = "2h"
 	}
 	return []suite{
 		{name: "set-up", budget: 10 * time.Minute, needs: true, steps: []step{
 			run("make", "setup", "build", "assets", "initramfs", "golden"),
 			run("go", "vet", "./..."),
+			run("go", "vet", "-tags", "full", "./test-vm/e2e/"),
 			run("env", "GOOS=windows", "go", "build", "./images/..."),
 		}},
 		{name: "images", budget: 6 * time.Minute, steps: append([]step{
