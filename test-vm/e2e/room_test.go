@@ -76,18 +76,25 @@ func bootFiles(t *testing.T, machines []*lab.Machine) (n int64) {
 	return n
 }
 
-// loginAll waits until every boot shows the login prompt, each within limit of its power on.
+// loginAll waits until every machine shows the login prompt, each within limit of now, and switches it off then.
 func loginAll(t *testing.T, boots []*lab.Boot, limit time.Duration) {
 	t.Helper()
 	ctx := within(t, limit)
 	began := time.Now()
+	var waiting sync.WaitGroup
 	for _, b := range boots {
-		_, err := b.WaitFor(ctx, golden.LoginPrompt)
-		if err != nil {
-			t.Error(err)
-		}
+		waiting.Go(func() {
+			if _, err := b.WaitFor(ctx, golden.LoginPrompt); err != nil {
+				t.Error(err)
+				return
+			}
+			t.Logf("%s: login prompt after %.0f s", b.Name, time.Since(began).Seconds())
+			if err := b.Cut(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	t.Logf("login prompts of %d machines after %.0f s", len(boots), time.Since(began).Seconds())
+	waiting.Wait()
 }
 
 func TestMachinesBootTheirDisksWithoutTheAppliance(t *testing.T) {

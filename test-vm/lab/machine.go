@@ -107,7 +107,7 @@ func (m *Machine) Start(o StartOptions) (*Boot, error) {
 	if err != nil {
 		return nil, errors.Join(err, keep.Close(), log.Close())
 	}
-	m.boot = &Boot{Serial: s, name: m.Config.Name, process: p, ended: make(chan struct{})}
+	m.boot = &Boot{Serial: s, Name: m.Config.Name, process: p, ended: make(chan struct{})}
 	go m.boot.watch(keep, log)
 	m.lab.log.Debug("machine on", "machine", m.Config.Name, "pid", p.PID())
 	return m.boot, nil
@@ -126,9 +126,9 @@ func (m *Machine) Cut() error {
 
 // Boot is one run of a machine, from power on to its end.
 type Boot struct {
+	Name   string // of the machine
 	Serial *Serial
 
-	name    string
 	process *Process
 	ended   chan struct{}
 }
@@ -167,11 +167,11 @@ func (b *Boot) WaitEnd(ctx context.Context) error {
 	select {
 	case <-b.ended:
 	case <-ctx.Done():
-		return fmt.Errorf("machine %s: it did not reboot or power off: %w; its serial line ends:\n%s", b.name, ctx.Err(), b.Serial.Tail(15))
+		return fmt.Errorf("machine %s: it did not reboot or power off: %w; its serial line ends:\n%s", b.Name, ctx.Err(), b.Serial.Tail(15))
 	}
 	var exit *exec.ExitError
 	if err := b.process.Err(); errors.As(err, &exit) {
-		return fmt.Errorf("machine %s: QEMU: %w; its serial line ends:\n%s", b.name, err, b.Serial.Tail(15))
+		return fmt.Errorf("machine %s: QEMU: %w; its serial line ends:\n%s", b.Name, err, b.Serial.Tail(15))
 	}
 	return nil
 }
@@ -189,9 +189,9 @@ func (b *Boot) WaitFor(ctx context.Context, texts ...string) (string, error) {
 			if found, _ := b.Serial.find(texts); found != "" {
 				return found, nil
 			}
-			return "", fmt.Errorf("machine %s: it ended before it showed %q; its serial line ends:\n%s", b.name, texts, b.Serial.Tail(15))
+			return "", fmt.Errorf("machine %s: it ended before it showed %q; its serial line ends:\n%s", b.Name, texts, b.Serial.Tail(15))
 		case <-ctx.Done():
-			return "", fmt.Errorf("machine %s: it did not show %q: %w; its serial line ends:\n%s", b.name, texts, ctx.Err(), b.Serial.Tail(15))
+			return "", fmt.Errorf("machine %s: it did not show %q: %w; its serial line ends:\n%s", b.Name, texts, ctx.Err(), b.Serial.Tail(15))
 		}
 	}
 }
