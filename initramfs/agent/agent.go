@@ -54,9 +54,11 @@ type timing struct {
 	progress time.Duration // between two lines of progress
 	failed   time.Duration // between two reports of a failure
 	alone    time.Duration // a finished machine that hears nothing of the appliance so long goes on by itself
+	idle     time.Duration // a machine that may have a job and gets none so long boots its own disk
 }
 
-var defaultTiming = timing{rest: time.Second, rescan: 3 * time.Second, progress: 5 * time.Second, failed: 10 * time.Second, alone: time.Minute}
+var defaultTiming = timing{rest: time.Second, rescan: 3 * time.Second, progress: 5 * time.Second, failed: 10 * time.Second, alone: time.Minute,
+	idle: 2 * time.Minute}
 
 // Agent carries out the jobs of one boot of one machine. Run owns it.
 type Agent struct {
@@ -67,6 +69,7 @@ type Agent struct {
 	ca      *x509.Certificate
 	siteKey ed25519.PublicKey
 	machine string    // ID
+	code    string    // shown on the screen until the machine is admitted
 	expires time.Time // when this boot's certificate ends; zero if the clock is not set
 }
 
@@ -107,8 +110,12 @@ func (a *Agent) Run(ctx context.Context) (after string, err error) {
 	if err := a.hello(ctx); err != nil {
 		return "", err
 	}
-	for {
-		j, err := a.nextJob(ctx)
+	for first := true; ; first = false {
+		j, err := a.nextJob(ctx, first)
+		if errors.Is(err, errIdle) {
+			a.screen.Say("there is no job for this machine: it starts its own disk")
+			return Reboot, nil
+		}
 		if err != nil {
 			return "", err
 		}
@@ -176,8 +183,42 @@ func refusedBoot(err error) error {
 	return err
 }
 
-// nextJob tells the appliance what this machine is and waits for a job.
-func (a *Agent) nextJob(ctx context.Context) (j job.Job, err error) {
+// nextJob tells the appliance what this machine is and waits for a job. A machine that was admitted and had no job in
+// this boot does not wait for ever: errIdle says that it is to boot its own disk.
+func (a *Agent) nextJob(ctx context.Context, first bool) (j job.Job, err error) {
+	admitted, err := a.inventory(ctx)
+	if err != nil {
+		return j, err
+	}
+	began := time.Now()
+	for {
+		got, err := a.claim(ctx, &j)
+		if err != nil {
+			return j, err
+		}
+		if got {
+			a.screen.Say("job %s: %s %s", j.ID, j.Kind, j.ImageName)
+			return j, nil
+		}
+		if !admitted {
+			if admitted, err = a.inventory(ctx); err != nil {
+				return j, err
+			}
+			began = time.Now()
+			continue
+		}
+		if first && time.Since(began) > a.cfg.timing.idle {
+			return j, errIdle
+		}
+		a.screen.SayOnce("idle", "there is no job for this machine yet; it waits for one")
+	}
+}
+
+// errIdle says that there is no job for this machine.
+var errIdle = errors.New("there is no job for this machine")
+
+// inventory tells the appliance what this machine is, and says whether it has been admitted.
+func (a *Agent) inventory(ctx context.Context) (admitted bool, err error) {
 	var admission job.Admission
 	err = a.retry(ctx, "take the inventory", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -186,41 +227,40 @@ func (a *Agent) nextJob(ctx context.Context) (j job.Job, err error) {
 		return err
 	})
 	if err != nil {
-		return j, refusedBoot(err)
+		return false, refusedBoot(err)
 	}
 	a.machine = admission.Machine
 	if admission.Admitted {
-		a.screen.Say("this machine is %s", admission.Name)
-	} else {
+		a.screen.SayOnce("machine", "this machine is %s", admission.Name)
+	} else if admission.Code != a.code {
+		a.code = admission.Code
 		a.screen.Alarm(fmt.Sprintf("this machine is new here and waits to be admitted. Its code is %s: on the appliance, "+
 			"run `seedbed machine admit %s`", admission.Code, admission.Code))
 	}
-	for {
-		var got bool
-		err := a.retry(ctx, "give a job", func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, 50*time.Second)
-			defer cancel()
-			began := time.Now()
-			if !a.expires.IsZero() && began.After(a.expires) {
-				// The appliance would break off the handshake, which looks like one that is away.
-				return &problem{job.Problem{Status: http.StatusUnauthorized, Detail: "the certificate of this boot ended while the " +
-					"machine waited for a job; a new boot gets a new one"}}
-			}
-			got, err = a.client.post(ctx, job.PathClaim, job.Claim{Machine: a.machine}, &j)
-			if err == nil && !got && time.Since(began) < time.Second {
-				return sleep(ctx, time.Second) // an appliance that does not hold the question must not be asked in a loop
-			}
-			return err
-		})
-		if err != nil {
-			return j, refusedBoot(err)
+	return admission.Admitted, nil
+}
+
+// claim asks once for a job, and is answered after some seconds if there is none.
+func (a *Agent) claim(ctx context.Context, j *job.Job) (got bool, err error) {
+	err = a.retry(ctx, "give a job", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 50*time.Second)
+		defer cancel()
+		began := time.Now()
+		if !a.expires.IsZero() && began.After(a.expires) {
+			// The appliance would break off the handshake, which looks like one that is away.
+			return &problem{job.Problem{Status: http.StatusUnauthorized, Detail: "the certificate of this boot ended while the " +
+				"machine waited for a job; a new boot gets a new one"}}
 		}
-		if got {
-			a.screen.Say("job %s: %s %s", j.ID, j.Kind, j.ImageName)
-			return j, nil
+		got, err = a.client.post(ctx, job.PathClaim, job.Claim{Machine: a.machine}, j)
+		if err == nil && !got && time.Since(began) < time.Second {
+			return sleep(ctx, time.Second) // an appliance that does not hold the question must not be asked in a loop
 		}
-		a.screen.SayOnce("idle", "there is no job for this machine yet; it waits for one")
+		return err
+	})
+	if err != nil {
+		return false, refusedBoot(err)
 	}
+	return got, nil
 }
 
 // work carries out one job.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -30,8 +31,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // computer is a machine whose disks are files.
 type computer struct {
-	t   *testing.T
-	dir string
+	t    *testing.T
+	dir  string
+	idle time.Duration // how long it waits for a job; zero means a minute
 
 	mu    sync.Mutex // guards everything below
 	disks []disk.Disk
@@ -99,7 +101,8 @@ func (c *computer) boot(ctx context.Context, a *appliance) (<-chan result, *Scre
 	c.t.Helper()
 	screen := NewScreen(testWriter{c.t})
 	agent, err := New(Config{Boot: a.boot(), Machine: c, Screen: screen, ListenAddr: "127.0.0.1:0", Version: "test",
-		timing: timing{rest: time.Millisecond, rescan: 20 * time.Millisecond, progress: time.Second, failed: 50 * time.Millisecond, alone: 2 * time.Second}})
+		timing: timing{rest: time.Millisecond, rescan: 20 * time.Millisecond, progress: time.Second, failed: 50 * time.Millisecond, alone: 2 * time.Second,
+			idle: cmp.Or(c.idle, time.Minute)}})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -483,6 +486,24 @@ func TestMachineThatWaitedTooLongBootsAnew(t *testing.T) {
 	out, _ := c.boot(t.Context(), a)
 	if r := wait(t, out); !errors.Is(r.err, ErrRefused) || !strings.Contains(r.err.Error(), "a new boot gets a new one") {
 		t.Errorf("%v", r.err)
+	}
+}
+
+// TestMachineWithoutAJobGoesBackToItsDisk, also when it was admitted only while it waited.
+func TestMachineWithoutAJobGoesBackToItsDisk(t *testing.T) {
+	a, c := newAppliance(t), newComputer(t)
+	a.claimed, a.unadmitted = true, 2 // there is no job, and two inventories go by before a person says yes
+	c.idle = time.Millisecond
+	file, before := c.insert("vda", "SN1", disktest.DiskLength)
+	out, screen := c.boot(t.Context(), a)
+	if r := wait(t, out); r.err != nil || r.after != Reboot {
+		t.Errorf("after %q, error %v", r.after, r.err)
+	}
+	if s := screen.Tail(); !strings.Contains(s, "machine admit AB12") || !strings.Contains(s, "starts its own disk") {
+		t.Errorf("the screen shows %q", s)
+	}
+	if !bytes.Equal(bytesOf(t, file), before) {
+		t.Error("the disk was touched")
 	}
 }
 

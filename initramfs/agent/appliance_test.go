@@ -51,23 +51,25 @@ type appliance struct {
 	seeder *swarm.Swarm
 	seed   *seedStorage
 
-	mu        sync.Mutex // guards everything below
-	token     string     // "" once it was redeemed
-	machine   []byte     // public key (PKIX) of the boot
-	claimed   bool
-	pin       string // DiskSerial of the job
-	seeds     []netip.AddrPort
-	reports   []job.Report
-	frames    []job.OldFrame
-	receipts  []job.Receipt
-	announced []announce.Event
-	final     job.Report
-	say       func(job.Report) job.Directive
-	on        func(path string) // called before an endpoint answers
-	away      bool              // every request fails
-	ended     bool              // the job was cancelled
-	lifetime  time.Duration     // of certificates; zero means an hour
-	seen      chan struct{}     // closed and replaced at each report
+	mu      sync.Mutex // guards everything below
+	token   string     // "" once it was redeemed
+	machine []byte     // public key (PKIX) of the boot
+	claimed bool
+	// unadmitted is how many inventories are answered before a person admits the machine.
+	unadmitted int
+	pin        string // DiskSerial of the job
+	seeds      []netip.AddrPort
+	reports    []job.Report
+	frames     []job.OldFrame
+	receipts   []job.Receipt
+	announced  []announce.Event
+	final      job.Report
+	say        func(job.Report) job.Directive
+	on         func(path string) // called before an endpoint answers
+	away       bool              // every request fails
+	ended      bool              // the job was cancelled
+	lifetime   time.Duration     // of certificates; zero means an hour
+	seen       chan struct{}     // closed and replaced at each report
 }
 
 func newAppliance(t *testing.T) *appliance {
@@ -203,6 +205,13 @@ func (a *appliance) handler() http.Handler {
 			Certificate: a.issue(key.(*ecdsa.PublicKey), job.URIMachine+h.MAC)})
 	})
 	mux.HandleFunc("POST "+job.PathInventory, func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.unadmitted > 0 {
+			a.unadmitted--
+			answer(w, job.Admission{Machine: "m1", Name: "lab-1", Code: "AB12"})
+			return
+		}
 		answer(w, job.Admission{Machine: "m1", Name: "lab-1", Admitted: true})
 	})
 	mux.HandleFunc("POST "+job.PathClaim, func(w http.ResponseWriter, r *http.Request) { a.claim(w, r, answer) })
