@@ -101,12 +101,29 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	result := printTable(ctx, c.out, appliance, seats)
-	fmt.Fprintf(c.out, "\nthe appliance sent %s in all, boot files included; one image is %s; %.0f s from the start of the appliance's network\n",
-		megabytes(after.Sent-before.Sent), megabytes(detail.EncodedLength), time.Since(began).Seconds())
+	boot, err := bootFiles(c.bootDir, len(seats))
+	if err != nil {
+		return errors.Join(result, err)
+	}
+	content := after.Sent - before.Sent - boot
+	fmt.Fprintf(c.out, "\nThe appliance sent %s of boot files and %s of everything else: %.2f images of %s for %d machines. All of it took %.0f s.\n",
+		megabytes(boot), megabytes(content), float64(content)/float64(detail.EncodedLength), megabytes(detail.EncodedLength), len(seats), time.Since(began).Seconds())
 	if c.hold && ctx.Err() == nil {
 		hold(ctx, c.out, appliance, room)
 	}
 	return result
+}
+
+// bootFiles returns the bytes of kernel and initramfs, which each machine gets once.
+func bootFiles(dir string, machines int) (n int64, err error) {
+	for _, name := range []string{"vmlinuz", "initramfs.cpio.zst"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			return 0, err
+		}
+		n += info.Size() * int64(machines)
+	}
+	return n, nil
 }
 
 // switchOn adds the three machines and switches them on at once.
@@ -131,7 +148,7 @@ func switchOn(ctx context.Context, room *lab.Lab) ([]*seat, error) {
 		}
 		s.boot, s.on = b, time.Now()
 		go func() {
-			_, err := b.WaitFor(ctx, golden.LoginPrompt)
+			err := b.WaitBoot(ctx, golden.LoginPrompt)
 			s.done(time.Now(), err)
 		}()
 	}

@@ -44,8 +44,7 @@ func TestTheRightOneOfThreeDisksIsWrittenAndADiskThatIsTooSmallKeepsEveryByte(t 
 	if j.DiskSerial != right.Serial {
 		t.Errorf("disk %s (%s) was written, not %s", j.Disk, j.DiskSerial, right.Serial)
 	}
-	_, err = severalBoot.WaitFor(within(t, bootLimit), golden.LoginPrompt)
-	must(t, err)
+	must(t, severalBoot.WaitBoot(within(t, bootLimit), golden.LoginPrompt))
 	must(t, several.Cut())
 	for _, d := range []lab.Disk{small, stick, only} {
 		if sum(t, d) != sums[d.Path] {

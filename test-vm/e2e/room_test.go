@@ -84,7 +84,7 @@ func loginAll(t *testing.T, boots []*lab.Boot, limit time.Duration) {
 	var waiting sync.WaitGroup
 	for _, b := range boots {
 		waiting.Go(func() {
-			if _, err := b.WaitFor(ctx, golden.LoginPrompt); err != nil {
+			if err := b.WaitBoot(ctx, golden.LoginPrompt); err != nil {
 				t.Error(err)
 				return
 			}

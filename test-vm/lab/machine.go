@@ -195,3 +195,16 @@ func (b *Boot) WaitFor(ctx context.Context, texts ...string) (string, error) {
 		}
 	}
 }
+
+// deadEnds are what machines show where they stop for good: SeaBIOS, OVMF, GRUB, Linux.
+var deadEnds = []string{"No bootable device", "No bootable option or device was found", "grub> ", "grub rescue>", "Kernel panic"}
+
+// WaitBoot waits until text is on the serial line, as WaitFor does; a machine that stops for good before is an error at
+// once.
+func (b *Boot) WaitBoot(ctx context.Context, text string) error {
+	found, err := b.WaitFor(ctx, append([]string{text}, deadEnds...)...)
+	if err == nil && found != text {
+		return fmt.Errorf("machine %s: it stopped (%q) before it showed %q; its serial line ends:\n%s", b.Name, found, text, b.Serial.Tail(15))
+	}
+	return err
+}
