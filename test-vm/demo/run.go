@@ -96,6 +96,9 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	follow(limited, c.out, appliance, seats)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
 	after, err := room.Traffic(ctx)
 	if err != nil {
 		return err
