@@ -67,10 +67,10 @@ func TestAMachineFinishesAfterManyPowerCutsAndKilledAppliances(t *testing.T) {
 func TestEveryFirmwareBootsItsDebianDiskWithoutTheApplianceAndWithoutDHCP(t *testing.T) {
 	for name, firmware := range map[string]lab.Firmware{"bios": lab.BIOS, "uefi": lab.UEFI, "secure": lab.SecureBoot} {
 		t.Run(name+" without the appliance", func(t *testing.T) {
-			loginAll(t, openRoom(t, "alone-"+name, lab.Config{}).deployedMachines(firmware), bootLimit)
+			loginAll(t, openRoom(t, "alone-"+name, lab.Config{}).deployedMachines(golden.Debian, firmware), bootLimit)
 		})
 		t.Run(name+" without DHCP", func(t *testing.T) {
-			loginAll(t, openRoom(t, "silence-"+name, lab.Config{WithoutDHCP: true}).deployedMachines(firmware), bootLimit)
+			loginAll(t, openRoom(t, "silence-"+name, lab.Config{WithoutDHCP: true}).deployedMachines(golden.Debian, firmware), bootLimit)
 		})
 	}
 }

@@ -99,18 +99,18 @@ func loginAll(t *testing.T, boots []*lab.Boot, limit time.Duration) {
 
 func TestMachinesBootTheirDisksWithoutTheAppliance(t *testing.T) {
 	r := openRoom(t, "alone", lab.Config{})
-	loginAll(t, r.deployedMachines(lab.BIOS, lab.SecureBoot), bootLimit)
+	loginAll(t, r.deployedMachines(golden.Mini, lab.BIOS, lab.SecureBoot), bootLimit)
 }
 
 func TestMachinesBootTheirDisksWithoutAnyDHCPServer(t *testing.T) {
 	r := openRoom(t, "silence", lab.Config{WithoutDHCP: true})
-	loginAll(t, r.deployedMachines(lab.BIOS, lab.UEFI), bootLimit)
+	loginAll(t, r.deployedMachines(golden.Mini, lab.BIOS, lab.UEFI), bootLimit)
 }
 
-// deployedMachines switches on machines whose disks hold the golden Debian.
-func (r *room) deployedMachines(firmwares ...lab.Firmware) (boots []*lab.Boot) {
+// deployedMachines switches on machines whose disks hold a golden image.
+func (r *room) deployedMachines(kind golden.Kind, firmwares ...lab.Firmware) (boots []*lab.Boot) {
 	r.t.Helper()
-	file := image(r.t, golden.Debian)
+	file := image(r.t, kind)
 	names := map[lab.Firmware]string{lab.BIOS: "bios", lab.UEFI: "uefi", lab.SecureBoot: "secure"}
 	for _, f := range firmwares {
 		m := r.machine(names[f], f, r.deployed(names[f], file))
