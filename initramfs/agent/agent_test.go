@@ -324,6 +324,9 @@ func TestSeederIsFoundThroughTheTracker(t *testing.T) {
 	if n := len(a.announced); n < 2 || a.announced[0] != announce.Started || a.announced[n-1] != announce.Stopped {
 		t.Errorf("announced %v", a.announced)
 	}
+	if a.lacked != a.img.Layout.DataLength() {
+		t.Errorf("an empty machine announced that it lacks %d bytes of %d: it is told of nobody who is done", a.lacked, a.img.Layout.DataLength())
+	}
 }
 
 // TestPowerCut ends an agent in the middle and boots the machine again.

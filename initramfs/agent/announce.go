@@ -21,8 +21,11 @@ func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {
 		group.Go(func() {
 			c.Run(ctx, func() announce.Request {
 				s := sw.Stats()
+				// What is left comes from the disk: the swarm's counters are zero until it runs, and a machine that says that
+				// it lacks nothing is told of nobody who has something.
+				held, _ := d.store.Progress()
 				return announce.Request{InfoHash: d.j.InfoHash.Wire(), PeerID: sw.PeerID(), Port: sw.Addr().Port(),
-					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: s.Total - s.Held}
+					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: d.layout.DataLength() - held}
 			}, sw.AddPeers)
 		})
 	}

@@ -63,6 +63,7 @@ type appliance struct {
 	frames     []job.OldFrame
 	receipts   []job.Receipt
 	announced  []announce.Event
+	lacked     int64 // by the first announce
 	final      job.Report
 	say        func(job.Report) job.Directive
 	on         func(path string) // called before an endpoint answers
@@ -260,6 +261,9 @@ func (a *appliance) handler() http.Handler {
 			a.t.Errorf("announced %+v: %v", req, err)
 		}
 		a.mu.Lock()
+		if req.Event == announce.Started {
+			a.lacked = req.Left
+		}
 		a.announced = append(a.announced, req.Event)
 		a.mu.Unlock()
 		_, _ = w.Write(announce.Response{Interval: time.Minute, Peers: []netip.AddrPort{a.seeder.Addr()}}.Encode())

@@ -4,6 +4,8 @@ package identity
 import (
 	"bufio"
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,9 +38,15 @@ func Read(root string) job.Inventory {
 // secureBootVariable is UEFI 2.10 §3.3, "SecureBoot": one byte, 1 while the firmware checks signatures.
 const secureBootVariable = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
-// secureBoot returns "on", "off", or "" if the firmware does not tell.
+// secureBoot returns "on", "off", or "" if the firmware's variables cannot be read. Firmware that has variables and not
+// this one cannot check signatures (OVMF without Secure Boot).
 func secureBoot(dir string) string {
 	b, err := os.ReadFile(filepath.Join(dir, secureBootVariable))
+	if errors.Is(err, fs.ErrNotExist) {
+		if others, err := os.ReadDir(dir); err == nil && len(others) > 0 {
+			return "off"
+		}
+	}
 	const attributes = 4 // bytes before the variable's own (Linux, filesystems/efivarfs.rst)
 	if err != nil || len(b) != attributes+1 {
 		return ""

@@ -45,6 +45,21 @@ func TestSecureBootIsReadFromTheFirmware(t *testing.T) {
 	}
 }
 
+func TestFirmwareWithoutTheVariableDoesNotCheckSignatures(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, map[string]string{"sys/firmware/efi/efivars/BootOrder-8be4df61-93ca-11d2-aa0d-00e098032b8c": "\x07\x00\x00\x00\x00\x00"})
+	if inv := Read(root); inv.SecureBoot != "off" {
+		t.Errorf("read as %q", inv.SecureBoot)
+	}
+	empty := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(empty, "sys/firmware/efi/efivars"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if inv := Read(empty); inv.Firmware != "uefi" || inv.SecureBoot != "" {
+		t.Errorf("variables that cannot be read are read as %q", inv.SecureBoot)
+	}
+}
+
 func TestMachineThatTellsNothing(t *testing.T) {
 	if inv := Read(t.TempDir()); inv.UUID != "" || inv.Firmware != "bios" || inv.MemoryBytes != 0 {
 		t.Errorf("%+v", inv)
