@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"seedbed/appliance/job"
 	"seedbed/images"
 )
 
@@ -67,18 +68,15 @@ func (s *Site) Fingerprint() images.Digest { return images.Sum(s.ca.Raw) }
 // SignManifest returns the detached signature of an encoded manifest.
 func (s *Site) SignManifest(manifest []byte) []byte { return images.Sign(s.key, manifest) }
 
-// receiptContext keeps a countersignature from being taken for one over anything else.
-const receiptContext = "seedbed receipt v1\x00"
-
 // Countersign returns the site's Ed25519 signature over a receipt's bytes; the same bytes give the same signature.
 func (s *Site) Countersign(receipt []byte) []byte {
-	return ed25519.Sign(s.key, append([]byte(receiptContext), receipt...))
+	return ed25519.Sign(s.key, append([]byte(job.ReceiptContext), receipt...))
 }
 
 // VerifyReceipt reports whether signature is a countersignature of receipt by key.
 func VerifyReceipt(key ed25519.PublicKey, receipt, signature []byte) bool {
 	return len(key) == ed25519.PublicKeySize &&
-		ed25519.Verify(key, append([]byte(receiptContext), receipt...), signature)
+		ed25519.Verify(key, append([]byte(job.ReceiptContext), receipt...), signature)
 }
 
 // ServerTLS returns the configuration of the agents' HTTPS: TLS 1.3, the chain leaf and CA, and certificates of clients
