@@ -35,7 +35,7 @@ type Options struct {
 	Level int
 	// PieceLength in bytes; 0 means as images.PieceLengthFor says.
 	PieceLength int64
-	// Full copies every partition whole, whatever file system it holds and whatever state that is in.
+	// Full copies whole what would be refused: a partition whose file system is not clean or has an unknown feature.
 	Full bool
 	// Sign returns the detached signature over the encoded manifest.
 	Sign func(manifest []byte) []byte
@@ -163,11 +163,7 @@ func (c *capture) scan() error {
 
 func (c *capture) scanPart(p *part) error {
 	r := io.NewSectionReader(c.src, p.entry.Offset, p.entry.Length)
-	scan := fsmap.Scan
-	if c.o.Full {
-		scan = fsmap.Full
-	}
-	found, err := scan(r, p.entry.Length)
+	found, err := fsmap.Scan(r, p.entry.Length, fsmap.Options{Full: c.o.Full})
 	if err != nil {
 		return err
 	}

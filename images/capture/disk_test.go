@@ -161,7 +161,7 @@ func placeUsed(t *testing.T, disk, name string, offset int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := fsmap.Scan(bytes.NewReader(b), int64(len(b)))
+	m, err := fsmap.Scan(bytes.NewReader(b), int64(len(b)), fsmap.Options{})
 	if err != nil || m.Kind != fsmap.KindUsed {
 		t.Fatal(m, err)
 	}

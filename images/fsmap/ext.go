@@ -169,10 +169,10 @@ func (x *ext) checkFeatures() error {
 		return unmapped("revision %d", le.Uint32(sb[0x4c:]))
 	}
 	if u := x.incompat &^ incompatKnown; u != 0 {
-		return unmapped("unknown incompatible features %#x", u)
+		return fmt.Errorf("%w: incompatible features %#x; capture it in full, or with a newer release", ErrUnknownFeature, u)
 	}
 	if u := x.ro &^ roKnown; u != 0 {
-		return unmapped("unknown features %#x", u)
+		return fmt.Errorf("%w: read-only compatible features %#x; capture it in full, or with a newer release", ErrUnknownFeature, u)
 	}
 	if x.ro&roMetaCsum != 0 && (sb[0x175] != 1 || extCRC(^uint32(0), sb[:0x3fc]) != le.Uint32(sb[0x3fc:])) {
 		return unmapped("the checksum of its superblock is wrong")

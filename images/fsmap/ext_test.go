@@ -226,7 +226,7 @@ func TestExtThatIsNotSureIsCopiedInFullOrRefused(t *testing.T) {
 			run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", path)
 			patch(t, path, c.off, c.b...)
 			f, length := open(t, path)
-			r, err := Scan(f, length)
+			r, err := Scan(f, length, Options{})
 			if c.err {
 				if !errors.Is(err, ErrDirty) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "e2fsck") {
 					t.Errorf("error %v, want ErrDirty about %q with the remedy", err, c.want)
@@ -263,14 +263,14 @@ func TestExtChecksumsAreChecked(t *testing.T) {
 	if _, err := f.WriteAt(b, at*4096); err != nil {
 		t.Fatal(err)
 	}
-	if r, err = Scan(f, length); err != nil || r.Kind != KindFull || !strings.Contains(r.Warning, "checksum of the bitmap") {
+	if r, err = Scan(f, length, Options{}); err != nil || r.Kind != KindFull || !strings.Contains(r.Warning, "checksum of the bitmap") {
 		t.Errorf("%+v, %v; want a warning about the bitmap", r, err)
 	}
 	sb := []byte{0xAA}
 	if _, err := f.WriteAt(sb, 1024+0x80); err != nil {
 		t.Fatal(err)
 	}
-	if r, err = Scan(f, length); err != nil || r.Kind != KindFull || !strings.Contains(r.Warning, "checksum of its superblock") {
+	if r, err = Scan(f, length, Options{}); err != nil || r.Kind != KindFull || !strings.Contains(r.Warning, "checksum of its superblock") {
 		t.Errorf("%+v, %v; want a warning about the superblock", r, err)
 	}
 }
@@ -301,7 +301,7 @@ func TestExtWithManyGroupsIsNotRead(t *testing.T) {
 		le.PutUint32(sb[1024+at:], v)
 	}
 	r := &counting{memory: memory{sb, 8 << 40}}
-	found, err := Scan(r, r.length)
+	found, err := Scan(r, r.length, Options{})
 	if err != nil || found.Kind != KindFull || !strings.Contains(found.Warning, "in groups of 8") {
 		t.Errorf("%+v, %v", found, err)
 	}

@@ -130,7 +130,7 @@ func TestFATThatIsNotSureIsCopiedInFull(t *testing.T) {
 			if _, err := f.WriteAt([]byte{c.b}, c.off); err != nil {
 				t.Fatal(err)
 			}
-			r, err := Scan(f, length)
+			r, err := Scan(f, length, Options{})
 			if err != nil || r.Kind != KindFull || !strings.Contains(r.Warning, c.want) {
 				t.Errorf("%+v, %v; want a warning about %q", r, err, c.want)
 			}
@@ -153,14 +153,14 @@ func TestFATWithoutMirroringIsReadByItsActiveTable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r, err := Scan(f, length)
+	r, err := Scan(f, length, Options{})
 	if err != nil || !slices.Equal(r.Used, want.Used) || r.Kind != KindUsed {
 		t.Errorf("%+v, %v; want the map by the second table", r, err)
 	}
 	if _, err := f.WriteAt([]byte{7, 0, 0, 0}, 32*512+table+40*4); err != nil {
 		t.Fatal(err)
 	}
-	if r, err = Scan(f, length); err != nil || images.TotalLength(r.Used) != images.TotalLength(want.Used)+512 {
+	if r, err = Scan(f, length, Options{}); err != nil || images.TotalLength(r.Used) != images.TotalLength(want.Used)+512 {
 		t.Errorf("%+v, %v; want a cluster more", r, err)
 	}
 }
@@ -178,7 +178,7 @@ func TestSwapKeepsItsHeaderOnly(t *testing.T) {
 		if _, err := f.WriteAt([]byte("S1SUSPEND\x00"), int64(page)-10); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Scan(f, length); err == nil || !strings.Contains(err.Error(), "hibernated") {
+		if _, err := Scan(f, length, Options{}); err == nil || !strings.Contains(err.Error(), "hibernated") {
 			t.Errorf("hibernated: %v", err)
 		}
 	}

@@ -38,11 +38,41 @@ type Result struct {
 	Used []images.Extent
 	// Warning is a sentence for people, where the map is worse than they may expect; else empty.
 	Warning string
+	// Dropped are files and spaces whose contents are not in Used by choice, in the order of their names.
+	Dropped []Dropped
 }
 
-// ErrDirty says that a file system was not cleanly unmounted or is hibernated: what its records call free may be in
-// use. The error that wraps it tells the remedy.
-var ErrDirty = errors.New("the file system is not clean")
+// Dropped is content that another machine has no use for: a page file, a hibernation file, swap space.
+type Dropped struct {
+	Name   string // "/pagefile.sys", "swap space"
+	Length int64  // bytes of the partition that are not in use for that reason
+}
+
+// Options say what Scan does where there is a choice. The zero value drops page files, and refuses what is not safe.
+type Options struct {
+	// KeepContents keeps the contents of page files, hibernation files and swap space.
+	KeepContents bool
+	// Full copies in full, with a warning, what would be refused (ErrDirty, ErrUnknownFeature, ErrOpaque).
+	Full bool
+	// RefuseOpaque refuses content that can only be copied in full: encrypted, of a kind without a map, or part of a volume
+	// made of several. Without it such a partition is copied in full, with a warning.
+	RefuseOpaque bool
+}
+
+// The refusals of Scan. The error that wraps one tells the reason and the remedy.
+var (
+	// ErrDirty says that a file system was not cleanly unmounted or is hibernated: what its records call free may be in use.
+	ErrDirty = errors.New("the file system is not clean")
+	// ErrUnknownFeature says that a file system has an incompatible feature that this program does not know.
+	ErrUnknownFeature = errors.New("the file system has a feature that is not known")
+	// ErrOpaque says that nothing tells free space from content, and that the caller asked not to copy such content.
+	ErrOpaque = errors.New("its free space cannot be told from its content")
+)
+
+// Refused reports whether err is a refusal of Scan, which Options.Full overrules.
+func Refused(err error) bool {
+	return errors.Is(err, ErrDirty) || errors.Is(err, ErrUnknownFeature) || errors.Is(err, ErrOpaque)
+}
 
 // unmappedError says why a file system cannot be mapped; Scan then copies all of it.
 type unmappedError string
@@ -58,6 +88,10 @@ type volume struct {
 	head   []byte // its first bytes: all signatures but those at its end
 	// ranges bounds what a scan may collect: no file system in use is in so many parts, and memory is bounded.
 	ranges int
+	// keep is Options.KeepContents; dropped is what the scan left out otherwise.
+	keep    bool
+	dropped []Dropped
+	options Options // for file systems within this one (logical volumes)
 }
 
 // headLength covers the last signature from the start, that of btrfs.
@@ -88,7 +122,8 @@ type kind struct {
 	// probe returns nil if the partition does not hold this kind.
 	probe func(v *volume) *Info
 	// scan returns the used ranges in any order, overlapping or not; the rest of the partition behind the file system
-	// is among them. nil: this kind is copied in full, and warning says why.
+	// is among them. What it drops it notes in v.dropped. nil: this kind is copied in full, and warning says why; with a
+	// warning it is opaque.
 	scan    func(v *volume) ([]images.Extent, error)
 	kind    string // of the map; "" is KindUsed
 	warning string
@@ -173,10 +208,9 @@ func full(info Info, length int64, warning string) *Result {
 // bytes. They give no warning.
 const plainLength = 16 << 20
 
-// Scan returns the used bytes of a partition of length bytes. What it does not know or cannot trust is copied in full,
-// with a warning. A file system that has to be repaired first is an ErrDirty; the caller may take Full instead, which
-// copies it as it is.
-func Scan(r io.ReaderAt, length int64) (*Result, error) {
+// Scan returns the used bytes of a partition of length bytes. What has no map or contradicts itself is copied in full,
+// with a warning; what is not clean or has an unknown feature is refused, unless o.Full says to copy it in full too.
+func Scan(r io.ReaderAt, length int64, o Options) (*Result, error) {
 	if length <= 0 {
 		return nil, fmt.Errorf("map of a partition of %d bytes", length)
 	}
@@ -184,6 +218,23 @@ func Scan(r io.ReaderAt, length int64) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	v.keep, v.options = o.KeepContents, o
+	result, err := scanKind(v, info, found)
+	if err == nil && o.RefuseOpaque && !o.Full && result.Kind == KindFull && result.Warning != "" {
+		err = fmt.Errorf("%w: %s", ErrOpaque, result.Warning)
+	}
+	if err != nil && o.Full && Refused(err) {
+		return full(info, length, fmt.Sprintf("%s: %v; as asked, every byte is copied", info.FS, err)), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// scanKind maps what the probes found.
+func scanKind(v *volume, info Info, found []*kind) (*Result, error) {
+	length := v.length
 	switch {
 	case len(found) == 0 && length > plainLength:
 		return full(info, length, "no file system was recognised: every byte is copied"), nil
@@ -209,7 +260,8 @@ func Scan(r io.ReaderAt, length int64) (*Result, error) {
 	if kind == "" {
 		kind = KindUsed
 	}
-	return &Result{Info: info, Kind: kind, Used: normal(list, length, maxExtents)}, nil
+	slices.SortFunc(v.dropped, func(a, b Dropped) int { return cmp.Compare(a.Name, b.Name) })
+	return &Result{Info: info, Kind: kind, Used: normal(list, length, maxExtents), Dropped: v.dropped}, nil
 }
 
 // maxExtents bounds the map: an extent takes at most 18 bytes encoded, images.MaxMapLength in all.

@@ -54,7 +54,7 @@ func TestWhatHasNoMapIsCopiedInFullAndSaysWhy(t *testing.T) {
 		"noise":           {at(0, "something else"), "", "no file system was recognised"},
 		"squashfs":        {at(0, "hsqs"), "squashfs", ""},
 	} {
-		r, err := Scan(memory{c.b, 64 << 20}, 64<<20)
+		r, err := Scan(memory{c.b, 64 << 20}, 64<<20, Options{})
 		if err != nil || r.Kind != KindFull || r.FS != c.fs || !strings.Contains(r.Warning, c.want) || (c.want == "") != (r.Warning == "") {
 			t.Errorf("%s: %+v, %v; want %s with a warning about %q", name, r, err, c.fs, c.want)
 		}
@@ -66,18 +66,18 @@ func TestWhatHasNoMapIsCopiedInFullAndSaysWhy(t *testing.T) {
 
 func TestShortPartitionsAndBIOSBootGiveNoWarning(t *testing.T) {
 	for _, length := range []int64{512, 4096, 1 << 20} {
-		r, err := Scan(memory{[]byte("core.img"), length}, length)
+		r, err := Scan(memory{[]byte("core.img"), length}, length, Options{})
 		if err != nil || r.Kind != KindFull || r.Warning != "" || images.TotalLength(r.Used) != length {
 			t.Errorf("%d bytes: %+v, %v", length, r, err)
 		}
 	}
-	if _, err := Scan(memory{}, 0); err == nil {
+	if _, err := Scan(memory{}, 0, Options{}); err == nil {
 		t.Error("a partition of no bytes has a map")
 	}
 }
 
 func TestAReadErrorIsNoReasonToGuess(t *testing.T) {
-	if _, err := Scan(memory{length: 4096}, 1<<20); err == nil {
+	if _, err := Scan(memory{length: 4096}, 1<<20, Options{}); err == nil {
 		t.Error("a partition that cannot be read has a map")
 	}
 }
@@ -118,7 +118,7 @@ func FuzzScan(f *testing.F) {
 		if sb := b[1024:2048]; le.Uint16(sb[0x38:]) == 0xEF53 {
 			le.PutUint32(sb[0x3fc:], extCRC(^uint32(0), sb[:0x3fc]))
 		}
-		r, err := Scan(bytes.NewReader(b), int64(len(b)))
+		r, err := Scan(bytes.NewReader(b), int64(len(b)), Options{})
 		if err != nil {
 			return
 		}

@@ -74,7 +74,7 @@ func open(t testing.TB, path string) (*os.File, int64) {
 func scan(t testing.TB, path string) *Result {
 	t.Helper()
 	f, length := open(t, path)
-	r, err := Scan(f, length)
+	r, err := Scan(f, length, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
