@@ -203,23 +203,23 @@ func patch(t *testing.T, path string, off int64, b ...byte) {
 
 func TestExtThatIsNotSureIsCopiedInFullOrRefused(t *testing.T) {
 	for name, c := range map[string]struct {
-		off  int64
-		b    []byte
-		want string
-		err  bool
+		off     int64
+		b       []byte
+		want    string
+		refusal error
 	}{
-		"unknown incompatible feature": {0x63, []byte{0x80}, "unknown incompatible features 0x80000000", false},
-		"compression":                  {0x60, []byte{0xc3}, "unknown incompatible features 0x1", false},
-		"unknown feature":              {0x67, []byte{0x40}, "unknown features", false},
-		"journal to replay":            {0x60, []byte{0xc6}, "journal has to be replayed", true},
-		"not unmounted":                {0x3a, []byte{0}, "not unmounted", true},
-		"errors":                       {0x3a, []byte{3}, "found errors", true},
-		"too long":                     {4, []byte{0, 0, 0, 1}, "its partition has", false},
-		"free count":                   {0xc, []byte{1, 0}, "its superblock says", false},
-		"blocks per group":             {0x20, []byte{1}, "blocks per group", false},
-		"descriptors":                  {0xfe, []byte{33}, "group descriptors", false},
-		"inodes":                       {0x28, []byte{0xff, 0xff, 0xff}, "inodes of", false},
-		"revision":                     {0x4c, []byte{9}, "revision 9", false},
+		"unknown incompatible feature": {0x63, []byte{0x80}, "incompatible features 0x80000000", ErrUnknownFeature},
+		"compression":                  {0x60, []byte{0xc3}, "incompatible features 0x1", ErrUnknownFeature},
+		"unknown feature":              {0x67, []byte{0x40}, "read-only compatible features", ErrUnknownFeature},
+		"journal to replay":            {0x60, []byte{0xc6}, "journal has to be replayed", ErrDirty},
+		"not unmounted":                {0x3a, []byte{0}, "not unmounted", ErrDirty},
+		"errors":                       {0x3a, []byte{3}, "found errors", ErrDirty},
+		"too long":                     {4, []byte{0, 0, 0, 1}, "its partition has", nil},
+		"free count":                   {0xc, []byte{1, 0}, "its superblock says", nil},
+		"blocks per group":             {0x20, []byte{1}, "blocks per group", nil},
+		"descriptors":                  {0xfe, []byte{33}, "group descriptors", nil},
+		"inodes":                       {0x28, []byte{0xff, 0xff, 0xff}, "inodes of", nil},
+		"revision":                     {0x4c, []byte{9}, "revision 9", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := newPartition(t, 16<<20)
@@ -227,14 +227,14 @@ func TestExtThatIsNotSureIsCopiedInFullOrRefused(t *testing.T) {
 			patch(t, path, c.off, c.b...)
 			f, length := open(t, path)
 			r, err := Scan(f, length, Options{})
-			if c.err {
-				if !errors.Is(err, ErrDirty) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "e2fsck") {
-					t.Errorf("error %v, want ErrDirty about %q with the remedy", err, c.want)
+			if c.refusal != nil {
+				remedy := map[error]string{ErrDirty: "e2fsck", ErrUnknownFeature: "in full"}[c.refusal]
+				if !errors.Is(err, c.refusal) || !Refused(err) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), remedy) {
+					t.Errorf("error %v, want one about %q with the remedy", err, c.want)
 				}
-				if r, err = Full(f, length); err != nil {
-					t.Fatal(err)
-				}
-			} else if err != nil || !strings.Contains(r.Warning, c.want) {
+				r, err = Scan(f, length, Options{Full: true})
+			}
+			if err != nil || !strings.Contains(r.Warning, c.want) {
 				t.Fatalf("%+v, %v; want a warning about %q", r, err, c.want)
 			}
 			if r.Kind != KindFull || len(r.Used) != 1 || r.Used[0] != (images.Extent{Offset: 0, Length: length}) || r.FS != "ext4" {
