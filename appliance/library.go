@@ -156,11 +156,16 @@ func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.P
 	if err != nil {
 		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the disk cannot be read: %v", err)}
 	}
-	options := capture.Options{Name: o.Name, Version: o.Version, Codec: codec, Full: o.Full, Sign: l.site.SignManifest, Log: l.log}
+	session, err := l.repo.Begin(ctx, repository.SessionConfig{Name: o.Name, Version: o.Version, Sign: l.site.SignManifest})
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	defer session.Close()
+	options := capture.Options{Codec: codec, Full: o.Full, Log: l.log}
 	if progress != nil {
 		options.Progress = func(p capture.Progress) { progress(api.Progress{Done: p.Done, Total: p.Total}) }
 	}
-	result, err := capture.Disk(ctx, f, length, sector, l.repo, options)
+	result, err := capture.Disk(ctx, f, length, sector, session, options)
 	if err != nil {
 		return nil, asRefusal(err)
 	}

@@ -36,6 +36,27 @@ func (m *Map) State(tile int64) TileState {
 	return TileData
 }
 
+// CountTiles returns how many tiles State calls data and zero. It takes one pass over the extents and runs.
+func (m *Map) CountTiles() (data, zero int64) {
+	z, counted := 0, int64(0) // the tiles before counted are counted
+	for _, e := range m.Extents {
+		first, end := max(e.Offset/TileLength, counted), TileCount(e.End())
+		if first >= end {
+			continue
+		}
+		counted = end
+		data += end - first
+		for ; z < len(m.Zero) && m.Zero[z].First < end; z++ {
+			r := m.Zero[z]
+			zero += max(0, min(r.First+r.Count, end)-max(r.First, first))
+			if r.First+r.Count > end {
+				break // it goes on behind this extent
+			}
+		}
+	}
+	return data - zero, zero
+}
+
 // firstExtent returns the index of the first extent that ends after off.
 func (m *Map) firstExtent(off int64) int {
 	return sort.Search(len(m.Extents), func(i int) bool { return m.Extents[i].End() > off })

@@ -52,6 +52,13 @@ func TestMapAnswersForAnyExtents(t *testing.T) {
 				t.Fatalf("tile %d is %v, want %v", i, got, want)
 			}
 		}
+		states := map[TileState]int64{}
+		for i := range zero {
+			states[m.State(int64(i))]++
+		}
+		if data, zero := m.CountTiles(); data != states[TileData] || zero != states[TileZero] {
+			t.Fatalf("%d data and %d zero tiles, want %v", data, zero, states)
+		}
 		start := rapid.IntRange(0, len(used)-1).Draw(t, "start")
 		end := rapid.IntRange(start, len(used)).Draw(t, "end")
 		b := bytes.Repeat([]byte{0xCC}, end-start)

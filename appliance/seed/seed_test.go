@@ -153,13 +153,20 @@ func (r *room) add(name string, seedValue uint64) (seed.Wanted, []byte) {
 	r.t.Helper()
 	disk := make([]byte, 3<<20)
 	mathrand.NewChaCha8([32]byte{byte(seedValue)}).Read(disk[:2<<20]) // the rest are zeros
-	result, err := capture.Disk(r.t.Context(), bytes.NewReader(disk), int64(len(disk)), 512, r.repo, capture.Options{
-		Name: name, Sign: r.site.SignManifest, Codec: tile.Zstd,
-	})
+	session, err := r.repo.Begin(r.t.Context(), repository.SessionConfig{Name: name, Sign: r.site.SignManifest})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	info, err := torrent.FromManifest(result.Image.Manifest)
+	defer session.Close()
+	result, err := capture.Disk(r.t.Context(), bytes.NewReader(disk), int64(len(disk)), 512, session, capture.Options{Codec: tile.Zstd})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	image, err := r.repo.Manifest(r.t.Context(), result.Image.Digest)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	info, err := torrent.FromManifest(image.Manifest)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,7 +24,7 @@ func TestACapturedDiskIsRestoredOverPoison(t *testing.T) {
 	o := options("golden")
 	var last Progress
 	o.Progress = func(p Progress) { last = p }
-	result, err := Disk(t.Context(), open(t, disk), length, 512, r, o)
+	result, err := captureDisk(t.Context(), open(t, disk), length, 512, r, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +86,7 @@ func TestFreeSpaceIsNotRead(t *testing.T) {
 	r := openRepository(t)
 	disk, length := newDisk(t)
 	c := &counting{ReaderAt: open(t, disk)}
-	result, err := Disk(t.Context(), c, length, 512, r, options("golden"))
+	result, err := captureDisk(t.Context(), c, length, 512, r, options("golden"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,11 +99,11 @@ func TestFreeSpaceIsNotRead(t *testing.T) {
 func TestTheSameDiskAgainAddsNothing(t *testing.T) {
 	r := openRepository(t)
 	disk, length := newDisk(t)
-	first, err := Disk(t.Context(), open(t, disk), length, 512, r, options("golden"))
+	first, err := captureDisk(t.Context(), open(t, disk), length, 512, r, options("golden"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := Disk(t.Context(), open(t, disk), length, 512, r, options("golden"))
+	second, err := captureDisk(t.Context(), open(t, disk), length, 512, r, options("golden"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +117,7 @@ func TestTheSameDiskAgainAddsNothing(t *testing.T) {
 	}
 	o := options("golden")
 	o.Version, o.Created = "1", time.Unix(1e9, 0) // another manifest
-	if _, err := Disk(t.Context(), open(t, disk), length, 512, r, o); !errors.Is(err, repository.ErrVersionExists) {
+	if _, err := captureDisk(t.Context(), open(t, disk), length, 512, r, o); !errors.Is(err, repository.ErrVersionExists) {
 		t.Errorf("version 1 again: %v", err)
 	}
 }
@@ -130,13 +128,13 @@ func TestADirtyFileSystemIsRefusedUnlessCopiedInFull(t *testing.T) {
 	create(t, name, 24*mib)
 	tool(t, "e2fsprogs", "mkfs.ext4", "-q", name)
 	tool(t, "e2fsprogs", "debugfs", "-w", "-R", "feature needs_recovery", name)
-	_, err := Disk(t.Context(), open(t, name), 24*mib, 512, r, options("dirty"))
+	_, err := captureDisk(t.Context(), open(t, name), 24*mib, 512, r, options("dirty"))
 	if !errors.Is(err, fsmap.ErrDirty) || !strings.Contains(err.Error(), "partition 0") {
 		t.Errorf("a dirty file system: %v", err)
 	}
 	o := options("dirty")
 	o.Full = true
-	result, err := Disk(t.Context(), open(t, name), 24*mib, 512, r, o)
+	result, err := captureDisk(t.Context(), open(t, name), 24*mib, 512, r, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +166,7 @@ func TestAReadErrorNamesThePlaceAndPublishesNothing(t *testing.T) {
 	r := openRepository(t)
 	disk, length := newDisk(t)
 	src := broken{open(t, disk), 151552*512 + 2*mib} // in partition 5
-	_, err := Disk(t.Context(), src, length, 512, r, options("golden"))
+	_, err := captureDisk(t.Context(), src, length, 512, r, options("golden"))
 	if err == nil || !strings.Contains(err.Error(), "partition 5: read bytes [") || !strings.Contains(err.Error(), "medium error") {
 		t.Errorf("the error is %v", err)
 	}
@@ -187,38 +185,10 @@ func TestACancelledCapturePublishesNothing(t *testing.T) {
 			cancel()
 		}
 	}
-	if _, err := Disk(ctx, open(t, disk), length, 512, r, o); !errors.Is(err, context.Canceled) {
+	if _, err := captureDisk(ctx, open(t, disk), length, 512, r, o); !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is %v", err)
 	}
 	if list, _ := r.Images(t.Context()); len(list) != 0 {
 		t.Errorf("images: %v", list)
-	}
-}
-
-func TestOptionsAreChecked(t *testing.T) {
-	for name, spoil := range map[string]func(*Options){
-		"no name":         func(o *Options) { o.Name = "" },
-		"path as name":    func(o *Options) { o.Name = "../x" },
-		"path as version": func(o *Options) { o.Version = "a/b" },
-		"no key":          func(o *Options) { o.Sign = nil },
-	} {
-		o := options("x")
-		spoil(&o)
-		if _, err := Disk(t.Context(), bytes.NewReader(nil), 0, 512, nil, o); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-}
-
-func TestTheRootIsThatOfAllPiecesHoweverMany(t *testing.T) {
-	for _, n := range []int64{1, 2, 3, 4095, 4096, 4097, 8192, 8193, 12_289, 20_000} {
-		piece := func(i int64) images.Digest { return sha256.Sum256(fmt.Append(nil, i)) }
-		all := make([]images.Digest, n)
-		for i := range all {
-			all[i] = piece(int64(i))
-		}
-		if got, want := rootOf(n, 256<<10, piece), images.PartitionRoot(all, 256<<10); got != want {
-			t.Errorf("%d pieces: root %v, want %v", n, got, want)
-		}
 	}
 }

@@ -2,9 +2,11 @@ package capture
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -197,8 +199,33 @@ func openRepository(t *testing.T) *repository.Repository {
 
 var key = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 
-func options(name string) Options {
-	return Options{Name: name, Codec: tile.Zstd, Sign: func(m []byte) []byte { return images.Sign(key, m) }}
+// order is what a test captures.
+type order struct {
+	Options
+	Name, Version string
+}
+
+func options(name string) order { return order{Options: Options{Codec: tile.Zstd}, Name: name} }
+
+// made is a Result with its image.
+type made struct {
+	*Result
+	Image *repository.Image
+}
+
+// captureDisk captures a disk into a repository.
+func captureDisk(ctx context.Context, src io.ReaderAt, length int64, sector int, r *repository.Repository, o order) (*made, error) {
+	session, err := r.Begin(ctx, repository.SessionConfig{Name: o.Name, Version: o.Version, Sign: func(m []byte) []byte { return images.Sign(key, m) }})
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+	result, err := Disk(ctx, src, length, sector, session, o.Options)
+	if err != nil {
+		return nil, err
+	}
+	image, err := r.Manifest(ctx, result.Image.Digest)
+	return &made{result, image}, err
 }
 
 func open(t *testing.T, name string) *os.File {

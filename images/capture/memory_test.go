@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"seedbed/images"
-	"seedbed/images/repository"
+	"seedbed/images/intake"
 	"seedbed/images/tile"
 )
 
@@ -32,17 +32,16 @@ func (s synthetic) ReadAt(b []byte, offset int64) (int, error) {
 }
 
 // discard is a sink that keeps nothing.
-type discard struct{ image *repository.Image }
+type discard struct{}
 
-func (*discard) Find(images.TileKey) (at repository.Location, ok bool, err error) { return }
-func (*discard) Put(context.Context, images.TileKey, tile.Encoded) (at repository.Location, err error) {
-	return
+func (discard) Have(_ context.Context, keys []images.TileKey) ([]bool, error) {
+	return make([]bool, len(keys)), nil
 }
-func (*discard) NextVersion(context.Context, string) (string, error) { return "1", nil }
-func (d *discard) Publish(_ context.Context, draft *repository.Draft) (*repository.Image, error) {
-	d.image = &repository.Image{Manifest: draft.Manifest}
-	return d.image, nil
+func (discard) Put(context.Context, []intake.Tile) error { return nil }
+func (discard) Commit(context.Context, *intake.Spec) (*intake.Published, error) {
+	return &intake.Published{}, nil
 }
+func (discard) Close() error { return nil }
 
 func TestMemoryStaysBounded(t *testing.T) {
 	noise := make([]byte, 2*images.TileLength)
@@ -61,7 +60,7 @@ func TestMemoryStaysBounded(t *testing.T) {
 			peak = max(peak, now.HeapInuse)
 		}
 	}
-	if _, err := Disk(t.Context(), synthetic{noise}, length, 512, &discard{}, o); err != nil {
+	if _, err := Disk(t.Context(), synthetic{noise}, length, 512, discard{}, o.Options); err != nil {
 		t.Fatal(err)
 	}
 	if grown := int64(peak) - int64(before.HeapInuse); grown > 64*mib {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"seedbed/images"
-	"seedbed/images/repository"
+	"seedbed/images/intake"
 	"seedbed/images/tile"
 )
 
@@ -28,8 +28,7 @@ type unit struct {
 type readTile struct {
 	zero  bool
 	key   images.TileKey
-	known bool // at is set; else encoded is
-	at    repository.Location
+	known bool // the sink holds it; else encoded is set
 	tile  tile.Encoded
 }
 
@@ -59,7 +58,7 @@ func (c *capture) read(ctx context.Context, p *part) error {
 		group.Go(func() error {
 			buf := make([]byte, unitTiles*images.TileLength)
 			for u := range work {
-				if err := c.readUnit(p, used, u, buf); err != nil {
+				if err := c.readUnit(ctx, p, used, u, buf); err != nil {
 					return err
 				}
 				close(u.done)
@@ -115,29 +114,40 @@ func eachUnit(m *images.Map, yield func(*unit) error) error {
 }
 
 // readUnit reads, hashes and compresses the tiles of a unit. buf holds a unit.
-func (c *capture) readUnit(p *part, used *images.Map, u *unit, buf []byte) error {
+func (c *capture) readUnit(ctx context.Context, p *part, used *images.Map, u *unit, buf []byte) error {
 	start := u.first * images.TileLength
 	buf = buf[:min(int64(u.count)*images.TileLength, p.m.Length-start)]
 	if err := c.readUsed(p, used, buf, start); err != nil {
 		return err
 	}
 	u.tiles = make([]readTile, 0, u.count)
-	for len(buf) > 0 {
-		raw := buf[:min(images.TileLength, len(buf))]
-		buf = buf[len(raw):]
+	var keys []images.TileKey
+	for rest := buf; len(rest) > 0; {
+		raw := rest[:min(images.TileLength, len(rest))]
+		rest = rest[len(raw):]
 		if bytes.Equal(raw, zeros[:len(raw)]) {
 			u.tiles = append(u.tiles, readTile{zero: true})
 			continue
 		}
-		t := readTile{key: tile.KeyOf(raw)}
-		var err error
-		if t.at, t.known, err = c.sink.Find(t.key); err == nil && !t.known {
-			t.tile, err = tile.Encode(c.o.Codec, c.o.Level, raw)
+		u.tiles = append(u.tiles, readTile{key: tile.KeyOf(raw)})
+		keys = append(keys, u.tiles[len(u.tiles)-1].key)
+	}
+	known, err := c.sink.Have(ctx, keys)
+	if err != nil {
+		return err
+	}
+	for i := range u.tiles {
+		t := &u.tiles[i]
+		if t.zero {
+			continue
 		}
-		if err != nil {
+		if t.known, known = known[0], known[1:]; t.known {
+			continue
+		}
+		raw := buf[i*images.TileLength : min((i+1)*images.TileLength, len(buf))]
+		if t.tile, err = tile.Encode(c.o.Codec, c.o.Level, raw); err != nil {
 			return err
 		}
-		u.tiles = append(u.tiles, t)
 	}
 	return nil
 }
@@ -170,11 +180,11 @@ func (c *capture) readUsed(p *part, used *images.Map, b []byte, start int64) err
 
 // store puts the tiles of a unit and enters them into the partition.
 func (c *capture) store(ctx context.Context, p *part, u *unit) error {
+	var fresh []intake.Tile
 	for i, t := range u.tiles {
 		n := u.first + int64(i)
 		length := min(images.TileLength, p.m.Length-n*images.TileLength)
 		if t.zero {
-			p.zero++
 			c.result.ZeroLength += length
 			if k := len(p.m.Zero) - 1; k >= 0 && p.m.Zero[k].First+p.m.Zero[k].Count == n {
 				p.m.Zero[k].Count++
@@ -184,15 +194,17 @@ func (c *capture) store(ctx context.Context, p *part, u *unit) error {
 			continue
 		}
 		if !t.known {
-			var err error
-			if t.at, err = c.sink.Put(ctx, t.key, t.tile); err != nil {
-				return err
-			}
+			fresh = append(fresh, intake.Tile{Key: t.key, Encoded: t.tile})
 			c.result.NewTiles++
 			c.result.NewLength += int64(len(t.tile.Bytes))
 		}
 		c.result.DataLength += length
-		p.hashes, p.tiles = append(p.hashes, t.key.Hash), append(p.tiles, t.at)
+		p.hashes = append(p.hashes, t.key.Hash[:]...)
+	}
+	if len(fresh) > 0 {
+		if err := c.sink.Put(ctx, fresh); err != nil {
+			return err
+		}
 	}
 	u.tiles = nil
 	c.done.Partition = p.entry.Number

@@ -14,7 +14,7 @@ import (
 func TestLibtorrentMakesTheSameTorrentFromTheMaskedPartitions(t *testing.T) {
 	r := openRepository(t)
 	disk, length := newDisk(t)
-	result, err := Disk(t.Context(), open(t, disk), length, 512, r, options("golden"))
+	result, err := captureDisk(t.Context(), open(t, disk), length, 512, r, options("golden"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,11 +8,12 @@ import (
 	"math"
 
 	"seedbed/images"
+	"seedbed/images/intake"
 	"seedbed/images/layout"
 )
 
 // ErrVersionExists says that an image has that version already. Versions never change.
-var ErrVersionExists = errors.New("the version exists already")
+var ErrVersionExists = intake.ErrVersionExists
 
 // Draft is an image whose tiles have been put and that is to be published.
 type Draft struct {

@@ -1,4 +1,4 @@
-package capture
+package intake
 
 import (
 	"math/bits"
@@ -7,8 +7,8 @@ import (
 )
 
 // tree returns the piece layer of a partition, which lists the pieces that hold data (none where the partition is not
-// longer than a piece), and its root. hashes are those of the data tiles.
-func tree(m *images.Map, hashes []images.Digest, pieceLength int64) (layer []byte, root images.Digest) {
+// longer than a piece), and its root. hashes are those of the data tiles in order, 32 bytes each, as many as m counts.
+func tree(m *images.Map, hashes []byte, pieceLength int64) (layer []byte, root images.Digest) {
 	pieces := (m.Length + pieceLength - 1) / pieceLength
 	perPiece := pieceLength / images.TileLength
 	tiles := make([]images.Digest, 0, perPiece)
@@ -23,7 +23,7 @@ func tree(m *images.Map, hashes []images.Digest, pieceLength int64) (layer []byt
 		tiles = tiles[:0]
 		for t := i * perPiece; t < (i+1)*perPiece && t*images.TileLength < m.Length; t++ {
 			if m.State(t) == images.TileData {
-				tiles, hashes, data = append(tiles, hashes[0]), hashes[1:], true
+				tiles, hashes, data = append(tiles, images.Digest(hashes[:32])), hashes[32:], true
 				continue
 			}
 			tiles = append(tiles, images.ZeroTileHash(int(min(images.TileLength, m.Length-t*images.TileLength))))
