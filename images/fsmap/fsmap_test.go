@@ -41,8 +41,8 @@ func TestWhatHasNoMapIsCopiedInFullAndSaysWhy(t *testing.T) {
 		fs   string
 		want string
 	}{
-		"xfs":             {at(0, "XFSB"), "xfs", "no map"},
-		"btrfs":           {at(0x10040, "_BHRfS_M"), "btrfs", "no map"},
+		"xfs":             {at(0, "XFSB"), "xfs", "file-system blocks of 0 bytes"},
+		"btrfs":           {at(0x10040, "_BHRfS_M"), "btrfs", "checksum of its superblock"},
 		"bitlocker":       {at(3, "-FVE-FS-"), "bitlocker", "encrypted"},
 		"bitlocker to go": {bitLockerToGo, "fat32+bitlocker", "several"},
 		"luks":            {at(0, "LUKS\xba\xbe\x00\x02"), "luks", "encrypted"},

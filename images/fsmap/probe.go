@@ -32,20 +32,6 @@ func probeExFAT(v *volume) *Info {
 	return &Info{FS: "exfat", UUID: fmt.Sprintf("%04X-%04X", n>>16, n&0xFFFF)}
 }
 
-func probeXFS(v *volume) *Info {
-	if string(v.head[:4]) != "XFSB" {
-		return nil
-	}
-	return &Info{FS: "xfs", UUID: formatUUID(v.head[32:]), Label: text(v.head[108:120])}
-}
-
-func probeBtrfs(v *volume) *Info {
-	if sb := v.head[64<<10:]; string(sb[64:72]) == "_BHRfS_M" {
-		return &Info{FS: "btrfs", UUID: formatUUID(sb[32:]), Label: text(sb[0x12b : 0x12b+256])}
-	}
-	return nil
-}
-
 // probeBitLocker also knows BitLocker To Go, which shows a small FAT with a reader program and hides the rest.
 func probeBitLocker(v *volume) *Info {
 	const toGo = "\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01" // 4967D63B-2E29-4AD8-8399-F6A339E3D001
