@@ -124,7 +124,7 @@ func same(t testing.TB, table *Table, path string) {
 	}
 	var want []string
 	for _, line := range strings.Split(dump(t, path), "\n") {
-		if !strings.HasPrefix(line, "disk") || strings.Contains(line, "type=5") || strings.Contains(line, "type=f,") || strings.HasSuffix(line, "type=f") {
+		if !strings.HasPrefix(line, "disk") || strings.Contains(line, "type=5,") || strings.HasSuffix(line, "type=5") || strings.HasSuffix(line, "type=85") || strings.Contains(line, "type=f,") || strings.HasSuffix(line, "type=f") {
 			continue
 		}
 		line = strings.Join(strings.Fields(line), " ")
