@@ -140,7 +140,7 @@ var kinds = []kind{
 	{probe: probeExt, scan: scanExt},
 	{probe: probeFAT, scan: scanFAT},
 	{probe: probeSwap, scan: scanSwap, kind: KindHeader},
-	{probe: probeNTFS, warning: noMap},
+	{probe: probeNTFS, scan: scanNTFS},
 	{probe: probeExFAT, warning: noMap},
 	{probe: probeXFS, scan: scanXFS},
 	{probe: probeBtrfs, scan: scanBtrfs},

@@ -17,13 +17,6 @@ func magic(name string, offset int, values ...string) func(*volume) *Info {
 	}
 }
 
-func probeNTFS(v *volume) *Info {
-	if string(v.head[3:11]) != "NTFS    " {
-		return nil
-	}
-	return &Info{FS: "ntfs", UUID: fmt.Sprintf("%016X", le.Uint64(v.head[0x48:]))} // volume serial number
-}
-
 func probeExFAT(v *volume) *Info {
 	if string(v.head[3:11]) != "EXFAT   " {
 		return nil
