@@ -162,7 +162,9 @@ type Job struct {
 	Certificate []byte `json:"certificate"`
 	// Seeds are addresses of the appliances' seeders, known before the first announce.
 	Seeds []netip.AddrPort `json:"seeds"`
-	// DiskSerial, where set, is the only disk that may be written.
+	// Capture says what a job of kind Capture makes; its Image and InfoHash are zero.
+	Capture *CaptureOrder `json:"capture,omitempty"`
+	// DiskSerial, where set, is the only disk that may be written, or captured.
 	DiskSerial string `json:"disk_serial,omitempty"`
 	// SeedFor is how long a finished machine goes on seeding at most; zero means until no machine needs it.
 	SeedFor time.Duration `json:"seed_for"`
@@ -221,6 +223,13 @@ type Report struct {
 	Peers         int    `json:"peers"`                 // connections now
 	Bitmap        []byte `json:"bitmap,omitempty"`      // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; a hint
 	Log           string `json:"log,omitempty"`         // last lines, with State Failed
+
+	// Of a capture. Total are then the bytes to be read.
+	Done int64 `json:"done,omitempty"` // bytes read, hashed and compared with what the repository holds
+	Sent int64 `json:"sent,omitempty"` // encoded bytes that the appliance has taken
+	// BytesPerSecond is the rate of Done over the last seconds, Left how long the rest takes at it; 0 is not known.
+	BytesPerSecond float64       `json:"bytes_per_second,omitempty"`
+	Left           time.Duration `json:"left,omitempty"`
 }
 
 // Directive answers Report.
