@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -33,7 +34,19 @@ type Manifest struct {
 	Partitions []Partition `cbor:"9,keyasint" json:"partitions"`
 	// Firmware says how the captured system can boot: "bios", "uefi", both.
 	Firmware []string `cbor:"10,keyasint,omitempty" json:"firmware,omitempty"`
+	// Origin says where the content comes from, if no disk was read for it: "content of debian:1, source not read".
+	Origin string `cbor:"11,keyasint,omitempty" json:"origin,omitempty"`
 }
+
+// MapNone is the MapKind of a partition that was not captured: its map is empty, and a deployment writes nothing there.
+const MapNone = "none"
+
+// Bounds of what a manifest tells people: dropped contents of a partition, bytes of a name of one, bytes of an origin.
+const (
+	MaxDropped      = 16
+	maxDroppedName  = 255
+	maxOriginLength = 255
+)
 
 // Frame names the bytes of the disk outside its partitions.
 type Frame struct {
@@ -70,7 +83,7 @@ type Partition struct {
 	Label  string `cbor:"6,keyasint,omitempty" json:"label"`       // GPT partition name
 	FS     string `cbor:"7,keyasint,omitempty" json:"file_system"` // "ext4", "fat32", "swap", "ntfs", ... "" if unknown
 	FSUUID string `cbor:"8,keyasint,omitempty" json:"fs_uuid"`     // as blkid prints it
-	// MapKind says where the map comes from: "used" (file-system map), "full", "header" (swap).
+	// MapKind says where the map comes from: "used" (file-system map), "full", "header" (swap), MapNone.
 	MapKind string `cbor:"9,keyasint" json:"map_kind"`
 	// UsedLength is the sum of the map's extents; DataTiles and ZeroTiles count tiles by state.
 	UsedLength int64 `cbor:"10,keyasint" json:"used_length"`
@@ -83,6 +96,8 @@ type Partition struct {
 	Map        Ref `cbor:"14,keyasint" json:"map"`
 	PieceLayer Ref `cbor:"15,keyasint,omitempty" json:"piece_layer"`
 	TileLayer  Ref `cbor:"16,keyasint,omitempty" json:"tile_layer"`
+	// Dropped names what was left out by choice: "/pagefile.sys", "swap space". At most MaxDropped.
+	Dropped []string `cbor:"17,keyasint,omitempty" json:"dropped,omitempty"`
 }
 
 // FileName is the partition's name in the torrent: "p0001".
@@ -195,6 +210,8 @@ func (m *Manifest) Check() error {
 		return bad("table %q is neither gpt, mbr nor none", clip(m.Frame.Table))
 	case len(m.Partitions) == 0:
 		return bad("no partitions")
+	case len(m.Origin) > maxOriginLength:
+		return bad("an origin of %d bytes, at most %d can be", len(m.Origin), maxOriginLength)
 	}
 	for i, r := range m.Frame.Region {
 		if r.Offset < 0 || r.Length <= 0 || r.Length > MaxFrameLength || r.Offset > m.DiskLength-r.Length {
@@ -215,8 +232,12 @@ func (m *Manifest) Check() error {
 			return bad("partition %d: %d data and %d zero tiles of %d", p.Number, p.DataTiles, p.ZeroTiles, tiles)
 		case p.UsedLength < 0 || p.UsedLength > p.Length:
 			return bad("partition %d: %d bytes used of %d", p.Number, p.UsedLength, p.Length)
-		case p.MapKind != "used" && p.MapKind != "full" && p.MapKind != "header":
-			return bad("partition %d: map kind %q is neither used, full nor header", p.Number, clip(p.MapKind))
+		case p.MapKind != "used" && p.MapKind != "full" && p.MapKind != "header" && p.MapKind != MapNone:
+			return bad("partition %d: map kind %q is neither used, full, header nor none", p.Number, clip(p.MapKind))
+		case p.MapKind == MapNone && p.UsedLength > 0:
+			return bad("partition %d was not captured and has %d bytes in use", p.Number, p.UsedLength)
+		case len(p.Dropped) > MaxDropped || slices.ContainsFunc(p.Dropped, badDropped):
+			return bad("partition %d: %d names of dropped contents, at most %d of 1-%d bytes can be", p.Number, len(p.Dropped), MaxDropped, maxDroppedName)
 		case p.Map.Length <= 0 || p.Map.Length > MaxMapLength:
 			return bad("partition %d: map of %d bytes", p.Number, p.Map.Length)
 		case p.TileLayer.Length != 32*p.DataTiles:
@@ -234,6 +255,8 @@ func (m *Manifest) Check() error {
 	}
 	return nil
 }
+
+func badDropped(s string) bool { return s == "" || len(s) > maxDroppedName }
 
 // MaxFrameLength bounds one region of a frame, and all that are not part of the table together, in bytes. Gaps are 1 MiB by
 // today's tools.

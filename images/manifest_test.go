@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +92,10 @@ func TestManifestThatCannotBeIsRefused(t *testing.T) {
 		"data and":            func(m *Manifest) { m.Partitions[0].ZeroTiles = 15 },
 		"bytes used":          func(m *Manifest) { m.Partitions[0].UsedLength = 1<<20 + 1 },
 		"map kind":            func(m *Manifest) { m.Partitions[0].MapKind = "guessed" },
+		"was not captured":    func(m *Manifest) { m.Partitions[0].MapKind = MapNone },
+		"an origin of":        func(m *Manifest) { m.Origin = strings.Repeat("x", 256) },
+		"17 names":            func(m *Manifest) { m.Partitions[0].Dropped = slices.Repeat([]string{"/pagefile.sys"}, 17) },
+		"1 names":             func(m *Manifest) { m.Partitions[0].Dropped = []string{""} },
 		"map of":              func(m *Manifest) { m.Partitions[0].Map.Length = 0 },
 		"tile layer":          func(m *Manifest) { m.Partitions[0].TileLayer.Length = 32 },
 		"piece layer":         func(m *Manifest) { m.Partitions[0].PieceLayer.Length = 32 },

@@ -19,6 +19,7 @@ type Spec struct {
 	Firmware    []string `cbor:"7,keyasint,omitempty"`
 	// Partitions in ascending order of Number.
 	Partitions []Partition `cbor:"8,keyasint"`
+	Origin     string      `cbor:"9,keyasint,omitempty"` // images.Manifest.Origin
 }
 
 // Region is one region of the frame, raw.
@@ -43,6 +44,8 @@ type Partition struct {
 	Map []byte `cbor:"10,keyasint"`
 	// Tiles are the hashes of the data tiles in order, 32 bytes each: the tile layer.
 	Tiles []byte `cbor:"11,keyasint"`
+	// Dropped names what was left out by choice, as images.Partition has it.
+	Dropped []string `cbor:"12,keyasint,omitempty"`
 }
 
 // Assemble computes the manifest of an image, with name and version as given, and its layers by digest: maps, tile layers,
@@ -52,7 +55,7 @@ func Assemble(s *Spec, name, version string) (*images.Manifest, map[images.Diges
 	m := &images.Manifest{
 		Format: images.FormatVersion, Name: name, Version: version, Created: s.Created,
 		DiskLength: s.DiskLength, SectorLength: s.SectorLength, PieceLength: s.PieceLength,
-		Frame: images.Frame{Table: s.Table}, Firmware: s.Firmware,
+		Frame: images.Frame{Table: s.Table}, Firmware: s.Firmware, Origin: s.Origin,
 	}
 	layers := map[images.Digest][]byte{}
 	add := func(b []byte) images.Ref {
@@ -118,5 +121,6 @@ func count(p *Partition, m *images.Map) (n images.Partition, err error) {
 	return images.Partition{
 		Number: p.Number, Offset: p.Offset, Length: p.Length, Type: p.Type, GUID: p.GUID, Label: p.Label, FS: p.FS, FSUUID: p.FSUUID,
 		MapKind: p.MapKind, UsedLength: images.TotalLength(m.Extents), DataTiles: data, ZeroTiles: zero,
+		Dropped: p.Dropped,
 	}, nil
 }
