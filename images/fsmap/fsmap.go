@@ -89,9 +89,12 @@ type volume struct {
 	// ranges bounds what a scan may collect: no file system in use is in so many parts, and memory is bounded.
 	ranges int
 	// keep is Options.KeepContents; dropped is what the scan left out otherwise.
-	keep    bool
-	dropped []Dropped
-	options Options // for file systems within this one (logical volumes)
+	keep       bool
+	dropped    []Dropped
+	options    Options // for file systems within this one (logical volumes), which scanWithin maps: it is Scan
+	scanWithin func(r io.ReaderAt, length int64, o Options) (*Result, error)
+	// warnings are of parts that are copied in full: sentences for Result.Warning.
+	warnings []string
 }
 
 // headLength covers the last signature from the start, that of btrfs.
@@ -153,7 +156,7 @@ var kinds = []kind{
 	{probe: magic("iso9660", 32769, "CD001")},
 	{probe: probeLUKS, warning: encrypted},
 	{probe: probeBitLocker, warning: encrypted},
-	{probe: probeLVM, warning: noMap},
+	{probe: probeLVM, scan: scanLVM},
 	{probe: probeMDRaid, warning: member},
 }
 
@@ -218,7 +221,7 @@ func Scan(r io.ReaderAt, length int64, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.keep, v.options = o.KeepContents, o
+	v.keep, v.options, v.scanWithin = o.KeepContents, o, Scan // named here, since Scan needs kinds and kinds would need Scan
 	result, err := scanKind(v, info, found)
 	if err == nil && o.RefuseOpaque && !o.Full && result.Kind == KindFull && result.Warning != "" {
 		err = fmt.Errorf("%w: %s", ErrOpaque, result.Warning)
@@ -261,7 +264,7 @@ func scanKind(v *volume, info Info, found []*kind) (*Result, error) {
 		kind = KindUsed
 	}
 	slices.SortFunc(v.dropped, func(a, b Dropped) int { return cmp.Compare(a.Name, b.Name) })
-	return &Result{Info: info, Kind: kind, Used: normal(list, length, maxExtents), Dropped: v.dropped}, nil
+	return &Result{Info: info, Kind: kind, Used: normal(list, length, maxExtents), Warning: strings.Join(v.warnings, "; "), Dropped: v.dropped}, nil
 }
 
 // maxExtents bounds the map: an extent takes at most 18 bytes encoded, images.MaxMapLength in all.

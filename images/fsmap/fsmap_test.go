@@ -46,7 +46,7 @@ func TestWhatHasNoMapIsCopiedInFullAndSaysWhy(t *testing.T) {
 		"bitlocker":       {at(3, "-FVE-FS-"), "bitlocker", "encrypted"},
 		"bitlocker to go": {bitLockerToGo, "fat32+bitlocker", "several"},
 		"luks":            {at(0, "LUKS\xba\xbe\x00\x02"), "luks", "encrypted"},
-		"lvm":             {at(512, "LABELONE"+strings.Repeat("\x00", 16)+"LVM2 001"), "lvm", "no map"},
+		"lvm":             {at(512, "LABELONE"+strings.Repeat("\x00", 16)+"LVM2 001"), "lvm", "checksum of its label"},
 		"mdraid 1.2":      {at(4096, "\xfc\x4e\x2b\xa9"), "mdraid", "several"},
 		"mdraid 1.0":      {at(64<<20-8192, "\xfc\x4e\x2b\xa9"), "mdraid", "several"},
 		"f2fs":            {at(1024, "\x10\x20\xf5\xf2"), "f2fs", "no map"},

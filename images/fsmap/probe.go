@@ -2,7 +2,6 @@ package fsmap
 
 import (
 	"fmt"
-	"strings"
 )
 
 // magic recognises a kind by fixed bytes at an offset.
@@ -39,20 +38,6 @@ func probeLUKS(v *volume) *Info {
 		return nil
 	}
 	return &Info{FS: "luks", UUID: text(v.head[168:208])} // both versions keep it as text
-}
-
-// probeLVM looks for a physical volume's label in one of the first four sectors of 512 bytes.
-func probeLVM(v *volume) *Info {
-	for i := range 4 {
-		if b := v.head[i*512:]; string(b[:8]) == "LABELONE" && string(b[24:32]) == "LVM2 001" {
-			id := string(b[32:64])
-			if strings.ContainsFunc(id, func(r rune) bool { return r < '!' || r > '~' }) {
-				return &Info{FS: "lvm"}
-			}
-			return &Info{FS: "lvm", UUID: strings.Join([]string{id[:6], id[6:10], id[10:14], id[14:18], id[18:22], id[22:26], id[26:]}, "-")}
-		}
-	}
-	return nil
 }
 
 // probeMDRaid looks where Linux software RAID keeps its superblock: version 1.1 at the start, 1.2 at 4 KiB, 1.0 8-12 KiB
