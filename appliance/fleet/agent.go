@@ -85,7 +85,11 @@ func (d *draft) merge(from, into *Machine) {
 	gone := d.editMachine(from)
 	gone.MergedInto = into.ID
 	for _, j := range d.jobs() {
-		if j.Machine == from.ID && !j.State.Ended() {
+		switch {
+		case j.Machine != from.ID || j.State.Ended():
+		case j.Kind == job.Capture:
+			d.editJob(j).Machine = into.ID
+		default:
 			d.end(d.editJob(j), job.Cancelled, "merged", "the machine is "+into.Name)
 		}
 	}
@@ -138,7 +142,7 @@ func (f *Fleet) next(c Caller) (oldest *Job) {
 // claim gives a job to the caller; nil if the job is not to be had any more.
 func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error) {
 	var claimed *Job
-	var dep *Deployment
+	dep := new(Deployment) // of a capture: none
 	err := f.change(ctx, func(d *draft) error {
 		j, s := d.job(id), f.state.sessions[c.session.ID]
 		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator {
@@ -149,7 +153,10 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		own.State, own.Code, own.Reason, own.Session = job.Claimed, "", "", s.ID
 		own.Claimed, own.BootSeen, own.HelloAt = f.now().UTC(), s.BootSeen, s.Redeemed
 		own.Last = job.Report{Phase: job.PhaseStart, Total: own.Last.Total}
-		claimed, dep = own, f.state.deployments[own.Deployment]
+		claimed = own
+		if of := f.state.deployments[own.Deployment]; of != nil {
+			dep = of
+		}
 		d.jobEvent(own)
 		return nil
 	})
@@ -159,16 +166,23 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	f.mu.Lock()
 	f.live[id] = live{report: claimed.Last, at: f.now()}
 	f.mu.Unlock()
-	cert, err := f.config.Authority.Machine(c.session.PublicKey, f.now(),
-		job.URIMachine+c.session.Machine, job.URIJob+id, f.config.InfoHashURI(claimed.InfoHash))
+	uris := []string{job.URIMachine + c.session.Machine, job.URIJob + id}
+	if claimed.Capture == nil {
+		uris = append(uris, f.config.InfoHashURI(claimed.InfoHash))
+	}
+	cert, err := f.config.Authority.Machine(c.session.PublicKey, f.now(), uris...)
 	if err != nil {
 		return nil, err
 	}
-	return &job.Job{
+	answer := &job.Job{
 		ID: id, Kind: claimed.Kind, Machine: claimed.Machine, Deployment: claimed.Deployment, Epoch: claimed.Epoch,
 		Image: claimed.Image, ImageName: claimed.ImageName, InfoHash: claimed.InfoHash, Certificate: cert,
 		Seeds: f.config.Seeds, SeedFor: dep.SeedFor, After: dep.After, ReportEvery: reportEvery,
-	}, nil
+	}
+	if c := claimed.Capture; c != nil {
+		answer.Capture, answer.DiskSerial, answer.After, answer.Seeds = c.Clone(), c.DiskSerial, c.After, nil
+	}
+	return answer, nil
 }
 
 // reportEvery is the interval of reports.

@@ -132,11 +132,12 @@ func (d *draft) enlist(m *Machine) {
 	}
 }
 
-// addJob gives a machine a job. Jobs of other deployments that it has not begun make way, and those that it paused: they
-// wait for a person to change something (another disk), and this is what the person changed.
+// addJob gives a machine a job. Jobs of other deployments that it has not begun make way, and jobs that it paused: they
+// wait for a person to change something (another disk), and this is what the person changed. A capture that it has not
+// begun comes first, since the deployment would destroy what is to be captured.
 func (d *draft) addJob(dep *Deployment, m *Machine) {
 	for _, j := range d.openJobs() {
-		if j.Machine == m.ID && !j.HeldByOperator && (j.State == job.Waiting && j.Epoch == 0 || j.State == job.Paused) {
+		if j.Machine == m.ID && !j.HeldByOperator && (j.State == job.Waiting && j.Epoch == 0 && j.Kind != job.Capture || j.State == job.Paused) {
 			own := d.editJob(j)
 			d.end(own, job.Cancelled, "superseded", "a later deployment took its place")
 		}

@@ -71,6 +71,8 @@ type Config struct {
 	Seeds []netip.AddrPort
 	// InfoHashURI names a swarm in a certificate.
 	InfoHashURI func(images.InfoHash) string
+	// NextVersion returns the whole number after the versions of the image of that name; nil means that a capture needs a version.
+	NextVersion func(ctx context.Context, name string) (string, error)
 	// ClaimPoll is how long a claim waits for a job; 0 is 20 s.
 	ClaimPoll time.Duration
 	// ClaimExpires is after how long without a report a job goes back to Waiting; 0 is 90 s: a report is due each second,

@@ -171,7 +171,7 @@ func (f *Fleet) Claimed(c Caller) (list []images.Digest) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	for _, j := range f.state.jobs {
-		if j.Session == c.session.ID {
+		if j.Session == c.session.ID && j.Kind == job.Deploy {
 			list = append(list, j.Image)
 		}
 	}

@@ -70,6 +70,8 @@ type Job struct {
 	Image     images.Digest   `json:"image"`
 	ImageName string          `json:"image_name"` // "name:version"
 	InfoHash  images.InfoHash `json:"info_hash"`
+	// Capture says what a job of kind job.Capture makes; such a job has no Deployment, and an Image when it has succeeded.
+	Capture *Capture `json:"capture,omitempty"`
 
 	// Session is the boot of the agent that holds the claim.
 	Session string `json:"session,omitempty"`

@@ -31,4 +31,7 @@ const (
 	CodeInvalid        = "invalid" // the request says something that cannot be
 	CodeAmbiguous      = "ambiguous"
 	CodeCodeUnknown    = "code-unknown"
+	CodeVersionExists  = "image-exists" // versions of an image never change
+	CodeCaptureBusy    = "capture-busy" // another capture makes this version
+	CodeMachineBusy    = "machine-busy" // it has another job
 )

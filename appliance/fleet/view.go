@@ -45,6 +45,12 @@ type JobView struct {
 	ToPeers       int64  `json:"to_peers"`
 	Peers         int    `json:"peers"`
 
+	// Of a capture; Total are then the bytes to be read.
+	Done           int64         `json:"done,omitempty"`
+	Sent           int64         `json:"sent,omitempty"`
+	BytesPerSecond float64       `json:"bytes_per_second,omitempty"`
+	Left           time.Duration `json:"left,omitempty"`
+
 	Created   time.Time `json:"created"`
 	BootSeen  time.Time `json:"boot_seen,omitzero"` // first boot packet of the boot that claimed it
 	HelloAt   time.Time `json:"hello_at,omitzero"`  // the agent's first word in that boot
@@ -97,6 +103,7 @@ func (f *Fleet) jobView(j *Job) JobView {
 	v.Total, v.Held, v.Resumed, v.Verified = r.Total, r.Held, r.Resumed, r.Verified
 	v.Written, v.WriteNanos = r.Written, r.WriteNanos
 	v.FromAppliance, v.FromPeers, v.ToPeers, v.Peers = r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers
+	v.Done, v.Sent, v.BytesPerSecond, v.Left = r.Done, r.Sent, r.BytesPerSecond, r.Left
 	return v
 }
 
@@ -205,7 +212,7 @@ func (f *Fleet) Swarms() (list []Swarm) {
 	defer f.mu.RUnlock()
 	seen := map[images.InfoHash]bool{}
 	for _, j := range f.open {
-		if !seen[j.InfoHash] {
+		if j.Kind == job.Deploy && !seen[j.InfoHash] {
 			seen[j.InfoHash] = true
 			list = append(list, Swarm{j.Image, j.InfoHash})
 		}
