@@ -1,0 +1,146 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+)
+
+// ErrInUse says that a disk is mounted, or part of something else that runs.
+var ErrInUse = errors.New("it is in use")
+
+// File is an open disk, or a file that stands for one. It implements Disk. Safe for concurrent use.
+type File struct {
+	Name   string
+	Length int64 // bytes
+	// SectorLength is the logical sector in bytes; 0 for a file, which has none.
+	SectorLength int
+
+	f      *os.File
+	noZero atomic.Bool // it does not zero a range by itself
+}
+
+// Open opens a disk, for reading only unless write is true. A disk that is mounted or otherwise in use is not opened for
+// writing: ErrInUse.
+func Open(path string, write bool) (*File, error) {
+	f, err := openFile(path, write)
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", path, err)
+	}
+	d := &File{Name: path, f: f}
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+	case st.Mode().IsRegular():
+		d.Length = st.Size()
+		if write {
+			err = unused(f, st)
+		}
+	case st.Mode()&os.ModeDevice == 0 || st.Mode()&os.ModeCharDevice != 0:
+		err = errors.New("it is neither a disk nor a file")
+	default:
+		if d.SectorLength, err = sectorLength(f); err == nil {
+			d.Length, err = f.Seek(0, io.SeekEnd)
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open disk %s: %w", path, err)
+	}
+	adviseSequential(f)
+	return d, nil
+}
+
+// Close closes the disk.
+func (d *File) Close() error { return d.f.Close() }
+
+// IsDevice reports whether it is a disk and not a file.
+func (d *File) IsDevice() bool { return d.SectorLength != 0 }
+
+// ReadAt implements Disk.
+func (d *File) ReadAt(b []byte, offset int64) (int, error) { return d.f.ReadAt(b, offset) }
+
+// WriteAt implements Disk. Bytes outside the disk are an error and nothing is written.
+func (d *File) WriteAt(b []byte, offset int64) (int, error) {
+	if err := d.inside(offset, int64(len(b))); err != nil {
+		return 0, err
+	}
+	n, err := d.f.WriteAt(b, offset)
+	if err != nil {
+		return n, fmt.Errorf("write disk %s at byte %d: %w", d.Name, offset, err)
+	}
+	return n, nil
+}
+
+func (d *File) inside(offset, length int64) error {
+	if offset < 0 || length < 0 || offset > d.Length-length {
+		return fmt.Errorf("write disk %s: bytes [%d, %d) are outside its %d bytes", d.Name, offset, offset+length, d.Length)
+	}
+	return nil
+}
+
+// zeroPage is the unit in which zeros are written where the disk does not make them itself.
+var zeroPage [256 << 10]byte
+
+// Zero implements Disk.
+func (d *File) Zero(offset, length int64) error {
+	if err := d.inside(offset, length); err != nil {
+		return err
+	}
+	if length > 0 && !d.noZero.Load() {
+		done, err := zeroRange(d.f, d.SectorLength, offset, length)
+		if err != nil {
+			return fmt.Errorf("zero disk %s at byte %d: %w", d.Name, offset, err)
+		}
+		if done {
+			return nil
+		}
+		d.noZero.Store(true)
+	}
+	for length > 0 {
+		n := min(length, int64(len(zeroPage)))
+		if _, err := d.WriteAt(zeroPage[:n], offset); err != nil {
+			return err
+		}
+		offset, length = offset+n, length-n
+	}
+	return nil
+}
+
+// Sync implements Disk.
+func (d *File) Sync() error {
+	if err := d.f.Sync(); err != nil {
+		return fmt.Errorf("flush disk %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// Direct implements Disk. Flush first.
+func (d *File) Direct() (DirectReader, bool, error) {
+	r, err := openDirect(d.f)
+	if err == nil {
+		return r, true, nil
+	}
+	if d.IsDevice() || !errors.Is(err, errNotDirect) {
+		return nil, false, fmt.Errorf("open disk %s to read past the cache: %w", d.Name, err)
+	}
+	return through{d.f}, false, nil // tmpfs, for example: there is no disk below it
+}
+
+// errNotDirect says that a file system cannot be read past the cache.
+var errNotDirect = errors.New("no direct reading here")
+
+// through reads through the cache.
+type through struct{ io.ReaderAt }
+
+func (through) Close() error { return nil }
+
+// RereadTable makes the kernel read the partition table anew. Of a file there is nothing to read.
+func (d *File) RereadTable() error {
+	if !d.IsDevice() {
+		return nil
+	}
+	return rereadTable(d.f)
+}
