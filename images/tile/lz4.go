@@ -10,32 +10,22 @@ import (
 
 // scratch holds buffers that any encoded tile fits into.
 var scratch = sync.Pool{New: func() any {
-	b := make([]byte, 0, lz4.CompressBlockBound(images.TileLength))
+	b := make([]byte, lz4.CompressBlockBound(images.TileLength))
 	return &b
 }}
 
 var lz4Fast = sync.Pool{New: func() any { return new(lz4.Compressor) }}
 
-// encodeLZ4 returns nothing where the tile does not shrink. The bytes are the caller's.
-func encodeLZ4(level int, raw []byte) ([]byte, error) {
-	buf := scratch.Get().(*[]byte)
-	defer scratch.Put(buf)
-	dst := (*buf)[:cap(*buf)]
-	var n int
-	var err error
+// encodeLZ4 returns how many bytes of dst the tile takes; 0 where it does not shrink.
+func encodeLZ4(level int, dst, raw []byte) (n int, err error) {
 	if level <= 0 {
 		c := lz4Fast.Get().(*lz4.Compressor)
-		n, err = c.CompressBlock(raw, dst)
-		lz4Fast.Put(c)
-	} else {
-		// The library's levels are 1<<9 to 1<<17.
-		hc := lz4.CompressorHC{Level: lz4.CompressionLevel(1 << (8 + min(level, 9)))}
-		n, err = hc.CompressBlock(raw, dst)
+		defer lz4Fast.Put(c)
+		return c.CompressBlock(raw, dst)
 	}
-	if err != nil || n == 0 {
-		return nil, err
-	}
-	return append([]byte(nil), dst[:n]...), nil
+	// The library's levels are 1<<9 to 1<<17.
+	hc := lz4.CompressorHC{Level: lz4.CompressionLevel(1 << (8 + min(level, 9)))}
+	return hc.CompressBlock(raw, dst)
 }
 
 func decodeLZ4(dst, b []byte) error {

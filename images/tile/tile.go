@@ -80,27 +80,40 @@ var errLength = errors.New("decoded length differs from the stated one")
 // Encode compresses the 1 to images.TileLength bytes of raw. Where the result would not be smaller, the tile is Stored.
 // Level 0 is the codec's fastest; zstd takes 1-22 on the scale of the zstd program, lz4 takes 1-9. raw is not kept.
 func Encode(codec Codec, level int, raw []byte) (Encoded, error) {
+	return encode(codec, level, raw, func(b []byte) []byte { return append([]byte(nil), b...) })
+}
+
+// EncodeInPlace is Encode without memory of its own: the encoded bytes take the place of raw's, and belong to who owns raw.
+func EncodeInPlace(codec Codec, level int, raw []byte) (Encoded, error) {
+	return encode(codec, level, raw, func(b []byte) []byte { n := copy(raw, b); return raw[:n:n] })
+}
+
+// encode compresses into scratch memory and returns what keep makes of the result.
+func encode(codec Codec, level int, raw []byte, keep func([]byte) []byte) (Encoded, error) {
 	if len(raw) < 1 || len(raw) > images.TileLength {
 		return Encoded{}, fmt.Errorf("encode tile: %d bytes, want 1 to %d", len(raw), images.TileLength)
 	}
-	var b []byte
+	buf := scratch.Get().(*[]byte)
+	defer scratch.Put(buf)
+	var n int
 	var err error
 	switch codec {
 	case Stored:
 	case LZ4:
-		b, err = encodeLZ4(level, raw)
+		n, err = encodeLZ4(level, *buf, raw)
 	case Zstd:
-		b, err = encodeZstd(level, raw)
+		n, err = encodeZstd(level, *buf, raw)
 	default:
 		err = fmt.Errorf("unknown %v", codec)
 	}
 	if err != nil {
 		return Encoded{}, fmt.Errorf("encode tile: %w", err)
 	}
-	if len(b) == 0 || len(b) >= len(raw) {
-		codec, b = Stored, append([]byte(nil), raw...)
+	b := (*buf)[:n]
+	if n == 0 || n >= len(raw) {
+		codec, b = Stored, raw
 	}
-	return Encoded{Codec: codec, Length: int32(len(raw)), Bytes: b}, nil
+	return Encoded{Codec: codec, Length: int32(len(raw)), Bytes: keep(b)}, nil
 }
 
 // Decode returns the tile's bytes, in dst's memory where its capacity is enough (what dst holds is overwritten), else

@@ -57,6 +57,10 @@ func TestEveryCodecGivesBackEveryLength(t *testing.T) {
 					if name == "noise" && e.Codec != Stored {
 						t.Errorf("%v: %d bytes of noise are %v, want none", codec, n, e.Codec)
 					}
+					same, err := EncodeInPlace(codec, level, before)
+					if err != nil || same.Codec != e.Codec || !bytes.Equal(same.Bytes, e.Bytes) || &same.Bytes[0] != &before[0] {
+						t.Fatalf("%v level %d, %d bytes of %s in place: %v", codec, level, n, name, err)
+					}
 					if n >= 4096 && name != "noise" && codec != Stored && (e.Codec != codec || len(e.Bytes) > n*3/4) {
 						t.Errorf("%v: %d bytes of %s take %d as %v", codec, n, name, len(e.Bytes), e.Codec)
 					}

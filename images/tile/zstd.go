@@ -20,22 +20,21 @@ var zstdEncoders = func() (list [zstd.SpeedBestCompression + 1]func() (*zstd.Enc
 	return list
 }()
 
-func encodeZstd(level int, raw []byte) ([]byte, error) {
+// encodeZstd returns how many bytes of dst the tile takes; 0 where it does not fit.
+func encodeZstd(level int, dst, raw []byte) (int, error) {
 	speed := zstd.SpeedFastest
 	if level > 0 {
 		speed = zstd.EncoderLevelFromZstd(level)
 	}
 	enc, err := zstdEncoders[speed]()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	buf := scratch.Get().(*[]byte)
-	defer scratch.Put(buf)
-	*buf = enc.EncodeAll(raw, (*buf)[:0])
-	if len(*buf) >= len(raw) {
-		return nil, nil
+	b := enc.EncodeAll(raw, dst[:0])
+	if len(b) > len(dst) {
+		return 0, nil
 	}
-	return append([]byte(nil), *buf...), nil
+	return len(b), nil
 }
 
 // zstdDecoder serves all goroutines. It writes no further than the capacity of the slice that it is given and refuses
