@@ -18,7 +18,10 @@ import (
 var packages = map[string]string{
 	"mkfs.ext4": "e2fsprogs", "mke2fs": "e2fsprogs", "debugfs": "e2fsprogs", "dumpe2fs": "e2fsprogs", "e2fsck": "e2fsprogs",
 	"mkfs.fat": "dosfstools", "fsck.fat": "dosfstools", "mcopy": "mtools", "mdel": "mtools", "mkswap": "util-linux",
-	"mkntfs": "ntfs-3g", "blkid": "util-linux", "partclone.extfs": "partclone", "partclone.fat": "partclone",
+	"mkntfs": "ntfs-3g", "ntfs-3g": "ntfs-3g", "ntfsfix": "ntfs-3g", "ntfsresize": "ntfs-3g", "ntfsinfo": "ntfs-3g", "partclone.ntfs": "partclone",
+	"mkfs.exfat": "exfatprogs", "fsck.exfat": "exfatprogs", "dump.exfat": "exfatprogs", "partclone.exfat": "partclone",
+	"mount.exfat-fuse": "exfat-fuse", "umount": "mount", "losetup": "mount",
+	"blkid": "util-linux", "partclone.extfs": "partclone", "partclone.fat": "partclone",
 }
 
 // run runs a tool and returns what it printed.
