@@ -110,20 +110,18 @@ func (x *index) close() {
 	x.runs = nil
 }
 
-// find looks a tile up.
-func (x *index) find(key images.TileKey) (Location, bool, error) {
+// find looks a tile up. Locations that avoid, if not nil, reports are passed over.
+func (x *index) find(key images.TileKey, avoid func(Location) bool) (Location, bool, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	if loc, ok := x.recent[key]; ok {
+	passOver := func(at Location) bool { return x.condemned[at.pack] || avoid != nil && avoid(at) }
+	if loc, ok := x.recent[key]; ok && !passOver(loc) {
 		return loc, true, nil
 	}
 	for _, r := range x.runs {
-		loc, ok, err := r.find(key)
-		if err != nil {
-			return loc, false, err
-		}
-		if ok && !x.condemned[loc.pack] {
-			return loc, true, nil
+		loc, ok, err := r.find(key, passOver)
+		if ok || err != nil {
+			return loc, ok, err
 		}
 	}
 	return Location{}, false, nil

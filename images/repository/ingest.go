@@ -11,8 +11,11 @@ import (
 	"seedbed/images/tile"
 )
 
-// Find returns where the repository holds a tile, whatever codec it was stored with.
-func (r *Repository) Find(key images.TileKey) (Location, bool, error) { return r.index.find(key) }
+// Find returns where the repository holds a tile, whatever codec it was stored with. Tiles that are damaged, or in packs
+// that are about to go, are not found.
+func (r *Repository) Find(key images.TileKey) (Location, bool, error) {
+	return r.index.find(key, r.avoid.avoids)
+}
 
 // Put stores a tile, unless the repository holds it, and returns where. The caller vouches for the key. The tile is
 // durable once Sync, called after Put, has returned nil. A tile that fills a pack waits for its sealing, so that the
@@ -46,7 +49,7 @@ func (r *Repository) Put(ctx context.Context, key images.TileKey, t tile.Encoded
 
 // append adds the tile to the current segment and reports whether that has become full. The caller holds mu.
 func (r *Repository) append(key images.TileKey, t tile.Encoded) (loc Location, full bool, err error) {
-	if loc, ok, err := r.index.find(key); ok || err != nil {
+	if loc, ok, err := r.index.find(key, r.avoid.avoids); ok || err != nil {
 		return loc, false, err
 	}
 	if r.lost != nil {
@@ -194,7 +197,7 @@ func (r *Repository) seal(ctx context.Context, s *segment) error {
 	if err := r.putPack(ctx, s.id, s.name); err != nil {
 		return err
 	}
-	r.packs.sealed(s.handle, s.id)
+	r.sealed(s.handle, s.id)
 	r.index.addPack(s.id, s.handle, s.entries)
 	s.sealed = true
 	r.mu.Lock()

@@ -50,6 +50,7 @@ type Repository struct {
 	index  *index
 	cache  *cache
 	packs  packTable
+	avoid  avoidance
 
 	ctx    context.Context // ends with Close; for work that no caller waits for
 	cancel context.CancelFunc
@@ -144,6 +145,9 @@ func (r *Repository) open(ctx context.Context) (err error) {
 			continue
 		}
 		r.index.addPack(id, handle, entries)
+	}
+	if _, err := r.refreshMarks(ctx); err != nil {
+		return err
 	}
 	return r.recover(ctx)
 }

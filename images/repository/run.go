@@ -83,31 +83,36 @@ func (r *run) load() error {
 	return nil
 }
 
-// find looks a tile up.
-func (r *run) find(key images.TileKey) (Location, bool, error) {
+// find looks a tile up; a tile may be in several packs. Locations that avoid, if not nil, reports are passed over.
+func (r *run) find(key images.TileKey, avoid func(Location) bool) (Location, bool, error) {
 	prefix := binary.BigEndian.Uint64(key.Hash[:])
-	group := sort.Search(len(r.fence), func(i int) bool { return r.fence[i] > prefix }) - 1
-	if group < 0 {
-		return Location{}, false, nil
-	}
-	var buf [fenceEvery * itemLength]byte
-	first := int64(group) * fenceEvery
-	items := buf[:min(fenceEvery, r.count-first)*itemLength]
-	if n, err := r.f.ReadAt(items, r.start+first*itemLength); n < len(items) {
-		return Location{}, false, fmt.Errorf("index file %s: %w", r.name, err)
-	}
 	want := appendItemKey(nil, key)
-	n := len(items) / itemLength
-	i := sort.Search(n, func(i int) bool { return bytes.Compare(items[i*itemLength:i*itemLength+36], want) >= 0 })
-	if i == n || !bytes.Equal(items[i*itemLength:i*itemLength+36], want) {
-		return Location{}, false, nil
+	var buf [fenceEvery * itemLength]byte
+	group := sort.Search(len(r.fence), func(i int) bool { return r.fence[i] > prefix }) - 1
+	for ; group >= 0; group-- {
+		first := int64(group) * fenceEvery
+		items := buf[:min(fenceEvery, r.count-first)*itemLength]
+		if n, err := r.f.ReadAt(items, r.start+first*itemLength); n < len(items) {
+			return Location{}, false, fmt.Errorf("index file %s: %w", r.name, err)
+		}
+		n := len(items) / itemLength
+		i := sort.Search(n, func(i int) bool { return bytes.Compare(items[i*itemLength:i*itemLength+36], want) >= 0 })
+		for k := i; k < n && bytes.Equal(items[k*itemLength:k*itemLength+36], want); k++ {
+			item := items[k*itemLength:]
+			pack := binary.BigEndian.Uint32(item[36:])
+			if int(pack) >= len(r.handles) {
+				continue // damaged; the tile is stored once more
+			}
+			at := Location{pack: r.handles[pack], ordinal: binary.BigEndian.Uint32(item[40:])}
+			if avoid == nil || !avoid(at) {
+				return at, true, nil
+			}
+		}
+		if i > 0 {
+			break // equal items may begin in the group before only if they begin this one
+		}
 	}
-	item := items[i*itemLength:]
-	pack := binary.BigEndian.Uint32(item[36:])
-	if int(pack) >= len(r.handles) {
-		return Location{}, false, nil // damaged; the tile is stored once more
-	}
-	return Location{pack: r.handles[pack], ordinal: binary.BigEndian.Uint32(item[40:])}, true, nil
+	return Location{}, false, nil
 }
 
 func appendItemKey(dst []byte, key images.TileKey) []byte {

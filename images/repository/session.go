@@ -51,7 +51,7 @@ func (s *Session) Have(_ context.Context, keys []images.TileKey) ([]bool, error)
 	}
 	list := make([]bool, len(keys))
 	for i, k := range keys {
-		_, ok, err := s.r.index.find(k)
+		_, ok, err := s.r.Find(k)
 		if err != nil {
 			return nil, err
 		}
@@ -122,7 +122,7 @@ func (s *Session) draft(spec *intake.Spec, version string) (*Draft, error) {
 			if len(b) == 32 {
 				key.Length = tail
 			}
-			at, ok, err := s.r.index.find(key)
+			at, ok, err := s.r.Find(key)
 			if err != nil {
 				return nil, err
 			}
