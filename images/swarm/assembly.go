@@ -23,6 +23,7 @@ type assembly struct {
 	begun      time.Time
 	progress   time.Time // when it was last asked for or a tile arrived
 	checking   bool
+	early      bool // its hashes are asked for, and no tiles yet
 }
 
 func newAssembly(piece int, need images.TileSet, reserved int64, now time.Time) *assembly {
@@ -41,7 +42,7 @@ func (a *assembly) lacks() images.TileSet { return a.need.Minus(a.got) }
 
 // put takes a tile in; false says that it is not needed.
 func (a *assembly) put(from *link, t peerwire.IndexedTile) bool {
-	if a.checking || !a.lacks().Has(t.Index) {
+	if a.checking || a.early || !a.lacks().Has(t.Index) {
 		return false
 	}
 	a.got.Add(t.Index)

@@ -27,7 +27,8 @@ type Pieces interface {
 type Storage interface {
 	// Held returns the data tiles of the piece that are right and can be read. Called often; it must not block.
 	Held(piece int) images.TileSet
-	// TileHashes returns the hash of each data tile of the piece in ascending order, or nil if they are not known yet.
+	// TileHashes returns the hash of each data tile of the piece in ascending order, or nil if they are not known. It may
+	// block on the disk where all data tiles of the piece are held, and must not otherwise.
 	TileHashes(piece int) []images.Digest
 	// Learn keeps the tile hashes of a piece, which the engine checked against Pieces.CheckHashes.
 	Learn(piece int, hashes []images.Digest)

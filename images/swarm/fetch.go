@@ -12,18 +12,17 @@ import (
 // 256 KiB the pause between two requests costs.
 const smallPiece = 512 << 10
 
+// smallAsks is how many pieces of which only a little is lacking may be outstanding on a link.
+const smallAsks = 8
+
 // feed asks a peer for pieces, if it has some that we lack and is not busy with others.
 func (st *state) feed(l *link) {
 	l.waitMemory = false
 	if !l.ready || l.choking || l.stalled || st.picker.lacking == 0 {
 		return
 	}
-	for len(l.shown) > 0 && st.linked(l) {
-		piece := l.shown[0]
-		if st.picker.missing.has(piece) && l.can.has(piece) && !st.ask(l, piece) {
-			return
-		}
-		l.shown = l.shown[1:]
+	if !st.feedShown(l) {
+		return
 	}
 	for st.linked(l) && st.idle(l) {
 		piece, ok := st.picker.pick(l.can)
@@ -33,20 +32,35 @@ func (st *state) feed(l *link) {
 	}
 }
 
+// feedShown asks for pieces that the peer handed out; those that were not looked at wait. False says that there is no
+// memory.
+func (st *state) feedShown(l *link) bool {
+	wait := l.shown[:0]
+	for i, piece := range l.shown {
+		switch {
+		case !st.linked(l):
+			return true
+		case st.picker.unseen.has(piece):
+			wait = append(wait, piece)
+		case st.picker.missing.has(piece) && l.can.has(piece) && !st.ask(l, piece):
+			l.shown = append(wait, l.shown[i:]...)
+			return false
+		}
+	}
+	l.shown = wait
+	return true
+}
+
 // linked reports whether the link is still there: sending on it may end it.
 func (st *state) linked(l *link) bool { return st.all[l.id] == l }
 
 // idle reports whether the link may be asked for one more piece.
 func (st *state) idle(l *link) bool {
-	switch len(l.asks) {
-	case 0:
-		return true
-	case 1:
-		for _, a := range l.asks {
-			return a.reserved <= smallPiece
-		}
+	asked := int64(0)
+	for _, a := range l.asks {
+		asked += a.reserved
 	}
-	return false
+	return len(l.asks) == 0 || len(l.asks) < 2 && asked <= smallPiece || len(l.asks) < smallAsks && asked <= smallPiece/2
 }
 
 func (st *state) feedAll() {
@@ -61,6 +75,10 @@ func (st *state) ask(l *link, piece int) bool {
 	if a == nil {
 		need := st.cfg.Pieces.Data(piece).Minus(st.cfg.Storage.Held(piece))
 		n := st.lengthOf(piece, need)
+		early := st.inPart(piece)
+		if early {
+			n = 0 // its hashes come first; then less may be needed
+		}
 		for !st.memory.reserve(n) {
 			if !st.abandon() {
 				l.waitMemory = true
@@ -68,6 +86,7 @@ func (st *state) ask(l *link, piece int) bool {
 			}
 		}
 		a = newAssembly(piece, need, n, st.now)
+		a.early = early
 		st.assemblies[piece] = a
 	}
 	tiles := l.gives(a)
@@ -82,6 +101,10 @@ func (st *state) ask(l *link, piece int) bool {
 	a.asked[l], l.asks[piece] = tiles, a
 	a.progress, l.asked = st.now, st.now
 	st.picker.begin(piece)
+	if a.early {
+		st.sendTile(l, peerwire.Request{Piece: piece, Hashes: true})
+		return true
+	}
 	hashes := a.hashes == nil && st.cfg.Storage.TileHashes(piece) == nil
 	st.sendTile(l, peerwire.Request{Piece: piece, Hashes: hashes, Tiles: tiles})
 	return true
@@ -175,24 +198,35 @@ func (st *state) blame(l *link, piece int, what string) {
 func (st *state) hold(a *assembly, written int64) {
 	st.forget(a)
 	st.memory.keep(a.piece, a.indexed())
-	st.have.add(a.piece)
-	st.picker.hold()
 	st.count.written.Add(written)
 	st.count.held.Add(written)
-	for _, l := range st.all {
-		st.send(l, peerwire.Have(a.piece))
-	}
+	st.announce(a.piece)
 	for _, l := range st.all {
 		if l.waitMemory {
 			st.feed(l)
 		}
 	}
-	if st.picker.lacking == 0 {
-		for _, l := range st.all {
-			st.send(l, peerwire.NotInterested)
-		}
-		st.sync()
+	st.completed()
+}
+
+// announce tells everyone of a piece that is whole.
+func (st *state) announce(piece int) {
+	st.have.add(piece)
+	st.picker.hold()
+	for _, l := range st.all {
+		st.send(l, peerwire.Have(piece))
 	}
+}
+
+// completed makes everything durable if nothing is lacking any more.
+func (st *state) completed() {
+	if st.picker.lacking > 0 {
+		return
+	}
+	for _, l := range st.all {
+		st.send(l, peerwire.NotInterested)
+	}
+	st.sync()
 }
 
 // sync makes everything durable, once.

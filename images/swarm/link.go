@@ -229,9 +229,11 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 	kind := byte(l.tileKind.Load())
 	data = data[:0]
 	if u.hashes {
-		if hashes := s.cfg.Storage.TileHashes(u.piece); hashes != nil {
-			data = peerwire.AppendTile(data, kind, peerwire.Hashes{Piece: u.piece, Hashes: hashes})
+		hashes := s.cfg.Storage.TileHashes(u.piece)
+		if hashes == nil {
+			return s.refuse(l, u, data)
 		}
+		data = peerwire.AppendTile(data, kind, peerwire.Hashes{Piece: u.piece, Hashes: hashes})
 	}
 	tiles, err := s.readTiles(ctx, u)
 	if err != nil {
@@ -239,10 +241,7 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 			return data, ctx.Err()
 		}
 		s.cfg.Log.Warn("tiles could not be read", "piece", u.piece, "peer", l.remote, "err", err)
-		s.tell(unreadable{l, u.piece})
-		data = peerwire.AppendTile(data, kind, peerwire.Reject{Piece: u.piece, Tiles: u.tiles})
-		_, err = l.conn.Write(data)
-		return data, err
+		return s.refuse(l, u, data)
 	}
 	for len(tiles) > 0 || len(data) > 0 {
 		n, length := 0, 0
@@ -264,6 +263,14 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 		tiles, data = tiles[n:], data[:0]
 	}
 	return data, nil
+}
+
+// refuse says that the tiles, or the hashes, cannot be read. What data holds goes ahead.
+func (s *Swarm) refuse(l *link, u upload, data []byte) ([]byte, error) {
+	s.tell(unreadable{l, u.piece})
+	data = peerwire.AppendTile(data, byte(l.tileKind.Load()), peerwire.Reject{Piece: u.piece, Tiles: u.tiles})
+	_, err := l.conn.Write(data)
+	return data, err
 }
 
 // readTiles takes tiles from the cache, and the rest from the storage.

@@ -6,6 +6,7 @@ import "math/rand/v2"
 // fewest linked peers hold, ties at random. It knows no sockets and no clock. Owned by one goroutine.
 type picker struct {
 	missing  bitset  // lacking, and nobody is fetching it
+	unseen   bitset  // not looked at yet: lacking for now, and not to be fetched
 	orphans  []int   // those of missing that were begun, the oldest first
 	lacking  int     // pieces that are not held, being fetched or not
 	holders  []int32 // by piece: linked peers that announced it
@@ -13,13 +14,16 @@ type picker struct {
 	isOrphan bitset
 }
 
-// newPicker returns a picker that lacks every piece that is not in have.
-func newPicker(have bitset, pieces int, random *rand.Rand) *picker {
-	p := &picker{missing: newBitset(pieces), isOrphan: newBitset(pieces), holders: make([]int32, pieces), random: random}
+// newPicker returns a picker that lacks every piece that is not in have. It keeps unseen.
+func newPicker(have, unseen bitset, pieces int, random *rand.Rand) *picker {
+	p := &picker{missing: newBitset(pieces), unseen: unseen, isOrphan: newBitset(pieces), holders: make([]int32, pieces), random: random}
 	for i := range pieces {
-		if !have.has(i) {
+		if have.has(i) {
+			continue
+		}
+		p.lacking++
+		if !unseen.has(i) {
 			p.missing.add(i)
-			p.lacking++
 		}
 	}
 	return p
@@ -62,6 +66,12 @@ func (p *picker) pick(can bitset) (piece int, ok bool) {
 	return piece, ok
 }
 
+// see says that the piece was looked at and is not held as a whole.
+func (p *picker) see(piece int) {
+	p.unseen.remove(piece)
+	p.missing.add(piece)
+}
+
 // begin says that the piece is being fetched.
 func (p *picker) begin(piece int) {
 	p.missing.remove(piece)
@@ -91,13 +101,13 @@ func (p *picker) unorphan(piece int) {
 	}
 }
 
-// hold says that the piece, which was being fetched, is held now.
+// hold says that the piece, which was begun, is held now.
 func (p *picker) hold() { p.lacking-- }
 
 // allBegun reports whether every lacking piece is being fetched.
 func (p *picker) allBegun() bool {
-	for _, w := range p.missing {
-		if w != 0 {
+	for i, w := range p.missing {
+		if w|p.unseen[i] != 0 {
 			return false
 		}
 	}

@@ -22,9 +22,25 @@ func setOf(pieces int, members ...int) bitset {
 	return b
 }
 
+func TestPickerLeavesWhatWasNotLookedAt(t *testing.T) {
+	p := newPicker(setOf(4, 0), setOf(4, 1, 2), 4, rand.New(rand.NewPCG(1, 2)))
+	all := setOf(4, 0, 1, 2, 3)
+	if got, ok := p.pick(all); !ok || got != 3 || p.lacking != 3 {
+		t.Errorf("picked %d of 3 lacking (%d)", got, p.lacking)
+	}
+	p.begin(3)
+	if _, ok := p.pick(all); ok || p.allBegun() {
+		t.Error("picked a piece that was not looked at")
+	}
+	p.see(2)
+	if got, ok := p.pick(all); !ok || got != 2 {
+		t.Errorf("picked %d, want the piece that was looked at", got)
+	}
+}
+
 func TestPicker(t *testing.T) {
 	const pieces = 130
-	p := newPicker(setOf(pieces, 0), pieces, rand.New(rand.NewPCG(1, 2)))
+	p := newPicker(setOf(pieces, 0), newBitset(pieces), pieces, rand.New(rand.NewPCG(1, 2)))
 	if p.lacking != pieces-1 {
 		t.Errorf("%d pieces lacking", p.lacking)
 	}

@@ -89,6 +89,9 @@ func (st *state) receiveHave(l *link, piece int) error {
 	l.can.add(piece)
 	if l.handsOut {
 		l.shown = append(l.shown, piece)
+		if st.picker.unseen.has(piece) {
+			st.looking.Want(piece)
+		}
 		if len(l.shown) > st.cfg.Pieces.Count() {
 			return fmt.Errorf("%d pieces handed out of %d", len(l.shown), st.cfg.Pieces.Count())
 		}
@@ -148,6 +151,10 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
 			if len(m.Hashes) != st.cfg.Pieces.Data(m.Piece).Len() {
 				return fmt.Errorf("%d tile hashes of piece %d", len(m.Hashes), m.Piece)
 			}
+			if a.early {
+				st.learn(l, a, m.Hashes)
+				return nil
+			}
 			a.hashes, a.hashesFrom = m.Hashes, l
 		}
 	case peerwire.Tiles:
@@ -206,7 +213,7 @@ func (st *state) receiveRequest(l *link, m peerwire.Request) error {
 		return fmt.Errorf("request of piece %d", m.Piece)
 	}
 	held := st.cfg.Storage.Held(m.Piece).Contains(m.Tiles)
-	known := !m.Hashes || st.cfg.Storage.TileHashes(m.Piece) != nil
+	known := !m.Hashes || st.have.has(m.Piece) || st.cfg.Storage.TileHashes(m.Piece) != nil
 	if !held || !known || !l.out.serve(upload{m.Piece, m.Hashes, m.Tiles}) {
 		st.sendTile(l, peerwire.Reject{Piece: m.Piece, Tiles: m.Tiles})
 	}

@@ -23,6 +23,7 @@ type state struct {
 	have       bitset // pieces held whole; those without data from the start
 	data       bitset // pieces with data
 	picker     *picker
+	looking    Looking  // the storage, if it still finds out what it holds; else nil
 	hand       *handout // nil unless we hand out
 	book       *book
 	opening    int // connections without a link yet
@@ -49,10 +50,17 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 		book: newBook(s.cfg.timing), all: map[int]*link{}, byPeer: map[[20]byte]*link{}, banned: map[[32]byte]bool{},
 		assemblies: map[int]*assembly{},
 	}
+	st.looking, _ = s.cfg.Storage.(Looking)
+	unseen := newBitset(n)
 	for i := range n {
 		data := s.cfg.Pieces.Data(i)
-		held := s.cfg.Storage.Held(i).Intersect(data)
 		s.count.total.Add(s.lengthOf(i, data))
+		if st.looking != nil && !data.IsEmpty() && st.looking.Unseen(i) {
+			st.data.add(i)
+			unseen.add(i)
+			continue
+		}
+		held := s.cfg.Storage.Held(i).Intersect(data)
 		s.count.held.Add(s.lengthOf(i, held))
 		if !data.IsEmpty() {
 			st.data.add(i)
@@ -63,7 +71,7 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 	}
 	s.count.resumed.Store(s.count.held.Load())
 	s.count.pieces.Store(int64(n))
-	st.picker = newPicker(st.have, n, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
+	st.picker = newPicker(st.have, unseen, n, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	if s.cfg.HandOut {
 		give := newBitset(n)
 		for i := range st.data.all() {

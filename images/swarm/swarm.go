@@ -29,9 +29,10 @@ type Swarm struct {
 	closed chan struct{} // closed when Run takes no more events
 	bits   atomic.Pointer[[]byte]
 
-	mu      sync.Mutex // guards pending
+	mu      sync.Mutex // guards pending and found
 	pending []netip.AddrPort
-	wake    chan struct{} // holds one token after AddPeers
+	found   []int         // pieces that were looked at
+	wake    chan struct{} // holds one token after AddPeers or Found
 }
 
 // Events that links, workers and listeners tell the swarm, besides verdict.
@@ -204,6 +205,7 @@ func (st *state) loop(ctx context.Context, listener <-chan error) error {
 				st.book.add(a, false)
 			}
 			st.now = time.Now()
+			st.look()
 			st.connect()
 		case <-tick.C:
 			st.now = time.Now()
