@@ -45,9 +45,9 @@ var validKey = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*
 // maxKeyLength is what S3 allows, less room for a prefix ("Creating object key names": 1,024 bytes).
 const maxKeyLength = 512
 
-// checkKey refuses what is not names of a-z 0-9 . _ - joined by slashes: such a key is a path on every file system and
-// cannot leave the bucket's folder.
-func checkKey(key string) error {
+// CheckKey, which every Bucket calls, refuses what is not names of a-z 0-9 . _ - joined by slashes: such a key is a path
+// on every file system and cannot leave the bucket's folder.
+func CheckKey(key string) error {
 	if len(key) > maxKeyLength || !validKey.MatchString(key) {
 		return fmt.Errorf("object key %.80q: not names of a-z 0-9 . _ - joined by slashes", key)
 	}

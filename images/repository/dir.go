@@ -79,7 +79,7 @@ func (d *Dir) file(key string) string { return filepath.Join(d.path, filepath.Fr
 
 // Put implements Bucket: write a temporary file, sync it, link it to its name, sync the folder.
 func (d *Dir) Put(ctx context.Context, key string, r io.Reader, length int64) error {
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return err
 	}
 	if _, err := d.fs.Stat(d.file(key)); err == nil {
@@ -112,7 +112,7 @@ func (d *Dir) Put(ctx context.Context, key string, r io.Reader, length int64) er
 // PutFile is Put for a file that is complete, synced and never written again. Where it lies on the bucket's own file
 // system no byte is copied.
 func (d *Dir) PutFile(ctx context.Context, key, name string) error {
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return err
 	}
 	err := d.link(name, key)
@@ -147,7 +147,7 @@ func (d *Dir) link(temp, key string) error {
 
 // Read implements Bucket.
 func (d *Dir) Read(_ context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return nil, err
 	}
 	if _, err := d.stat(key); err != nil {
@@ -180,7 +180,7 @@ func (d *Dir) Stat(_ context.Context, key string) (Object, error) {
 
 // stat describes an object's file. A folder is no object.
 func (d *Dir) stat(key string) (fs.FileInfo, error) {
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return nil, err
 	}
 	info, err := d.fs.Stat(d.file(key))
@@ -207,7 +207,7 @@ func (d *Dir) List(ctx context.Context, prefix string) iter.Seq2[Object, error] 
 		folder := ""
 		if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
 			folder = prefix[:i]
-			if err := checkKey(folder); err != nil {
+			if err := CheckKey(folder); err != nil {
 				yield(Object{}, err)
 				return
 			}
@@ -233,7 +233,7 @@ func (d *Dir) walk(ctx context.Context, folder, prefix string, yield func(Object
 	for _, e := range entries {
 		key := strings.TrimPrefix(folder+"/"+e.Name(), "/")
 		within := strings.HasPrefix(key, prefix) || strings.HasPrefix(prefix, key+"/")
-		if checkKey(key) != nil || !within {
+		if CheckKey(key) != nil || !within {
 			continue // the temporary folder, a file of someone else, or not asked for
 		}
 		if e.IsDir() {

@@ -7,9 +7,6 @@ import (
 	"seedbed/images"
 )
 
-// CheckKey is checkKey, for buckets of tests.
-var CheckKey = checkKey
-
 // Sample is a sample for tests outside the package.
 type Sample struct{ s *sample }
 

@@ -1,0 +1,132 @@
+// Package s3test starts a real S3 service for tests: versitygw, built from its Go module.
+package s3test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Version is the version of versitygw that is built. It honours If-None-Match for objects in one and in several parts.
+const Version = "v1.8.0"
+
+// Start starts a service of its own on loopback with the buckets given and ends it with the test. It sets the
+// environment's credentials to that service's, and returns its endpoint. A service that cannot be built or started fails
+// the test.
+func Start(t testing.TB, buckets ...string) (endpoint string) {
+	t.Helper()
+	program := build(t)
+	folder := t.TempDir()
+	for _, name := range buckets {
+		if err := os.MkdirAll(filepath.Join(folder, "data", name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": rand.Text(), "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "",
+		"AWS_CONFIG_FILE": filepath.Join(folder, "none"), "AWS_SHARED_CREDENTIALS_FILE": filepath.Join(folder, "none"),
+		"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "",
+	} {
+		setenv(t, name, value)
+	}
+	address := freeAddress(t)
+	metadata := filepath.Join(folder, "metadata") // beside, since a tmpfs may have no extended attributes
+	if err := os.Mkdir(metadata, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(program, "--port", address, "--quiet", "--keep-alive", "posix", "--sidecar", metadata, filepath.Join(folder, "data"))
+	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY_ID=test", "ROOT_SECRET_ACCESS_KEY="+os.Getenv("AWS_SECRET_ACCESS_KEY"))
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	for {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+			return "http://" + address
+		}
+		select {
+		case <-ended:
+			t.Fatalf("versitygw ended: %s", log.String())
+		case <-t.Context().Done():
+			t.Fatalf("versitygw does not listen: %v", err)
+		case <-time.After(10 * time.Millisecond): // until it listens
+		}
+	}
+}
+
+func setenv(t testing.TB, name, value string) {
+	if value != "" {
+		t.Setenv(name, value)
+		return
+	}
+	t.Setenv(name, "") // so that it is restored
+	os.Unsetenv(name)
+}
+
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+var building sync.Mutex
+
+// build returns the program, which it builds once into the cache: it is no dependency of this module.
+func build(t testing.TB) string {
+	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	cache := os.Getenv("SEEDBED_CACHE")
+	if cache == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache = filepath.Join(home, ".cache", "seedbed")
+	}
+	tools := filepath.Join(cache, "tools")
+	program := filepath.Join(tools, "versitygw-"+Version)
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
+	if err := os.MkdirAll(tools, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	temp, err := os.MkdirTemp(tools, "build-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(temp)
+	cmd := exec.Command("go", "install", "github.com/versity/versitygw/cmd/versitygw@"+Version)
+	cmd.Dir = temp
+	cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-mod=mod", "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("versitygw, the S3 service of this test, cannot be built: %v\n%s", err, out)
+	}
+	if err := os.Rename(filepath.Join(temp, "versitygw"), program); err != nil {
+		t.Fatal(fmt.Errorf("keep versitygw: %w", err))
+	}
+	return program
+}
