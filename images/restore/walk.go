@@ -15,7 +15,9 @@ type run struct {
 }
 
 // used returns the tiles of a piece that are in use.
-func (i *Image) used(piece int) images.TileSet { return i.layout.Data(piece).Union(i.layout.Zero(piece)) }
+func (i *Image) used(piece int) images.TileSet {
+	return i.layout.Data(piece).Union(i.layout.Zero(piece))
+}
 
 // UsedTiles returns the length of all tiles that are in use, in bytes: what a comparison reads.
 func (i *Image) UsedTiles() int64 {
