@@ -7,46 +7,46 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // allVariants reports whether the long tests run too.
 func allVariants() bool { return os.Getenv("SEEDBED_FULL") != "" }
 
-// mount mounts a partition through FUSE until unmount is called, at the latest at the end of the test.
-func mount(t testing.TB, tool string, args ...string) (dir string, unmount func()) {
+// mount mounts a partition through FUSE until unmount is called, at the latest at the end of the test. It takes a loop
+// device, since for those alone the driver has written everything when the unmount returns.
+func mount(t testing.TB, tool, path string, options ...string) (dir string, unmount func()) {
 	t.Helper()
-	dir = t.TempDir()
-	run(t, tool, append(args, dir)...)
-	done := false
-	unmount = func() {
-		if !done {
-			done = true
-			run(t, "umount", dir)
-		}
-	}
-	t.Cleanup(unmount)
-	return dir, unmount
-}
-
-// loop makes a loop device of a partition, for drivers that want one.
-func loop(t testing.TB, path string, options ...string) (device string, detach func()) {
-	t.Helper()
-	out, err := exec.Command("losetup", append(options, "--find", "--show", path)...).Output()
+	out, err := exec.Command("losetup", "--find", "--show", path).Output()
 	if err != nil {
 		t.Fatalf("losetup of the package mount: %v", err)
 	}
-	device = string(out[:len(out)-1])
-	done := false
-	detach = func() {
-		if !done {
-			done = true
-			run(t, "losetup", "-d", device)
+	device := strings.TrimSpace(string(out))
+	steps := []func(){func() { run(t, "losetup", "-d", device) }}
+	unmount = func() {
+		for len(steps) > 0 {
+			last := steps[len(steps)-1]
+			steps = steps[:len(steps)-1]
+			last()
 		}
 	}
-	t.Cleanup(detach)
-	return device, detach
+	t.Cleanup(unmount)
+	dir = t.TempDir()
+	run(t, tool, append(options, device, dir)...)
+	steps = append(steps, func() {
+		// A process that another test is starting may hold our files for a moment.
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if err := syscall.Unmount(dir, 0); err == nil {
+				return
+			} else if err != syscall.EBUSY || time.Now().After(end) {
+				t.Fatalf("unmount %s: %v", dir, err)
+			}
+		}
+	})
+	return dir, unmount
 }
 
 // age fills a mounted file system of length bytes and frees parts of it, over and over: free space, large files and

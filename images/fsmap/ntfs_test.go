@@ -105,7 +105,7 @@ func samePoisoned(t *testing.T, path string, want map[string]images.Digest) {
 	t.Helper()
 	run(t, "ntfsfix", "-n", path)
 	run(t, "ntfsresize", "-f", "-i", path) // reads every record of the table and compares all clusters with the bitmap
-	dir, unmount := mount(t, "ntfs-3g", "-o", "ro", path)
+	dir, unmount := mount(t, "ntfs-3g", path, "-o", "ro")
 	got := contents(t, dir)
 	for _, name := range []string{"/pagefile.sys", "/hiberfil.sys", "/SwapFile.SYS"} {
 		if _, ok := want[name]; !ok {
