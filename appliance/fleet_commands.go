@@ -98,9 +98,9 @@ func jobCommand(o *options) *cobra.Command {
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), list)
 		}
-		t := newTable(cmd.OutOrStdout(), "JOB", "MACHINE", "IMAGE", "STATE", "PHASE", "DONE", "FROM APPLIANCE", "FROM PEERS", "REASON")
+		t := newTable(cmd.OutOrStdout(), "JOB", "KIND", "MACHINE", "IMAGE", "STATE", "PHASE", "DONE", "FROM APPLIANCE", "FROM PEERS", "REASON")
 		for _, j := range list {
-			t.row(j.ID, j.MachineName, j.ImageName, j.State, dash(string(j.Phase)), doneText(j), bytesText(j.FromAppliance), bytesText(j.FromPeers), j.Reason)
+			t.row(j.ID, j.Kind, j.MachineName, j.ImageName, j.State, dash(string(j.Phase)), doneText(j), bytesText(j.FromAppliance), bytesText(j.FromPeers), j.Reason)
 		}
 		return t.flush()
 	})
@@ -122,6 +122,8 @@ func doneText(j fleet.JobView) string {
 	switch {
 	case j.Total == 0:
 		return "-"
+	case j.Kind == job.Capture:
+		return fmt.Sprintf("%d %% read, %s sent", 100*j.Done/j.Total, bytesText(j.Sent))
 	case j.Phase == job.PhaseVerify:
 		return fmt.Sprintf("%d %% verified", 100*j.Verified/j.Total)
 	}

@@ -22,10 +22,12 @@ import (
 	"seedbed/appliance/boot"
 	"seedbed/appliance/dhcp"
 	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
 	"seedbed/appliance/seed"
 	"seedbed/appliance/store"
 	"seedbed/appliance/tftp"
 	"seedbed/appliance/tracker"
+	"seedbed/appliance/upload"
 	"seedbed/images"
 	"seedbed/images/swarm"
 )
@@ -175,7 +177,7 @@ func (a *appliance) open(ctx context.Context) error {
 	a.fleet, err = fleet.New(ctx, fleet.Config{
 		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, InfoHashURI: swarm.InfoHashURI, Log: a.log,
 		Appliances: []string{"https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()},
-		Seeds:      []netip.AddrPort{a.seeder()},
+		Seeds:      []netip.AddrPort{a.seeder()}, NextVersion: a.lib.repo.NextVersion,
 	})
 	if err != nil {
 		return err
@@ -241,8 +243,13 @@ func (a *appliance) openHTTPS() error {
 	if err != nil {
 		return fmt.Errorf("make the server's certificate: %w", err)
 	}
-	handler := api.Agents(a.fleet, a.lib, a.tracker, a.log)
-	a.parts = append(a.parts, a.server(tls.NewListener(a.https, withHTTP2(a.lib.site.ServerTLS(cert))), handler))
+	uploads := upload.New(upload.Config{Fleet: a.fleet, Library: a.lib, Begin: a.lib.begin, Sync: a.lib.repo.Sync, Log: a.log})
+	handler := http.NewServeMux()
+	handler.Handle("/", api.Agents(a.fleet, a.lib, a.tracker, a.log))
+	captures := api.Captures(a.fleet, uploads, a.log)
+	handler.Handle(job.PathCaptures, captures)
+	handler.Handle(job.PathCaptures+"/", captures)
+	a.parts = append(a.parts, uploads.Run, a.server(tls.NewListener(a.https, withHTTP2(a.lib.site.ServerTLS(cert))), handler))
 	return nil
 }
 

@@ -9,9 +9,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
+	"seedbed/appliance/upload"
 )
 
 // statusOf maps the codes of refusals to HTTP; a code that is not here is a bad request.
@@ -28,6 +30,15 @@ var statusOf = map[string]int{
 	fleet.CodeClaimLost:      http.StatusConflict,
 	fleet.CodeAmbiguous:      http.StatusConflict,
 	fleet.CodeReceiptWrong:   http.StatusUnprocessableEntity,
+	fleet.CodeVersionExists:  http.StatusConflict,
+	fleet.CodeCaptureBusy:    http.StatusConflict,
+	fleet.CodeMachineBusy:    http.StatusConflict,
+	job.CodeCaptureExpired:   http.StatusNotFound,
+	job.CodeTilesMissing:     http.StatusConflict,
+	job.CodeRepositoryFull:   http.StatusInsufficientStorage,
+	upload.CodeTileWrong:     http.StatusUnprocessableEntity,
+	upload.CodeSpecWrong:     http.StatusUnprocessableEntity,
+	upload.CodeVersionBusy:   http.StatusServiceUnavailable,
 }
 
 // codeInternal says that the appliance could not do what is its own to do; its log has more.
@@ -49,6 +60,9 @@ func problemOf(err error) job.Problem {
 // octets are an answer that is sent as it is.
 type octets []byte
 
+// ranges are an answer of which the caller gets the byte ranges that it asked for.
+type ranges struct{ io.ReadSeeker }
+
 // endpoint answers one request; what it returns is sent as JSON, octets as they are, nil as 204.
 type endpoint func(w http.ResponseWriter, r *http.Request) (any, error)
 
@@ -56,6 +70,11 @@ type endpoint func(w http.ResponseWriter, r *http.Request) (any, error)
 func handle(log *slog.Logger, e endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer, err := e(w, r)
+		if part, ok := answer.(ranges); ok && err == nil {
+			w.Header().Set("Content-Type", "application/octet-stream")
+			http.ServeContent(w, r, "", time.Time{}, part)
+			return
+		}
 		if err == nil {
 			reply(w, http.StatusOK, "application/json", answer)
 			return
