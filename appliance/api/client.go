@@ -91,6 +91,12 @@ func (c *Client) Deploy(ctx context.Context, o fleet.Order) (*fleet.Deployment, 
 	return d, c.call(ctx, "POST", "/v1/deployments", o, d)
 }
 
+// Capture gives a machine the job to make an image of its disk.
+func (c *Client) Capture(ctx context.Context, o fleet.CaptureOrder) (*fleet.JobView, error) {
+	j := new(fleet.JobView)
+	return j, c.call(ctx, "POST", "/v1/captures", o, j)
+}
+
 // CloseDeployment ends the growth of a deployment to all machines.
 func (c *Client) CloseDeployment(ctx context.Context, id string) error {
 	return c.call(ctx, "POST", "/v1/deployments/"+url.PathEscape(id)+"/close", nil, nil)

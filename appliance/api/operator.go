@@ -111,6 +111,13 @@ func Operator(f *fleet.Fleet, lib Images, log *slog.Logger) http.Handler {
 		}
 		return f.Deploy(r.Context(), o)
 	})
+	on("POST /v1/captures", func(w http.ResponseWriter, r *http.Request) (any, error) {
+		o, err := read[fleet.CaptureOrder](w, r, maxOrder)
+		if err != nil {
+			return nil, err
+		}
+		return f.Capture(r.Context(), o)
+	})
 	on("POST /v1/deployments/{id}/close", func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, f.CloseDeployment(r.Context(), r.PathValue("id"))
 	})
