@@ -164,14 +164,17 @@ const probeKey = ".seedbed"
 // probe creates an object that must not be created again. Storage that would do so silently replaces objects, and two
 // captures could publish the same version.
 func (b *Bucket) probe(ctx context.Context) error {
+	_, err := b.client.ListObjectsV2(ctx, &awss3.ListObjectsV2Input{Bucket: aws.String(b.cfg.Bucket), MaxKeys: aws.Int32(1),
+		Prefix: aws.String(b.prefix)}, func(o *awss3.Options) { o.RetryMaxAttempts = 2 }) // whoever waits wants to know soon
+	if err != nil {
+		return b.wrap("list", b.prefix, err)
+	}
 	create := func() error {
 		const text = "This prefix holds a Seedbed image repository.\n"
 		return b.upload(ctx, probeKey, strings.NewReader(text), int64(len(text)))
 	}
-	err := create()
-	if err == nil {
-		err = create()
-		if err == nil {
+	if err = create(); err == nil {
+		if err = create(); err == nil {
 			return fmt.Errorf("%s: it replaces objects although told not to (If-None-Match: *); "+
 				"use storage with conditional writes, as Amazon S3, MinIO and versitygw have", b.cfg)
 		}
