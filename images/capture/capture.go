@@ -1,10 +1,9 @@
-// Package capture turns a disk into an image: partition table, file-system maps, tiles, hash tree, signed manifest.
+// Package capture turns a disk into an image: partition table, file-system maps, tiles, and what a repository computes the
+// hash tree and the manifest from.
 package capture
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"runtime"
@@ -24,9 +23,21 @@ type Options struct {
 	Level int
 	// PieceLength in bytes; 0 means as images.PieceLengthFor says.
 	PieceLength int64
-	// Full copies whole what would be refused: a partition whose file system is not clean or has an unknown feature.
-	Full bool
-	// Progress, if not nil, is called after each 1 MiB read, from one goroutine at a time; it must not block.
+	// Partitions are the numbers of those that are captured; none means all. The others keep their entry in the table, and a
+	// deployment writes nothing there.
+	Partitions []int
+	// Full copies whole what would be refused: a partition whose file system is not clean or has an unknown feature, in
+	// all partitions or in those of FullPartitions.
+	Full           bool
+	FullPartitions []int
+	// KeepContents keeps page files, hibernation files and swapped-out memory.
+	KeepContents bool
+	// RefuseOpaque refuses partitions that can only be copied in full: encrypted ones, those without a map.
+	RefuseOpaque bool
+	// Unchanged, if not nil, is called once everything was read: an error says that the source changed meanwhile, and
+	// nothing is published.
+	Unchanged func() error
+	// Progress, if not nil, is called after each 1 MiB at most, from one goroutine at a time; it must not block.
 	Progress func(Progress)
 	// Workers is how many tiles are hashed and compressed at once; 0 means one for each core.
 	Workers int
@@ -40,6 +51,7 @@ type Options struct {
 type Progress struct {
 	Partition   int // number of the partition being read
 	Done, Total int64
+	NewLength   int64 // encoded bytes that the repository did not hold
 }
 
 // Result is what a capture made.
@@ -47,15 +59,24 @@ type Result struct {
 	Image *intake.Published
 	// Warnings are sentences for people: file systems that were copied in full, damage in the table.
 	Warnings []string
-	// Bytes of tiles by state, decoded; a zero tile travels nowhere.
-	DataLength, ZeroLength int64
+	// Dropped are contents that were left out by choice.
+	Dropped []Dropped
+	// UsedLength are the bytes in use; DataLength and ZeroLength are bytes of tiles by state, decoded; a zero tile travels nowhere.
+	UsedLength, DataLength, ZeroLength int64
 	// Tiles that the repository did not hold, and their encoded bytes.
 	NewTiles, NewLength int64
 }
 
+// Dropped is content of a partition that was left out by choice.
+type Dropped struct {
+	Partition int    `json:"partition"`
+	Name      string `json:"name"`   // "/pagefile.sys", "swap space"
+	Length    int64  `json:"length"` // bytes
+}
+
 // Disk captures the disk src of diskLength bytes, whose logical sector has sectorLength bytes, and commits the image to
 // sink, which the caller closes. It reads the used extents only (with gaps below a tile read along), on all cores, and keeps
-// 32 bytes for each data tile beside the maps and some 2 MiB for each worker. The source is never written. What is not safe
+// 32 bytes for each data tile beside the maps and at most 96 MiB of content. The source is never written. What is not safe
 // to map is an error that fsmap.Refused knows, unless Options.Full is set. Nothing is published after an error; tiles put so
 // far stay and serve the next try.
 func Disk(ctx context.Context, src io.ReaderAt, diskLength int64, sectorLength int, sink intake.Sink, o Options) (*Result, error) {
@@ -69,12 +90,16 @@ func Disk(ctx context.Context, src io.ReaderAt, diskLength int64, sectorLength i
 	if err := c.scan(); err != nil {
 		return nil, err
 	}
-	for _, p := range c.parts {
-		if err := c.read(ctx, p); err != nil {
-			return nil, fmt.Errorf("partition %d: %w", p.entry.Number, err)
+	if err := c.read(ctx); err != nil {
+		return nil, err
+	}
+	if o.Unchanged != nil {
+		if err := o.Unchanged(); err != nil {
+			return nil, err
 		}
 	}
-	c.result.Image, err = sink.Commit(ctx, c.spec())
+	spec := c.spec()
+	c.result.Image, err = sink.Commit(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +109,7 @@ func Disk(ctx context.Context, src io.ReaderAt, diskLength int64, sectorLength i
 // complete fills in what the options leave open.
 func (o *Options) complete() {
 	if o.Workers <= 0 {
-		o.Workers = runtime.NumCPU()
+		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	if o.Created.IsZero() {
 		o.Created = time.Now()
@@ -109,7 +134,9 @@ type capture struct {
 type part struct {
 	entry parttable.Entry
 	fs    *fsmap.Result
-	m     *images.Map // Zero grows while the partition is read
+	// used are the extents; zero grows while the partition is read.
+	used *images.Map
+	zero []images.TileRun
 	// hashes are those of the data tiles in order, 32 bytes each.
 	hashes []byte
 }
@@ -121,58 +148,4 @@ func (c *capture) warn(list ...string) {
 			c.o.Log.Warn("capture", "warning", w)
 		}
 	}
-}
-
-// scan maps every partition, so that a capture that cannot be is refused before it begins.
-func (c *capture) scan() error {
-	if len(c.table.Partitions) == 0 {
-		return errors.New("the disk has no partitions")
-	}
-	for _, e := range c.table.Partitions {
-		p := &part{entry: e, m: &images.Map{Length: e.Length}}
-		if err := c.scanPart(p); err != nil {
-			return fmt.Errorf("partition %d: %w", e.Number, err)
-		}
-		c.parts = append(c.parts, p)
-		c.done.Total += usedTiles(p.m) * images.TileLength
-	}
-	return nil
-}
-
-func (c *capture) scanPart(p *part) error {
-	r := io.NewSectionReader(c.src, p.entry.Offset, p.entry.Length)
-	found, err := fsmap.Scan(r, p.entry.Length, fsmap.Options{Full: c.o.Full})
-	if err != nil {
-		return err
-	}
-	p.fs = found
-	if found.Warning != "" {
-		c.warn(fmt.Sprintf("partition %d: %s", p.entry.Number, found.Warning))
-	}
-	for _, e := range p.fs.Used {
-		if e.Offset < 0 || e.Length < 0 || e.Offset > p.entry.Length-e.Length {
-			return fmt.Errorf("the map of the file system names bytes %v of %d", e, p.entry.Length)
-		}
-		p.m.Extents = images.AppendExtent(p.m.Extents, e)
-	}
-	return nil
-}
-
-// spec describes what was captured.
-func (c *capture) spec() *intake.Spec {
-	s := &intake.Spec{
-		Created: c.o.Created.Unix(), DiskLength: c.table.DiskLength, SectorLength: c.table.SectorLength, PieceLength: c.o.PieceLength,
-		Table: c.table.Kind, Firmware: c.table.Firmware(),
-	}
-	for _, r := range c.table.Frame() {
-		s.Regions = append(s.Regions, intake.Region{Kind: r.Kind, Offset: r.Offset, Bytes: r.Bytes})
-	}
-	for _, p := range c.parts {
-		s.Partitions = append(s.Partitions, intake.Partition{
-			Number: p.entry.Number, Offset: p.entry.Offset, Length: p.entry.Length,
-			Type: p.entry.Type, GUID: p.entry.GUID, Label: p.entry.Label,
-			FS: p.fs.FS, FSUUID: p.fs.UUID, MapKind: p.fs.Kind, Map: p.m.Encode(), Tiles: p.hashes,
-		})
-	}
-	return s
 }

@@ -33,7 +33,8 @@ type Sink interface {
 	// stays until the sink is closed or expires.
 	Have(ctx context.Context, keys []images.TileKey) ([]bool, error)
 	// Put stores tiles; those that are there already are no error. When it returns nil they are durable, or will be
-	// before Commit returns.
+	// before Commit returns. Afterwards the caller uses the memory of the tiles' bytes anew. A capture has one Put under
+	// way at a time, with the tiles that became ready meanwhile.
 	Put(ctx context.Context, tiles []Tile) error
 	// Commit computes the roots, checks that every tile is there, signs and publishes. An error that wraps ErrMissing
 	// names tiles that have to be put again.
