@@ -102,6 +102,11 @@ func (l *library) Layer(ctx context.Context, d images.Digest) ([]byte, error) {
 	return l.repo.Layer(ctx, d)
 }
 
+// LayerRange implements api.Content.
+func (l *library) LayerRange(ctx context.Context, d images.Digest, offset, length int64) ([]byte, error) {
+	return l.repo.LayerRange(ctx, d, offset, length)
+}
+
 // List implements api.Images.
 func (l *library) List(ctx context.Context) ([]api.ImageListing, error) {
 	found, err := l.repo.Images(ctx)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/base64"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -18,6 +19,8 @@ type Content interface {
 	Manifest(ctx context.Context, d images.Digest) (manifest, signature []byte, err error)
 	// Layer returns the layer, which the manifest names.
 	Layer(ctx context.Context, d images.Digest) ([]byte, error)
+	// LayerRange returns the bytes [offset, offset+length) of a layer, unchecked.
+	LayerRange(ctx context.Context, d images.Digest, offset, length int64) ([]byte, error)
 }
 
 // Limits of what an agent may send, in bytes.
@@ -153,7 +156,7 @@ func (a *agents) manifest(c fleet.Caller, w http.ResponseWriter, r *http.Request
 	return nil, notEntitled(d)
 }
 
-// layer sends a layer of an image to a machine with a job for the image.
+// layer sends a layer of an image, or ranges of it (RFC 9110 §14.2), to a machine with a job for the image.
 func (a *agents) layer(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
 	d, err := images.ParseDigest(r.PathValue("digest"))
 	if err != nil {
@@ -168,8 +171,12 @@ func (a *agents) layer(c fleet.Caller, w http.ResponseWriter, r *http.Request) (
 		if err != nil {
 			return nil, err
 		}
-		if !names(m, d) {
+		length, ok := names(m, d)
+		if !ok {
 			continue
+		}
+		if r.Header.Get("Range") != "" {
+			return ranges{io.NewSectionReader(layerReader{r.Context(), a.content, d}, 0, length)}, nil
 		}
 		b, err := a.content.Layer(r.Context(), d)
 		if err != nil {
@@ -184,18 +191,33 @@ func notEntitled(d images.Digest) error {
 	return &fleet.Refusal{Code: fleet.CodeImageUnknown, Detail: "no job of this machine is about " + d.Short()}
 }
 
-// names reports whether a manifest names a layer.
-func names(m *images.Manifest, d images.Digest) bool {
+// names returns the length of a layer; false says that the manifest does not name it.
+func names(m *images.Manifest, d images.Digest) (length int64, ok bool) {
 	for _, r := range m.Frame.Region {
 		if r.Digest == d {
-			return true
+			return r.Length, true
 		}
 	}
 	for i := range m.Partitions {
 		p := &m.Partitions[i]
-		if p.Map.Digest == d || p.PieceLayer.Length > 0 && p.PieceLayer.Digest == d || p.TileLayer.Length > 0 && p.TileLayer.Digest == d {
-			return true
+		for _, r := range []images.Ref{p.Map, p.PieceLayer, p.TileLayer} {
+			if r.Length > 0 && r.Digest == d {
+				return r.Length, true
+			}
 		}
 	}
-	return false
+	return 0, false
+}
+
+// layerReader reads a layer in parts, so that a few bytes of a long one cost little.
+type layerReader struct {
+	ctx     context.Context
+	content Content
+	layer   images.Digest
+}
+
+// ReadAt implements io.ReaderAt.
+func (l layerReader) ReadAt(b []byte, offset int64) (int, error) {
+	part, err := l.content.LayerRange(l.ctx, l.layer, offset, int64(len(b)))
+	return copy(b, part), err
 }

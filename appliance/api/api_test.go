@@ -38,6 +38,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // shelf holds one signed image of one partition, with the layers that its manifest names.
 type shelf struct {
+	api.Images // what no test asks for
+
 	site   *site.Site
 	raw    []byte
 	digest images.Digest
@@ -76,6 +78,10 @@ func (s *shelf) Manifest(context.Context, images.Digest) ([]byte, []byte, error)
 }
 
 func (s *shelf) Layer(_ context.Context, d images.Digest) ([]byte, error) { return s.layers[d], nil }
+
+func (s *shelf) LayerRange(_ context.Context, d images.Digest, offset, length int64) ([]byte, error) {
+	return s.layers[d][offset : offset+length], nil
+}
 
 func (s *shelf) List(context.Context) ([]api.ImageListing, error) {
 	return []api.ImageListing{{Name: "debian", Version: "1", Digest: s.digest}}, nil
@@ -330,6 +336,22 @@ func (a *appliance) checkContent(g *agent, image images.Digest) {
 	g.must(200, "GET", job.PathLayer+a.shelf.m.Partitions[0].Map.Digest.String(), nil, &layer)
 	if string(layer) != "a map" {
 		t.Fatalf("layer %q", layer)
+	}
+	for ask, want := range map[string]string{"bytes=2-3": "ma", "bytes=0-0,4-4": "\r\n\r\na\r\n"} {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", a.url+job.PathLayer+a.shelf.m.Partitions[0].Map.Digest.String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Range", ask)
+		answer, err := g.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusPartialContent || !strings.Contains(string(b), want) || strings.Contains(string(b), "a map") {
+			t.Fatalf("%s of a layer: %s %q %v", ask, answer.Status, b, err)
+		}
 	}
 	if _, p, _ := g.do("GET", job.PathLayer+a.shelf.hidden.String(), nil, nil); p.Status != 404 || p.Code != fleet.CodeImageUnknown {
 		t.Fatalf("a layer of another image: %+v", p)

@@ -60,12 +60,12 @@ func (c *Client) Show(ctx context.Context, ref string) (*ImageDetail, error) {
 
 // Add implements Images.
 func (c *Client) Add(ctx context.Context, o ImageOrder, progress func(Progress)) (*ImageDetail, error) {
-	return c.long(ctx, "/v1/images", o, progress)
+	return long[*ImageDetail](ctx, c, "/v1/images", o, progress)
 }
 
 // Verify implements Images.
 func (c *Client) Verify(ctx context.Context, ref string, progress func(Progress)) error {
-	_, err := c.long(ctx, "/v1/images/"+url.PathEscape(ref)+"/verify", nil, progress)
+	_, err := long[any](ctx, c, "/v1/images/"+url.PathEscape(ref)+"/verify", nil, progress)
 	return err
 }
 
@@ -165,24 +165,26 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	return nil, &fleet.Refusal{Code: p.Code, Detail: p.Detail}
 }
 
-// long runs an operation that answers in Lines.
-func (c *Client) long(ctx context.Context, path string, body any, progress func(Progress)) (*ImageDetail, error) {
+// long runs an operation that answers in Lines, and returns its result.
+func long[T any](ctx context.Context, c *Client, path string, body any, progress func(Progress)) (result T, err error) {
 	resp, err := c.send(ctx, "POST", path, body)
 	if err != nil {
-		return nil, err
+		return result, err
 	}
 	defer resp.Body.Close()
 	in := json.NewDecoder(bufio.NewReader(resp.Body))
 	for {
 		var l Line
 		if err := in.Decode(&l); err != nil {
-			return nil, fmt.Errorf("the appliance stopped in the middle of its answer: %w", err)
+			return result, fmt.Errorf("the appliance stopped in the middle of its answer: %w", err)
 		}
 		switch {
 		case l.Problem != nil:
-			return nil, &fleet.Refusal{Code: l.Problem.Code, Detail: l.Problem.Detail}
+			return result, &fleet.Refusal{Code: l.Problem.Code, Detail: l.Problem.Detail}
+		case l.End && len(l.Result) == 0:
+			return result, nil
 		case l.End:
-			return l.Image, nil
+			return result, json.Unmarshal(l.Result, &result)
 		case l.Progress != nil && progress != nil:
 			progress(*l.Progress)
 		}

@@ -59,6 +59,7 @@ type Progress struct {
 
 // Images are the operations on images. Safe for concurrent use; progress may be nil, is called often, one call at a time.
 type Images interface {
+	Disks
 	List(ctx context.Context) ([]ImageListing, error)
 	Show(ctx context.Context, ref string) (*ImageDetail, error)
 	Add(ctx context.Context, o ImageOrder, progress func(Progress)) (*ImageDetail, error)
@@ -70,8 +71,9 @@ type Images interface {
 type Line struct {
 	Progress *Progress    `json:"progress,omitempty"`
 	Problem  *job.Problem `json:"problem,omitempty"`
-	Image    *ImageDetail `json:"image,omitempty"`
-	End      bool         `json:"end,omitempty"`
+	// Result is what the operation returned, if it returns something. It comes with End.
+	Result json.RawMessage `json:"result,omitempty"`
+	End    bool            `json:"end,omitempty"`
 }
 
 // Operator returns the handler of the local socket. Whoever can open the socket may do everything.
@@ -86,7 +88,7 @@ func Operator(f *fleet.Fleet, lib Images, log *slog.Logger) http.Handler {
 		return lib.Show(r.Context(), r.PathValue("ref"))
 	})
 	mux.HandleFunc("POST /v1/images", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, func(progress func(Progress)) (*ImageDetail, error) {
+		stream(w, func(progress func(Progress)) (any, error) {
 			o, err := read[ImageOrder](w, r, maxOrder)
 			if err != nil {
 				return nil, err
@@ -95,10 +97,11 @@ func Operator(f *fleet.Fleet, lib Images, log *slog.Logger) http.Handler {
 		})
 	})
 	mux.HandleFunc("POST /v1/images/{ref}/verify", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, func(progress func(Progress)) (*ImageDetail, error) {
+		stream(w, func(progress func(Progress)) (any, error) {
 			return nil, lib.Verify(r.Context(), r.PathValue("ref"), progress)
 		})
 	})
+	serveDisks(mux, lib, log)
 	on("GET /v1/machines", func(http.ResponseWriter, *http.Request) (any, error) { return list(f.Machines(), nil) })
 	on("POST /v1/machines/{name}/admit", func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return f.Admit(r.Context(), r.PathValue("name"))
@@ -177,7 +180,7 @@ func number(r *http.Request, name string, otherwise int64) (int64, error) {
 }
 
 // stream runs a long operation and sends a Line for each step.
-func stream(w http.ResponseWriter, work func(progress func(Progress)) (*ImageDetail, error)) {
+func stream(w http.ResponseWriter, work func(progress func(Progress)) (any, error)) {
 	out := json.NewEncoder(w)
 	send := func(l Line) {
 		if out.Encode(l) == nil { // a caller that is gone cancels the request's context, which ends the work
@@ -191,7 +194,7 @@ func stream(w http.ResponseWriter, work func(progress func(Progress)) (*ImageDet
 		}
 		last = time.Now()
 	}
-	image, err := work(func(p Progress) {
+	result, err := work(func(p Progress) {
 		if time.Since(last) < progressEvery && p.Done < p.Total {
 			return
 		}
@@ -199,12 +202,16 @@ func stream(w http.ResponseWriter, work func(progress func(Progress)) (*ImageDet
 		send(Line{Progress: &p})
 	})
 	begin()
+	end := Line{End: true}
+	if err == nil && result != nil {
+		end.Result, err = json.Marshal(result)
+	}
 	if err != nil {
 		p := problemOf(err)
 		send(Line{Problem: &p})
 		return
 	}
-	send(Line{Image: image, End: true})
+	send(end)
 }
 
 // progressEvery bounds how often progress is sent.

@@ -116,11 +116,18 @@ func (r *Repository) versions(ctx context.Context, name string) ([]string, error
 	return list, nil
 }
 
-// NextVersion returns the version that follows the highest whole number among an image's versions; the first is "1".
+// NextVersion returns the version that follows the highest whole number among an image's versions, also
+// those that were removed; the first is "1".
 func (r *Repository) NextVersion(ctx context.Context, name string) (string, error) {
 	list, err := r.versions(ctx, name)
 	if err != nil {
 		return "", err
+	}
+	for o, err := range r.bucket.List(ctx, removedKey(name, "")) {
+		if err != nil {
+			return "", fmt.Errorf("list removed versions of %s: %w", name, err)
+		}
+		list = append(list, strings.TrimPrefix(o.Key, removedKey(name, "")))
 	}
 	highest := 0
 	for _, v := range list {
@@ -241,4 +248,10 @@ func (r *Repository) Layer(ctx context.Context, d images.Digest) ([]byte, error)
 		return nil, fmt.Errorf("layer %s is damaged: its bytes have another digest", d)
 	}
 	return b, nil
+}
+
+// LayerRange returns the bytes [offset, offset+length) of a layer. They are not checked: who asks has something to check
+// them against.
+func (r *Repository) LayerRange(ctx context.Context, d images.Digest, offset, length int64) ([]byte, error) {
+	return fetchRange(ctx, r.bucket, layerKey(d), offset, length)
 }
