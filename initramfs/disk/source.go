@@ -1,0 +1,100 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Source is a disk, or a file that stands for one, that is read and never written. Safe for concurrent use.
+type Source struct {
+	// Name is for people: "vda". Length is in bytes, SectorLength the logical sector.
+	Name         string
+	Length       int64
+	SectorLength int
+
+	f    *os.File
+	lock bool // the device was made read-only here
+}
+
+// OpenSource opens a disk for reading: a disk that is mounted or part of an array is an error. Until Close the kernel
+// refuses every write to the device, whoever asks for it.
+func OpenSource(path, name string) (*Source, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", name, err)
+	}
+	s := &Source{Name: name, f: f}
+	if err := s.open(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open disk %s: %w", name, err)
+	}
+	return s, nil
+}
+
+func (s *Source) open() error {
+	d := &Device{Name: s.Name, f: s.f, SectorLength: 512}
+	if err := d.measure(); err != nil {
+		return err
+	}
+	s.Length, s.SectorLength = d.Length, d.SectorLength
+	if !d.block {
+		return nil
+	}
+	was, err := unix.IoctlGetInt(int(s.f.Fd()), unix.BLKROGET)
+	if err != nil {
+		return fmt.Errorf("ask whether it is read-only: %w", err)
+	}
+	if was != 0 {
+		return nil
+	}
+	if err := unix.IoctlSetPointerInt(int(s.f.Fd()), unix.BLKROSET, 1); err != nil {
+		return fmt.Errorf("make it read-only: %w", err)
+	}
+	s.lock = true
+	return nil
+}
+
+// ReadAt reads through the page cache (io.ReaderAt).
+func (s *Source) ReadAt(b []byte, offset int64) (int, error) {
+	n, err := s.f.ReadAt(b, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("read disk %s at byte %d: %w", s.Name, offset, err)
+	}
+	return n, err
+}
+
+// Close closes the disk and lets it be written again.
+func (s *Source) Close() error {
+	var err error
+	if s.lock {
+		err = unix.IoctlSetPointerInt(int(s.f.Fd()), unix.BLKROSET, 0)
+	}
+	return errors.Join(err, s.f.Close())
+}
+
+// ChooseSource returns the disk to capture: the one with the serial number, or else the only one that is neither
+// removable nor on USB.
+func ChooseSource(disks []Disk, serial string) (Disk, *Refusal) {
+	var fit []Disk
+	for _, d := range disks {
+		if serial != "" && (d.Serial == serial || d.WWN == serial) || serial == "" && !d.Removable && d.Bus != "usb" {
+			fit = append(fit, d)
+		}
+	}
+	switch {
+	case len(fit) == 1:
+		return fit[0], nil
+	case len(fit) > 1:
+		return Disk{}, &Refusal{Code: CodeAmbiguous, Sentence: fmt.Sprintf("%d disks could be captured: %s. Capture again and name the "+
+			"disk's serial number with --disk, or take the other disks out.", len(fit), names(fit))}
+	case serial != "":
+		return Disk{}, &Refusal{Code: CodeNoDisk, Wait: true, Sentence: fmt.Sprintf("no disk here has the serial number %s, which the job "+
+			"names; there is: %s. Put that disk in, or capture again with another serial number.", serial, names(disks))}
+	}
+	return Disk{}, &Refusal{Code: CodeNoDisk, Wait: true, Sentence: fmt.Sprintf("no fixed disk was found; there is: %s. Check the disk's "+
+		"cable, and set the storage controller to AHCI or NVMe in the firmware if it is set to RAID.", names(disks))}
+}
