@@ -144,7 +144,7 @@ var kinds = []kind{
 	{probe: probeFAT, scan: scanFAT},
 	{probe: probeSwap, scan: scanSwap, kind: KindHeader},
 	{probe: probeNTFS, scan: scanNTFS},
-	{probe: probeExFAT, warning: noMap},
+	{probe: probeExFAT, scan: scanExFAT},
 	{probe: probeXFS, scan: scanXFS},
 	{probe: probeBtrfs, scan: scanBtrfs},
 	{probe: magic("f2fs", 1024, "\x10\x20\xf5\xf2"), warning: noMap},

@@ -1,8 +1,6 @@
 package fsmap
 
-import (
-	"fmt"
-)
+import ()
 
 // magic recognises a kind by fixed bytes at an offset.
 func magic(name string, offset int, values ...string) func(*volume) *Info {
@@ -14,14 +12,6 @@ func magic(name string, offset int, values ...string) func(*volume) *Info {
 		}
 		return nil
 	}
-}
-
-func probeExFAT(v *volume) *Info {
-	if string(v.head[3:11]) != "EXFAT   " {
-		return nil
-	}
-	n := le.Uint32(v.head[100:]) // exFAT specification §3.1.11
-	return &Info{FS: "exfat", UUID: fmt.Sprintf("%04X-%04X", n>>16, n&0xFFFF)}
 }
 
 // probeBitLocker also knows BitLocker To Go, which shows a small FAT with a reader program and hides the rest.
