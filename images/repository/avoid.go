@@ -48,6 +48,14 @@ func (a *avoidance) lost(at Location) bool {
 	return a.never[at.pack].has(at.ordinal)
 }
 
+// taken reports whether a new pack cannot have this ID: the pack that has it is about to go, or damaged.
+func (a *avoidance) taken(id images.Digest) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	_, damaged := a.damaged[id]
+	return damaged || a.marked.has(packKey(id))
+}
+
 // marks returns what is marked, as of the last refresh.
 func (a *avoidance) marks() marked {
 	a.mu.RLock()

@@ -188,7 +188,7 @@ func (r *Repository) seal(ctx context.Context, s *segment) error {
 	if s.sealed {
 		return nil
 	}
-	if err := s.finish(); err != nil {
+	if err := s.finish(r.avoid.taken); err != nil {
 		if s.broken() {
 			r.drop(s, err)
 		}

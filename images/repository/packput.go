@@ -28,8 +28,8 @@ func (r *Repository) putPack(ctx context.Context, id images.Digest, name string)
 }
 
 func (r *Repository) putFile(ctx context.Context, key, name string) error {
-	if d, ok := r.bucket.(*Dir); ok {
-		return d.PutFile(ctx, key, name)
+	if r.dir != nil {
+		return r.dir.PutFile(ctx, key, name)
 	}
 	return putCopy(ctx, r.fs, r.bucket, key, name)
 }

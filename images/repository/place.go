@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"seedbed/images"
+	"seedbed/images/intake"
 )
 
 // reference is one data tile of a draft.
@@ -20,9 +21,16 @@ type reference struct {
 // errLocation says that the local index led to another tile than was asked for.
 var errLocation = errors.New("the repository does not hold it where the local index says; capture again, it is then stored anew")
 
+// missingError is an error that intake.ErrMissing stands for: capturing again stores what is missing.
+type missingError struct{ err error }
+
+func (e *missingError) Error() string        { return e.err.Error() }
+func (e *missingError) Unwrap() error        { return e.err }
+func (e *missingError) Is(target error) bool { return target == intake.ErrMissing }
+
 // place returns the placements of a draft. It looks every tile up in the index of its pack, which alone is evidence of
-// what a pack holds, and counts the encoded length.
-func (r *Repository) place(ctx context.Context, draft *Draft, layers map[images.Digest][]byte) ([]*placement, error) {
+// what a pack holds, and counts the encoded length. Packs that were about to go when the hold began are not used.
+func (r *Repository) place(ctx context.Context, draft *Draft, layers map[images.Digest][]byte, h *hold) ([]*placement, error) {
 	m := draft.Manifest
 	keys := make([]func(rank int32) images.TileKey, len(m.Partitions))
 	var refs []reference
@@ -54,11 +62,19 @@ func (r *Repository) place(ctx context.Context, draft *Draft, layers map[images.
 			if err != nil {
 				return nil, err
 			}
+			if h.marked.has(packKey(id)) {
+				return nil, &missingError{fmt.Errorf("partition %d: tile %d: its pack is about to be removed; capture again, it is then stored anew",
+					m.Partitions[ref.partition].Number, ref.rank)}
+			}
 			ids[ref.at.pack], entries = id, list
 		}
 		if int(ref.at.ordinal) >= len(entries) || entries[ref.at.ordinal].key != keys[ref.partition](ref.rank) {
 			r.index.condemn(ref.at.pack)
-			return nil, fmt.Errorf("partition %d: tile %d: %w", m.Partitions[ref.partition].Number, ref.rank, errLocation)
+			return nil, &missingError{fmt.Errorf("partition %d: tile %d: %w", m.Partitions[ref.partition].Number, ref.rank, errLocation)}
+		}
+		if r.avoid.lost(ref.at) {
+			return nil, &missingError{fmt.Errorf("partition %d: tile %d: the repository's copy is damaged; capture again, it is then stored anew",
+				m.Partitions[ref.partition].Number, ref.rank)}
 		}
 		if i == 0 || ref.at != refs[i-1].at {
 			lengths[ref.partition] += int64(entries[ref.at.ordinal].length)
@@ -108,12 +124,12 @@ func (r *Repository) indexOf(ctx context.Context, handle uint32) (images.Digest,
 	id := p.id
 	p.mu.Unlock()
 	if id.IsZero() {
-		return id, nil, errors.New("tiles were lost in the spool, whose disk reported an error; capture again")
+		return id, nil, &missingError{errors.New("tiles were lost in the spool, whose disk reported an error; capture again")}
 	}
 	entries, err := readIndex(ctx, r.bucket, id)
 	if err != nil && ctx.Err() == nil {
 		r.index.condemn(handle)
-		err = fmt.Errorf("%w; capture again, its tiles are then stored anew", err)
+		err = &missingError{fmt.Errorf("%w; capture again, its tiles are then stored anew", err)}
 	}
 	return id, entries, err
 }

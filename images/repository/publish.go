@@ -36,6 +36,15 @@ func (r *Repository) Publish(ctx context.Context, draft *Draft) (*Image, error) 
 		return nil, err
 	}
 	defer done()
+	return r.publish(ctx, draft, nil)
+}
+
+// errLeftover says that objects named by the manifest's digest are there, from a publication that was cut short, and are
+// about to be removed.
+var errLeftover = errors.New("what an interrupted publication of the same image left is being removed; capture again")
+
+// publish publishes under a hold; nil means one that begins when all tiles are in packs.
+func (r *Repository) publish(ctx context.Context, draft *Draft, h *hold) (*Image, error) {
 	m := draft.Manifest
 	raw, d, err := m.Encode()
 	if err != nil {
@@ -56,6 +65,9 @@ func (r *Repository) Publish(ctx context.Context, draft *Draft) (*Image, error) 
 	case !errors.Is(err, ErrNoImage):
 		return fail(err)
 	}
+	if err := r.expectNotRemoved(ctx, m.Name, m.Version); err != nil {
+		return fail(err)
+	}
 	layers, err := draft.check()
 	if err != nil {
 		return fail(err)
@@ -63,23 +75,53 @@ func (r *Repository) Publish(ctx context.Context, draft *Draft) (*Image, error) 
 	if err := r.sealAll(ctx); err != nil {
 		return fail(err)
 	}
-	placements, err := r.place(ctx, draft, layers)
+	soon, err := r.refreshMarks(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	if h == nil {
+		h = &hold{begun: now(), life: r.cfg.SessionLife, marked: soon}
+	}
+	for _, key := range imageKeys(m, d) {
+		if soon.has(key) {
+			return fail(errLeftover)
+		}
+	}
+	placements, err := r.place(ctx, draft, layers, h)
 	if err != nil {
 		return fail(err)
 	}
 	image := &Image{Manifest: m, Raw: raw, Signature: draft.Sign(raw), Digest: d}
-	if err := r.write(ctx, image, layers, placements); err != nil {
+	if err := r.write(ctx, image, layers, placements, soon); err != nil {
+		return fail(err)
+	}
+	if err := h.check(); err != nil {
+		return fail(err)
+	}
+	if err := r.putVersion(ctx, m, d); err != nil {
 		return fail(err)
 	}
 	r.log.Info("image published", "image", m.Name+":"+m.Version, "digest", d)
 	return image, nil
 }
 
-// write creates the objects of an image in the order in which they depend on each other.
-func (r *Repository) write(ctx context.Context, image *Image, layers map[images.Digest][]byte, placements []*placement) error {
-	m := image.Manifest
+// imageKeys are the keys of the objects that an image alone has.
+func imageKeys(m *images.Manifest, d images.Digest) []string {
+	keys := []string{manifestKey(d), signatureKey(d)}
+	for i := range m.Partitions {
+		keys = append(keys, placementKey(d, &m.Partitions[i]))
+	}
+	return keys
+}
+
+// write creates the objects of an image, but for its version, in the order in which they depend on each other.
+func (r *Repository) write(ctx context.Context, image *Image, layers map[images.Digest][]byte, placements []*placement, soon marked) error {
 	for d, b := range layers {
-		if err := r.putSame(ctx, layerKey(d), b); err != nil {
+		generation := 1
+		for soon.has(generationKey(layerKey(d), generation)) {
+			generation++
+		}
+		if err := r.putSame(ctx, generationKey(layerKey(d), generation), b); err != nil {
 			return err
 		}
 	}
@@ -87,30 +129,14 @@ func (r *Repository) write(ctx context.Context, image *Image, layers map[images.
 		if p.tiles == 0 {
 			continue
 		}
-		if err := r.putSame(ctx, placementKey(image.Digest, &m.Partitions[i]), p.encode()); err != nil {
+		if err := r.putSame(ctx, placementKey(image.Digest, &image.Manifest.Partitions[i]), p.encode()); err != nil {
 			return err
 		}
 	}
 	if err := r.putSame(ctx, signatureKey(image.Digest), image.Signature); err != nil {
 		return err
 	}
-	if err := r.putSame(ctx, manifestKey(image.Digest), image.Raw); err != nil {
-		return err
-	}
-	return r.putVersion(ctx, m, image.Digest)
-}
-
-// putVersion makes the version name the digest, durably.
-func (r *Repository) putVersion(ctx context.Context, m *images.Manifest, d images.Digest) error {
-	name := []byte(d.String() + "\n")
-	err := r.bucket.Put(ctx, versionKey(m.Name, m.Version), bytes.NewReader(name), int64(len(name)))
-	if errors.Is(err, ErrExists) {
-		if known, e := r.version(ctx, m.Name, m.Version); e == nil && known == d {
-			return nil
-		}
-		return ErrVersionExists
-	}
-	return err
+	return r.putSame(ctx, manifestKey(image.Digest), image.Raw)
 }
 
 // putSame puts an object. One that exists with other bytes is damaged, or was left by a publication that was cut short:

@@ -36,13 +36,17 @@ type Config struct {
 	SealAfter time.Duration
 	// CacheLength bounds the memory in bytes that read-ahead keeps; 0 means 64 MiB.
 	CacheLength int64
+	// SessionLife is how long a session can last at most, and Publish; 0 means 24 h. It is the same for all that work on
+	// one bucket: what nobody uses is removed only after a longer time.
+	SessionLife time.Duration
 
 	files fileSystem // nil means the operating system's, with a lock on the spool
 }
 
 // Repository is images on a Bucket. Safe for concurrent use.
 type Repository struct {
-	bucket Bucket
+	bucket Bucket // finds layers in every generation
+	dir    *Dir   // the bucket, if it is a folder
 	cfg    Config
 	log    *slog.Logger
 	fs     fileSystem
@@ -51,6 +55,8 @@ type Repository struct {
 	cache  *cache
 	packs  packTable
 	avoid  avoidance
+	// sessions are those of this process.
+	sessions sessionTable
 
 	ctx    context.Context // ends with Close; for work that no caller waits for
 	cancel context.CancelFunc
@@ -87,10 +93,13 @@ func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
 	if cfg.SealAfter == 0 {
 		cfg.SealAfter = time.Minute
 	}
+	if cfg.SessionLife == 0 {
+		cfg.SessionLife = 24 * time.Hour
+	}
 	if cfg.CacheLength == 0 {
 		cfg.CacheLength = 64 << 20
 	}
-	r := &Repository{bucket: b, cfg: cfg, log: cfg.Log, fs: cfg.files}
+	r := &Repository{bucket: generations{b}, dir: d, cfg: cfg, log: cfg.Log, fs: cfg.files}
 	if r.fs == nil {
 		r.fs = localFiles{}
 	}

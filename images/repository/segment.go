@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,6 +55,18 @@ func createSegment(fsys fileSystem, dir, name string, handle uint32) (*segment, 
 func (s *segment) add(key images.TileKey, t tile.Encoded) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.addLocked(key, t)
+}
+
+// randomTile returns a tile that nobody has.
+func randomTile() (images.TileKey, tile.Encoded) {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return tile.KeyOf(b), tile.Encoded{Codec: tile.Stored, Length: int32(len(b)), Bytes: b}
+}
+
+// addLocked is add for a caller that holds mu.
+func (s *segment) addLocked(key images.TileKey, t tile.Encoded) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
@@ -92,8 +105,9 @@ func (s *segment) sync() error {
 	return s.err
 }
 
-// finish writes the index and makes the whole file durable; nothing is added afterwards. The caller holds sealMu.
-func (s *segment) finish() error {
+// finish writes the index and makes the whole file durable; nothing is added afterwards. Where the pack's ID is one that
+// taken reports, a tile of random bytes gives it another. The caller holds sealMu.
+func (s *segment) finish(taken func(images.Digest) bool) error {
 	if s.closed {
 		return nil
 	}
@@ -103,6 +117,12 @@ func (s *segment) finish() error {
 		return s.err
 	}
 	index, id := encodeIndex(s.entries, s.end)
+	for taken(id) {
+		if _, err := s.addLocked(randomTile()); err != nil {
+			return err
+		}
+		index, id = encodeIndex(s.entries, s.end)
+	}
 	if _, err := s.f.Write(index); err != nil {
 		err = fmt.Errorf("write index of spool segment %s: %w", s.name, err)
 		if e := s.f.Truncate(s.end); e != nil {
