@@ -77,14 +77,6 @@ func (h *hold) check() error {
 	return nil
 }
 
-// hold begins a hold.
-func (r *Repository) hold(ctx context.Context) (*hold, error) {
-	h := &hold{begun: now(), life: r.cfg.SessionLife}
-	var err error
-	h.marked, err = r.refresh(ctx)
-	return h, err
-}
-
 // Begin starts a session. One at a time makes the same name and version: others get intake.ErrBusy. A version that
 // exists, or was removed, is intake.ErrVersionExists. Sessions without a version run side by side and get different ones.
 // A session ends by Close, after cfg.Expire without a call, and at last after Config.SessionLife; from then on every call
@@ -108,7 +100,7 @@ func (r *Repository) Begin(ctx context.Context, cfg SessionConfig) (*Session, er
 	if err := r.sessions.add(s); err != nil {
 		return nil, err
 	}
-	if s.hold, err = r.hold(ctx); err == nil && cfg.Version != "" {
+	if s.hold.marked, err = r.refresh(ctx); err == nil && cfg.Version != "" {
 		err = r.expectFree(ctx, cfg.Name, cfg.Version)
 	}
 	if err != nil {
