@@ -3,6 +3,7 @@ package layout
 import (
 	"fmt"
 	"math/bits"
+	"sort"
 
 	"seedbed/images"
 )
@@ -30,10 +31,12 @@ func (l *Layout) Data(piece int) images.TileSet {
 // Zero returns the tiles of the piece that are in use and all zero: what the deployment writes without fetching.
 func (l *Layout) Zero(piece int) (set images.TileSet) {
 	s := l.Span(piece)
-	first := s.Offset / images.TileLength
-	for t := range images.TileCount(s.Length) {
-		if l.parts[s.Partition].m.State(first+t) == images.TileZero {
-			set.Add(int(t))
+	first, count := s.Offset/images.TileLength, images.TileCount(s.Length)
+	runs := l.parts[s.Partition].m.Zero
+	at := sort.Search(len(runs), func(i int) bool { return runs[i].First+runs[i].Count > first })
+	for ; at < len(runs) && runs[at].First < first+count; at++ {
+		for t := max(runs[at].First, first); t < min(runs[at].First+runs[at].Count, first+count); t++ {
+			set.Add(int(t - first))
 		}
 	}
 	return set
@@ -169,3 +172,6 @@ func (l *Layout) before(piece int) int {
 	w, bit := piece>>6, piece&63
 	return int(l.rank[w]) + bits.OnesCount64(l.has[w]&(1<<bit-1))
 }
+
+// Partitions returns the number of partitions.
+func (l *Layout) Partitions() int { return len(l.parts) }

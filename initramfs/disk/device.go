@@ -19,6 +19,8 @@ type Device struct {
 	Name         string
 	Length       int64
 	SectorLength int
+	// Rotational says that the disk has heads to move.
+	Rotational bool
 
 	f     *os.File
 	block bool // a block device, not a file
@@ -67,6 +69,11 @@ func (d *Device) measure() error {
 	if d.Length, err = d.f.Seek(0, io.SeekEnd); err != nil {
 		return fmt.Errorf("ask for its length: %w", err)
 	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(d.f.Fd()), &stat); err != nil {
+		return fmt.Errorf("ask for its number: %w", err)
+	}
+	d.Rotational = readInt(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(stat.Rdev), unix.Minor(stat.Rdev)), "queue/rotational") == 1
 	return nil
 }
 

@@ -2,77 +2,137 @@ package disk
 
 import (
 	"context"
-	"math/rand/v2"
-	"sync/atomic"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"seedbed/images"
 )
 
-// probes is how many data pieces are looked at to tell whether the disk holds any of the image. With a tenth of the
-// image there, one of 64 is found with a probability of 0.999.
-const probes = 64
-
-// maxFound bounds the hashes of what the disk holds of pieces that are not right as a whole: 16 MiB, for 32 GiB of data.
+// maxFound bounds the hashes of what the disk holds of pieces that are not right as a whole and whose tile hashes are
+// still to come: 16 MiB, for 32 GiB of data. Looking waits when there are more.
 const maxFound = 1 << 19
 
-// hashWorkers read and hash pieces; more would only seek more.
-const hashWorkers = 2
-
-// Resume hashes what the disk holds through the mask and marks what is right as held: whole pieces now, the tiles of
-// other pieces when their hashes are learnt. A disk on which none of 64 random pieces is right is not hashed further.
-// progress is called with the bytes looked at, on several goroutines. Call it before the swarm runs.
-func (s *Storage) Resume(ctx context.Context, progress func(int64)) error {
-	var pieces []int
-	for p := range s.layout.Count() {
-		if !s.layout.Data(p).IsEmpty() {
-			pieces = append(pieces, p)
-		}
-	}
-	sample := pieces
-	if len(pieces) > 4*probes {
-		sample = nil
-		for _, i := range rand.Perm(len(pieces))[:probes] {
-			sample = append(sample, pieces[i])
-		}
-	}
-	var hits atomic.Int64
-	err := each(ctx, sample, func(piece int) error {
-		right, err := s.look(piece, len(sample) == len(pieces), progress)
-		if right {
-			hits.Add(1)
-		}
-		return err
-	})
-	if err != nil || hits.Load() == 0 || len(sample) == len(pieces) {
-		return err
-	}
-	return each(ctx, pieces, func(piece int) error {
-		if s.Held(piece).Contains(s.layout.Data(piece)) {
-			return nil // a probe found it
-		}
-		_, err := s.look(piece, true, progress)
-		return err
-	})
+// search is how far the looking at the disk has come. Guarded by Storage.mu.
+type search struct {
+	unseen pieceSet
+	taken  pieceSet // unseen pieces that a worker looks at
+	wanted []int    // to be looked at next
+	front  int      // what lies before was looked at, or taken
+	zeroed bool     // the zero tiles are zeros
+	// proven are pieces of which every used byte was read from the disk, right, in this job, and not written since.
+	proven  pieceSet
+	changed sync.Cond
 }
 
-// each calls f for every piece on a few goroutines and waits for them.
-func each(ctx context.Context, pieces []int, f func(int) error) error {
+// pieceSet is a set of pieces: bit i%64 of word i/64.
+type pieceSet []uint64
+
+func newPieceSet(n int) pieceSet      { return make(pieceSet, (n+63)/64) }
+func (p pieceSet) has(piece int) bool { return p[piece>>6]>>(piece&63)&1 == 1 }
+func (p pieceSet) add(piece int)      { p[piece>>6] |= 1 << (piece & 63) }
+func (p pieceSet) remove(piece int)   { p[piece>>6] &^= 1 << (piece & 63) }
+
+// expect makes every piece that has used tiles unseen.
+func (s *Storage) expect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for piece := range s.layout.Count() {
+		if !s.used(piece).IsEmpty() {
+			s.search.unseen.add(piece)
+		}
+	}
+}
+
+// used are the data and zero tiles of a piece.
+func (s *Storage) used(piece int) images.TileSet {
+	return s.layout.Data(piece).Union(s.layout.Zero(piece))
+}
+
+// Unseen implements swarm.Looking.
+func (s *Storage) Unseen(piece int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.search.unseen.has(piece)
+}
+
+// InPart implements swarm.Looking.
+func (s *Storage) InPart(piece int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.found[piece] != nil
+}
+
+// Want implements swarm.Looking.
+func (s *Storage) Want(piece int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.search.unseen.has(piece) {
+		s.search.wanted = append(s.search.wanted, piece)
+		s.search.changed.Broadcast()
+	}
+}
+
+// Look makes the used bytes that hold no data zeros, and where Probe found something, reads everything in use in the
+// order of the disk, hashes it through the mask and marks what is right as held: whole pieces now, the tiles of other pieces
+// when their hashes are learnt. What is right is not written. found is called for each piece with data that was looked at
+// and progress with the bytes read or zeroed, both on several goroutines. It runs beside the swarm, and can be ended
+// and called again.
+func (s *Storage) Look(ctx context.Context, found func(piece int), progress func(int64)) error {
+	s.mu.Lock()
+	s.search.front, s.search.taken = 0, newPieceSet(s.layout.Count())
+	blank, zeroed := !s.search.any(), s.search.zeroed
+	s.mu.Unlock()
+	if blank {
+		if zeroed {
+			return nil
+		}
+		if err := s.WriteZeros(ctx, s.layout.Partitions(), progress); err != nil {
+			return err
+		}
+	} else if err := s.lookAtAll(ctx, found, progress); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.search.zeroed = true
+	return nil
+}
+
+func (c *search) any() bool {
+	for _, w := range c.unseen {
+		if w != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Storage) lookAtAll(ctx context.Context, found func(piece int), progress func(int64)) error {
 	g, ctx := errgroup.WithContext(ctx)
-	var next atomic.Int64
-	for range hashWorkers {
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.search.changed.Broadcast()
+	})
+	defer stop()
+	for range s.workers() {
 		g.Go(func() error {
+			r, err := s.newRunReader()
+			if err != nil {
+				return err
+			}
+			defer r.Close()
 			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(pieces) {
-					return nil
+				piece, ok := s.nextUnseen(ctx)
+				if !ok {
+					return ctx.Err()
 				}
-				if err := ctx.Err(); err != nil {
+				if err := s.look(r, piece, progress); err != nil {
 					return err
 				}
-				if err := f(pieces[i]); err != nil {
-					return err
+				if !s.layout.Data(piece).IsEmpty() {
+					found(piece)
 				}
 			}
 		})
@@ -80,73 +140,103 @@ func each(ctx context.Context, pieces []int, f func(int) error) error {
 	return g.Wait()
 }
 
-// look hashes one piece as the disk holds it and reports whether it is right. Without all it stops at the first tile
-// that cannot be right, and keeps nothing of a piece that is right in part.
-func (s *Storage) look(piece int, all bool, progress func(int64)) (bool, error) {
-	zeros := 0
-	hashes, err := s.hashPiece(piece, func(t int, raw []byte) bool {
-		progress(int64(len(raw)))
-		if isZero(raw) { // a data tile is never all zero
-			zeros++
-			return all
+// nextUnseen takes the piece to look at next: one that is wanted, else the first on the disk. It waits while too many
+// hashes are kept; false says that there is none, or that ctx has ended.
+func (s *Storage) nextUnseen(ctx context.Context) (piece int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.search
+	for ctx.Err() == nil {
+		for len(c.wanted) > 0 {
+			piece, c.wanted = c.wanted[0], c.wanted[1:]
+			if c.unseen.has(piece) && !c.taken.has(piece) {
+				c.taken.add(piece)
+				return piece, true
+			}
 		}
-		return true
-	})
-	if err != nil || hashes == nil {
-		return false, err
+		for c.front < s.layout.Count() && (!c.unseen.has(c.front) || c.taken.has(c.front)) {
+			c.front++
+		}
+		if c.front == s.layout.Count() {
+			return 0, false
+		}
+		if s.foundKept < s.maxFound {
+			c.taken.add(c.front)
+			return c.front, true
+		}
+		c.changed.Wait()
 	}
-	if s.layout.CheckHashes(piece, hashes) == nil {
-		data := s.layout.Data(piece)
+	return 0, false
+}
+
+// look reads one piece, zeros what has to be zero and is not, and marks what is right. Bytes that cannot be read are
+// not right: writing them may mend the disk, and the read-back says if it did not.
+func (s *Storage) look(r *runReader, piece int, progress func(int64)) error {
+	data, zero := s.layout.Data(piece), s.layout.Zero(piece)
+	hashes := make([]images.Digest, 0, data.Len())
+	var dirty images.TileSet // zero tiles that are not
+	blank := true            // all data tiles are
+	err := r.tiles(piece, data.Union(zero), func(t int, raw []byte) {
+		empty := isZero(raw)
+		switch {
+		case data.Has(t) && empty:
+			hashes = append(hashes, images.ZeroTileHash(len(raw)))
+		case data.Has(t):
+			blank = false
+			hashes = append(hashes, images.TileHash(raw))
+		case !empty:
+			dirty.Add(t)
+		}
+		progress(int64(len(raw)))
+	})
+	if err != nil {
+		hashes, dirty = nil, zero
+	}
+	for t := range dirty.All() {
+		for _, e := range s.layout.WriteExtents(nil, piece, t, 1) {
+			if err := s.dev.Zero(s.layout.DiskOffset(s.layout.Span(piece).Partition)+e.Offset, e.Length); err != nil {
+				return err
+			}
+		}
+	}
+	s.settle(piece, hashes, blank, dirty.IsEmpty() && err == nil)
+	return nil
+}
+
+// settle enters what was found out about a piece: the hashes of its data tiles on the disk, nil if they are unknown, and
+// whether its zero tiles were zeros.
+func (s *Storage) settle(piece int, hashes []images.Digest, blank, zeros bool) {
+	whole := len(hashes) > 0 && s.layout.CheckHashes(piece, hashes) == nil
+	if whole {
 		s.Learn(piece, hashes)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for t := range data.Minus(s.held[piece]).All() {
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.hashes[piece]
+	switch {
+	case len(hashes) == 0 || blank:
+	case known != nil:
+		s.compare(piece, hashes, known)
+	default:
+		s.found[piece] = hashes
+		s.foundKept += len(hashes)
+	}
+	if zeros && (whole || s.layout.Data(piece).IsEmpty()) {
+		s.search.proven.add(piece)
+	}
+	s.search.unseen.remove(piece)
+}
+
+// compare marks the tiles whose hash on the disk is right as held. The caller holds mu.
+func (s *Storage) compare(piece int, have, want []images.Digest) {
+	var right images.TileSet
+	i := 0
+	for t := range s.layout.Data(piece).All() {
+		if have[i] == want[i] && !s.held[piece].Has(t) {
+			right.Add(t)
 			s.resumed += int64(s.layout.TileLength(piece, t))
 		}
-		s.mark(piece, data)
-		return true, nil
+		i++
 	}
-	if all && zeros < len(hashes) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.foundKept += len(hashes); s.foundKept <= maxFound {
-			s.found[piece] = hashes
-		}
-	}
-	return false, nil
-}
-
-// hashPiece returns the hash of each data tile of the piece as the disk holds it through the mask, in order. see, if
-// not nil, is shown each tile; where it returns false, hashPiece stops and returns nil.
-func (s *Storage) hashPiece(piece int, see func(t int, raw []byte) bool) ([]images.Digest, error) {
-	data := s.layout.Data(piece)
-	hashes := make([]images.Digest, 0, data.Len())
-	buf := make([]byte, images.TileLength)
-	for t := range data.All() {
-		raw := buf[:s.layout.TileLength(piece, t)]
-		if err := s.readMasked(s.dev, piece, t, raw); err != nil {
-			return nil, err
-		}
-		if see != nil && !see(t, raw) {
-			return nil, nil
-		}
-		hashes = append(hashes, images.TileHash(raw))
-	}
-	return hashes, nil
-}
-
-// isZero reports whether all bytes are zero.
-func isZero(b []byte) bool {
-	for len(b) >= 8 {
-		if b[0]|b[1]|b[2]|b[3]|b[4]|b[5]|b[6]|b[7] != 0 {
-			return false
-		}
-		b = b[8:]
-	}
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
+	s.mark(piece, right)
 }

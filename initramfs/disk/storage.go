@@ -19,6 +19,9 @@ type Storage struct {
 	dev     *Device
 	layout  *layout.Layout
 	zeroRun int64 // the longest range zeroed at once, in bytes
+	// maxFound is the constant; tests make it smaller.
+	maxFound int
+	turn     sync.Mutex // held while a disk with heads is read in long runs
 
 	mu        sync.Mutex // guards everything below
 	held      []images.TileSet
@@ -26,15 +29,16 @@ type Storage struct {
 	order     []int                   // pieces of hashes, the oldest first
 	kept      int                     // hashes in the map
 	found     map[int][]images.Digest // of pieces that are right only in part: what the disk held at Resume
-	foundKept int                     // hashes ever put into found
-	resumed   int64                   // bytes of data tiles that were right before anything was written
-	heldSum   int64                   // bytes of data tiles that are held
-	complete  []byte                  // pieces held whole, bit 7 of byte 0 is piece 0
-	holdFirst bool                    // the first tile of the image is kept in memory until WriteFirst
-	first     []byte                  // that tile, once it came
+	foundKept int                     // hashes in found
+	search    search
+	resumed   int64  // bytes of data tiles that were right before anything was written
+	heldSum   int64  // bytes of data tiles that are held
+	complete  []byte // pieces held whole, bit 7 of byte 0 is piece 0
+	holdFirst bool   // the first tile of the image is kept in memory until WriteFirst
+	first     []byte // that tile, once it came
 }
 
-var _ swarm.Storage = (*Storage)(nil)
+var _ swarm.Looking = (*Storage)(nil)
 
 // maxHashes bounds the tile hashes kept in memory: 32 MiB, for 64 GiB of data. Older ones are computed from the disk
 // when they are asked for.
@@ -45,8 +49,11 @@ const zeroRun = 64 << 20
 
 // NewStorage returns the content of an image on an open disk, of which nothing is held yet.
 func NewStorage(dev *Device, l *layout.Layout) *Storage {
-	s := &Storage{dev: dev, layout: l, zeroRun: zeroRun, held: make([]images.TileSet, l.Count()), hashes: map[int][]images.Digest{},
+	s := &Storage{dev: dev, layout: l, zeroRun: zeroRun, maxFound: maxFound, held: make([]images.TileSet, l.Count()), hashes: map[int][]images.Digest{},
 		found: map[int][]images.Digest{}, complete: make([]byte, (l.Count()+7)/8)}
+	n := l.Count()
+	s.search = search{unseen: newPieceSet(n), taken: newPieceSet(n), proven: newPieceSet(n)}
+	s.search.changed.L = &s.mu
 	for piece := range s.held {
 		s.mark(piece, images.TileSet{})
 	}
@@ -133,7 +140,7 @@ func (s *Storage) TileHashes(piece int) []images.Digest {
 	if known != nil || !held.Contains(data) {
 		return known
 	}
-	hashes, err := s.hashPiece(piece, nil)
+	hashes, err := s.hashPiece(piece)
 	if err != nil || s.layout.CheckHashes(piece, hashes) != nil {
 		return nil // the read-back will say what is wrong with the disk
 	}
@@ -160,50 +167,9 @@ func (s *Storage) Learn(piece int, hashes []images.Digest) {
 		return
 	}
 	delete(s.found, piece)
-	var right images.TileSet
-	i := 0
-	for t := range s.layout.Data(piece).All() {
-		if found[i] == hashes[i] {
-			right.Add(t)
-			s.resumed += int64(s.layout.TileLength(piece, t))
-		}
-		i++
-	}
-	s.mark(piece, right)
-}
-
-// InPart reports whether the disk was found to hold something of pieces of a partition that are not right as a whole.
-// LearnLayer tells which of their tiles are.
-func (s *Storage) InPart(partition int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	first, end := s.layout.Pieces(partition)
-	for piece := range s.found {
-		if piece >= first && piece < end {
-			return true
-		}
-	}
-	return false
-}
-
-// LearnLayer takes the tile layer of a partition, the hash of each data tile in order, whose digest was checked. Pieces
-// whose hash it does not give stay unknown.
-func (s *Storage) LearnLayer(partition int, layer []byte) {
-	first, end := s.layout.Pieces(partition)
-	for piece := first; piece < end; piece++ {
-		n := s.layout.Data(piece).Len() * len(images.Digest{})
-		if n == 0 || n > len(layer) {
-			continue
-		}
-		hashes := make([]images.Digest, 0, n/len(images.Digest{}))
-		for b := layer[:n]; len(b) > 0; b = b[len(images.Digest{}):] {
-			hashes = append(hashes, images.Digest(b[:len(images.Digest{})]))
-		}
-		layer = layer[n:]
-		if s.layout.CheckHashes(piece, hashes) == nil {
-			s.Learn(piece, hashes)
-		}
-	}
+	s.foundKept -= len(found)
+	s.compare(piece, found, hashes)
+	s.search.changed.Broadcast()
 }
 
 // Read implements swarm.Storage: the tiles are read through the mask and encoded anew, by LZ4, which costs least.
@@ -280,6 +246,9 @@ func (s *Storage) writeTiles(piece, t int, raw []byte) error {
 	span := s.layout.Span(piece)
 	first := span.Offset + int64(t)*images.TileLength
 	base := s.layout.DiskOffset(span.Partition)
+	s.mu.Lock()
+	s.search.proven.remove(piece)
+	s.mu.Unlock()
 	var extents [16]images.Extent
 	for _, e := range s.layout.WriteExtents(extents[:0], piece, t, int(images.TileCount(int64(len(raw))))) {
 		if _, err := s.dev.WriteAt(raw[e.Offset-first:e.End()-first], base+e.Offset); err != nil {

@@ -164,70 +164,6 @@ func TestVerifyFindsOneWrongByte(t *testing.T) {
 	}
 }
 
-func TestResumeHoldsWhatTheDiskHas(t *testing.T) {
-	img := disktest.New(t)
-	d, file, _ := noiseDisk(t, disktest.DiskLength)
-	first := NewStorage(d, img.Layout)
-	total := img.Layout.DataLength()
-	fetchAll(t, img, first)
-	// A third of the pieces are lost whole, and one tile of another piece.
-	b := readFile(t, file)
-	lost := int64(0)
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	broken := false
-	for piece := range img.Layout.Count() {
-		data := img.Layout.Data(piece)
-		for tile := range data.All() {
-			if piece%3 != 0 && (broken || data.Len() < 2 || piece < 20) {
-				break
-			}
-			e := img.Layout.WriteExtents(nil, piece, tile, 1)[0]
-			at := img.Layout.DiskOffset(img.Layout.Span(piece).Partition) + e.Offset
-			f.WriteAt([]byte{b[at] ^ 1}, at)
-			lost += int64(img.Layout.TileLength(piece, tile))
-			if piece%3 != 0 {
-				broken = true
-				break
-			}
-		}
-	}
-	s := NewStorage(d, img.Layout)
-	if err := s.Resume(t.Context(), nothing); err != nil {
-		t.Fatal(err)
-	}
-	for i := range img.Manifest.Partitions {
-		if s.InPart(i) {
-			layer, _ := img.Fetch(img.Manifest.Partitions[i].TileLayer)
-			s.LearnLayer(i, layer)
-		}
-	}
-	if held, resumed := s.Progress(); held != total-lost || resumed != held {
-		t.Errorf("held %d, resumed %d of %d, %d were lost", held, resumed, total, lost)
-	}
-	if fetched := fetchAll(t, img, s); fetched != lost {
-		t.Errorf("fetched %d bytes, %d were lost", fetched, lost)
-	}
-	if _, err := s.Verify(t.Context(), img.Manifest, nothing); err == nil {
-		t.Error("zero tiles were never written and verification did not notice")
-	}
-}
-
-func TestResumeOfAForeignDiskHoldsNothing(t *testing.T) {
-	img := disktest.New(t)
-	d, _, _ := noiseDisk(t, disktest.DiskLength)
-	s := NewStorage(d, img.Layout)
-	if err := s.Resume(t.Context(), nothing); err != nil {
-		t.Fatal(err)
-	}
-	if held, _ := s.Progress(); held != 0 {
-		t.Errorf("%d bytes of noise are held", held)
-	}
-}
-
 func TestHashesBeyondTheBoundComeFromTheDisk(t *testing.T) {
 	img := disktest.New(t)
 	d, _, _ := noiseDisk(t, disktest.DiskLength)
@@ -317,8 +253,9 @@ func TestCancelledWorkStops(t *testing.T) {
 	s := NewStorage(d, img.Layout)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Resume(ctx, nothing); !errors.Is(err, context.Canceled) {
-		t.Errorf("resume: %v", err)
+	s.expect()
+	if err := s.Look(ctx, func(int) {}, nothing); !errors.Is(err, context.Canceled) {
+		t.Errorf("look: %v", err)
 	}
 	if _, err := s.Verify(ctx, img.Manifest, nothing); !errors.Is(err, context.Canceled) {
 		t.Errorf("verify: %v", err)

@@ -23,9 +23,10 @@ func (e *ErrContent) Error() string {
 		e.Disk, e.Partition, e.Bytes)
 }
 
-// Verify reads the whole content back from the disk, past the page cache, and returns the root of each partition, which
-// are those of the manifest; else the error is an *ErrContent. progress is called with the bytes of data tiles read, on
-// several goroutines. Flush first.
+// Verify reads the content back from the disk, past the page cache, and returns the root of each partition, which are
+// those of the manifest; else the error is an *ErrContent. Pieces that Look read past the page cache, all right, and of
+// which nothing was written since are not read a second time. progress is called with the bytes of data tiles that are
+// right, on several goroutines. Flush first.
 func (s *Storage) Verify(ctx context.Context, m *images.Manifest, progress func(int64)) ([]job.PartitionRoot, error) {
 	var roots []job.PartitionRoot
 	for i := range m.Partitions {
@@ -50,8 +51,11 @@ func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, first in
 	g.Go(func() error {
 		defer close(work)
 		for i := range pieces {
-			if s.layout.Data(first+i).IsEmpty() && s.layout.Zero(first+i).IsEmpty() {
-				pieces[i] = s.layout.PieceHash(first + i) // nothing of it is in use
+			if s.used(first+i).IsEmpty() || s.isProven(first+i) {
+				pieces[i] = s.layout.PieceHash(first + i)
+				for t := range s.layout.Data(first + i).All() {
+					progress(int64(s.layout.TileLength(first+i, t)))
+				}
 				continue
 			}
 			select {
@@ -62,9 +66,9 @@ func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, first in
 		}
 		return nil
 	})
-	for range hashWorkers {
+	for range s.workers() {
 		g.Go(func() error {
-			r, err := s.dev.Direct()
+			r, err := s.newRunReader()
 			if err != nil {
 				return err
 			}
@@ -85,37 +89,27 @@ func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, first in
 }
 
 // readBack returns the hash of one piece from the bytes on the disk.
-func (s *Storage) readBack(r *DirectReader, piece int, progress func(int64)) (images.Digest, error) {
-	span := s.layout.Span(piece)
-	n := s.layout.Tiles(piece)
+func (s *Storage) readBack(r *runReader, piece int, progress func(int64)) (images.Digest, error) {
 	data := s.layout.Data(piece)
-	used := data.Union(s.layout.Zero(piece))
-	tiles := make([]images.Digest, n)
-	buf := make([]byte, directChunk)
-	for t := 0; t < n; {
-		if !used.Has(t) {
-			tiles[t] = images.ZeroTileHash(s.layout.TileLength(piece, t))
-			t++
-			continue
-		}
-		run := 1
-		for t+run < n && used.Has(t+run) && (run+1)*images.TileLength <= directChunk {
-			run++
-		}
-		raw := buf[:s.layout.TileExtent(piece, t, run).Length]
-		if err := s.readMasked(r, piece, t, raw); err != nil {
-			return images.Digest{}, err
-		}
-		for i := range run {
-			b := raw[i*images.TileLength : min((i+1)*images.TileLength, len(raw))]
-			tiles[t+i] = images.TileHash(b)
-			if data.Has(t + i) {
-				progress(int64(len(b)))
-			}
-		}
-		t += run
+	tiles := make([]images.Digest, s.layout.Tiles(piece))
+	for t := range tiles {
+		tiles[t] = images.ZeroTileHash(s.layout.TileLength(piece, t))
 	}
-	return s.pieceHash(piece, span.Length, tiles), nil
+	err := r.tiles(piece, s.used(piece), func(t int, raw []byte) {
+		tiles[t] = images.TileHash(raw)
+		if data.Has(t) {
+			progress(int64(len(raw)))
+		}
+	})
+	return s.pieceHash(piece, s.layout.Span(piece).Length, tiles), err
+}
+
+// isProven reports whether every used byte of the piece was read from the disk and right in this job, and nothing of it
+// was written since: reading it again would say nothing more.
+func (s *Storage) isProven(piece int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.search.proven.has(piece)
 }
 
 // pieceHash joins the tiles' hashes; it overwrites them.

@@ -56,6 +56,12 @@ func NewBare(t testing.TB) *Image {
 	return capture(t, make([]byte, 4<<20))
 }
 
+// NewLong returns an image of a disk of 40 MiB without a table: with more tiles than are looked at one by one.
+func NewLong(t testing.TB) *Image {
+	t.Helper()
+	return capture(t, make([]byte, 40<<20))
+}
+
 func makeImage(t testing.TB) *Image {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "golden.img")
