@@ -20,12 +20,8 @@ func allVariants() bool { return os.Getenv("SEEDBED_FULL") != "" }
 // device, since for those alone the driver has written everything when the unmount returns.
 func mount(t testing.TB, tool, path string, options ...string) (dir string, unmount func()) {
 	t.Helper()
-	out, err := exec.Command("losetup", "--find", "--show", path).Output()
-	if err != nil {
-		t.Fatalf("losetup of the package mount: %v", err)
-	}
-	device := strings.TrimSpace(string(out))
-	steps := []func(){func() { run(t, "losetup", "-d", device) }}
+	device, detach := loop(t, path)
+	steps := []func(){detach}
 	unmount = func() {
 		for len(steps) > 0 {
 			last := steps[len(steps)-1]
@@ -47,6 +43,25 @@ func mount(t testing.TB, tool, path string, options ...string) (dir string, unmo
 		}
 	})
 	return dir, unmount
+}
+
+// loop makes a loop device of a partition, until detach is called, at the latest at the end of the test.
+func loop(t testing.TB, path string, options ...string) (device string, detach func()) {
+	t.Helper()
+	out, err := exec.Command("losetup", append(options, "--find", "--show", path)...).Output()
+	if err != nil {
+		t.Fatalf("losetup of the package mount: %v", err)
+	}
+	device = strings.TrimSpace(string(out))
+	done := false
+	detach = func() {
+		if !done {
+			done = true
+			run(t, "losetup", "-d", device)
+		}
+	}
+	t.Cleanup(detach)
+	return device, detach
 }
 
 // age fills a mounted file system of length bytes and frees parts of it, over and over: free space, large files and
@@ -117,7 +132,9 @@ func fragment(t testing.TB, root string, length int, piece func(int) []byte) {
 	}
 	for n := 0; n < length; n += 3 * 1500 {
 		for _, f := range files {
-			if _, err := f.Write(piece(1500)); err != nil {
+			if _, err := f.Write(piece(1500)); errors.Is(err, syscall.ENOSPC) {
+				return // tiny files in long clusters took all
+			} else if err != nil {
 				t.Fatal(err)
 			}
 		}
