@@ -4,161 +4,141 @@ import (
 	"container/list"
 	"context"
 	"sync"
-
-	"seedbed/images"
 )
 
-// windowLength is the unit of read-ahead in a pack, in bytes: large enough to hide the latency of object storage
-// behind a piece of 4 MiB, which is some 1.5 MB encoded.
-const windowLength = 1 << 20
-
-// aheadWindows is how many windows are fetched behind the one being read.
-const aheadWindows = 2
-
-// cache keeps windows of packs that were read lately or will be read soon. Safe for concurrent use.
-type cache struct {
+// cache keeps values that were fetched lately or will be needed soon, up to a number of bytes. Several callers who want
+// one value share one fetching of it. Safe for concurrent use.
+type cache[K comparable, V any] struct {
 	r     *Repository
-	limit int64
-	ahead chan struct{} // a token per read-ahead under way
+	limit int64 // bytes
 
-	mu      sync.Mutex
-	windows map[windowKey]*window // guarded by mu, as all below
-	order   *list.List            // of *window, the most recently used first
-	length  int64                 // bytes of windows
+	mu     sync.Mutex
+	slots  map[K]*slot[K, V] // guarded by mu, as all below
+	order  *list.List        // of *slot, the most recently used first
+	length int64             // bytes of values, estimated for those being fetched
 }
 
-type windowKey struct {
-	pack  images.Digest
-	index int64
-}
-
-// window is one window, or the fetching of it.
-type window struct {
-	key    windowKey
-	length int64
+// slot is one value, or the fetching of it.
+type slot[K comparable, V any] struct {
+	key    K
+	length int64 // guarded by the cache's mu
 	place  *list.Element
-	done   chan struct{} // closed when bytes and err are set
-	bytes  []byte
+	done   chan struct{} // closed when value and err are set
+	value  V
 	err    error
 }
 
-func newCache(r *Repository, limit int64) *cache {
-	return &cache{r: r, limit: max(limit, 4*windowLength), ahead: make(chan struct{}, 4), windows: map[windowKey]*window{},
-		order: list.New()}
+// fetching returns a value and its length in bytes. It does not end with the caller who began it, since others may wait.
+type fetching[V any] func(ctx context.Context) (value V, length int64, err error)
+
+func newCache[K comparable, V any](r *Repository, limit int64) *cache[K, V] {
+	return &cache[K, V]{r: r, limit: limit, slots: map[K]*slot[K, V]{}, order: list.New()}
 }
 
-// read returns a copy of the bytes [offset, end) of a pack and fetches ahead up to limit, the end of what is likely to
-// be read next. length is the length of the pack's records.
-func (c *cache) read(ctx context.Context, pack images.Digest, offset, end, limit, length int64) ([]byte, error) {
-	out := make([]byte, 0, end-offset)
-	last := (end - 1) / windowLength
-	for i := offset / windowLength; i <= last; i++ {
-		w, err := c.window(windowKey{pack, i}, length)
-		if err != nil {
-			return nil, err
-		}
-		if i == offset/windowLength {
-			c.fetchAhead(pack, i+1, max(last, min(last+aheadWindows, (limit-1)/windowLength)), length)
-		}
-		select {
-		case <-w.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if w.err != nil {
-			return nil, w.err
-		}
-		from := max(offset-i*windowLength, 0)
-		to := min(end-i*windowLength, int64(len(w.bytes)))
-		out = append(out, w.bytes[from:to]...)
+// get returns a value, fetched now if it is not here. estimate is its length in bytes as far as is known.
+func (c *cache[K, V]) get(ctx context.Context, key K, estimate int64, fetch fetching[V]) (value V, err error) {
+	s, err := c.start(key, estimate, fetch)
+	if err != nil {
+		return value, err
 	}
-	return out, nil
+	return s.wait(ctx)
 }
 
-// fetchAhead starts fetching the windows [first, last] as far as tokens are left.
-func (c *cache) fetchAhead(pack images.Digest, first, last, length int64) {
-	for i := first; i <= last; i++ {
-		select {
-		case c.ahead <- struct{}{}:
-		default:
-			return
-		}
-		w, err := c.window(windowKey{pack, i}, length)
-		if err != nil {
-			<-c.ahead
-			return
-		}
-		go func() { // ends with the fetch, which Close waits for
-			<-w.done
-			<-c.ahead
-		}()
+func (s *slot[K, V]) wait(ctx context.Context) (value V, err error) {
+	select {
+	case <-s.done:
+		return s.value, s.err
+	case <-ctx.Done():
+		return value, ctx.Err()
 	}
 }
 
-// window returns a window, and starts fetching it if nobody has.
-func (c *cache) window(key windowKey, length int64) (*window, error) {
+// isDone reports whether the value is here.
+func (s *slot[K, V]) isDone() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// peek returns the slot of a key, or nil.
+func (c *cache[K, V]) peek(key K) *slot[K, V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if w, ok := c.windows[key]; ok {
-		c.order.MoveToFront(w.place)
-		return w, nil
+	s := c.slots[key]
+	if s != nil {
+		c.order.MoveToFront(s.place)
+	}
+	return s
+}
+
+// start returns the slot of a key, and begins to fetch its value if nobody has.
+func (c *cache[K, V]) start(key K, estimate int64, fetch fetching[V]) (*slot[K, V], error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s, ok := c.slots[key]; ok {
+		c.order.MoveToFront(s.place)
+		return s, nil
 	}
 	finished, err := c.r.begin()
 	if err != nil {
 		return nil, err
 	}
-	w := &window{key: key, length: min(windowLength, length-key.index*windowLength), done: make(chan struct{})}
-	w.place = c.order.PushFront(w)
-	c.windows[key] = w
-	c.length += w.length
-	go func() {
+	s := &slot[K, V]{key: key, length: estimate, done: make(chan struct{})}
+	s.place = c.order.PushFront(s)
+	c.slots[key] = s
+	c.length += s.length
+	c.makeRoom()
+	go func() { // ends with the fetch, which Close waits for
 		defer finished()
-		w.bytes, w.err = fetchRange(c.r.ctx, c.r.bucket, packKey(key.pack), key.index*windowLength, w.length)
-		close(w.done)
-		c.fetched(w)
+		var length int64
+		s.value, length, s.err = fetch(c.r.ctx)
+		close(s.done)
+		c.fetched(s, length)
 	}()
-	return w, nil
+	return s, nil
 }
 
-// fetched forgets a window that could not be fetched and makes room.
-func (c *cache) fetched(w *window) {
+// fetched counts a value, or forgets one that could not be fetched.
+func (c *cache[K, V]) fetched(s *slot[K, V], length int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if w.err != nil {
-		c.remove(w)
+	if c.slots[s.key] != s {
+		return
 	}
+	c.length += length - s.length
+	s.length = length
+	if s.err != nil {
+		c.remove(s)
+	}
+	c.makeRoom()
+}
+
+// makeRoom forgets what was not used for longest. Values being fetched stay. The caller holds mu.
+func (c *cache[K, V]) makeRoom() {
 	for e := c.order.Back(); e != nil && c.length > c.limit; {
-		old := e.Value.(*window)
+		s := e.Value.(*slot[K, V])
 		e = e.Prev()
-		select {
-		case <-old.done:
-			c.remove(old)
-		default: // its fetcher makes room
+		if s.isDone() {
+			c.remove(s)
 		}
 	}
 }
 
-// remove takes a window out, if it is still in. The caller holds mu.
-func (c *cache) remove(w *window) {
-	if c.windows[w.key] == w {
-		delete(c.windows, w.key)
-		c.order.Remove(w.place)
-		c.length -= w.length
-	}
+// remove takes a slot out. The caller holds mu.
+func (c *cache[K, V]) remove(s *slot[K, V]) {
+	delete(c.slots, s.key)
+	c.order.Remove(s.place)
+	c.length -= s.length
 }
 
-// drop forgets what is cached of a pack, so that damaged bytes are read again.
-func (c *cache) drop(pack images.Digest) {
+// drop forgets a value that turned out to be damaged, so that it is fetched again.
+func (c *cache[K, V]) drop(key K) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for key, w := range c.windows {
-		if key.pack != pack {
-			continue
-		}
-		select {
-		case <-w.done:
-			c.remove(w)
-		default:
-		}
+	if s, ok := c.slots[key]; ok && s.isDone() {
+		c.remove(s)
 	}
 }

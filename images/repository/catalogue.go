@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -254,4 +256,19 @@ func (r *Repository) Layer(ctx context.Context, d images.Digest) ([]byte, error)
 // them against.
 func (r *Repository) LayerRange(ctx context.Context, d images.Digest, offset, length int64) ([]byte, error) {
 	return fetchRange(ctx, r.bucket, layerKey(d), offset, length)
+}
+
+// checkLayer reads a layer and compares its digest, without keeping it.
+func (r *Repository) checkLayer(ctx context.Context, ref images.Ref) error {
+	object, err := r.bucket.Read(ctx, layerKey(ref.Digest), 0, -1)
+	if err != nil {
+		return err
+	}
+	defer object.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, object)
+	if err == nil && (n != ref.Length || images.Digest(h.Sum(nil)) != ref.Digest) {
+		err = fmt.Errorf("layer %s is damaged: its bytes have another digest", ref.Digest)
+	}
+	return err
 }

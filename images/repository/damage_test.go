@@ -153,7 +153,7 @@ func TestEachFlippedBitOfATileIsFoundAndItsPlaceNamed(t *testing.T) {
 		if !strings.Contains(err.Error(), "debian:1: partition 1, bytes "+want.String()) {
 			t.Errorf("the message is %q", err)
 		}
-		r.cache.drop(place.packs[0])
+		forget(r.cache)
 		var damage *Damage
 		if _, err := x.Read(t.Context(), 0, s.dataTiles(0)); !errors.As(err, &damage) {
 			t.Fatalf("Read says %v", err)

@@ -23,3 +23,20 @@ func (s Sample) ExpectContent(t *testing.T, r *Repository, d images.Digest) {
 	t.Helper()
 	s.s.expectContent(t, r, d)
 }
+
+// forget empties a cache.
+func forget[K comparable, V any](c *cache[K, V]) {
+	for {
+		c.mu.Lock()
+		if len(c.slots) == 0 {
+			c.mu.Unlock()
+			return
+		}
+		for _, s := range c.slots {
+			if s.isDone() {
+				c.remove(s)
+			}
+		}
+		c.mu.Unlock()
+	}
+}

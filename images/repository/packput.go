@@ -34,6 +34,9 @@ func (r *Repository) putFile(ctx context.Context, key, name string) error {
 	return putCopy(ctx, r.fs, r.bucket, key, name)
 }
 
+// compareLength is how much of both is held at a time, in bytes.
+const compareLength = 1 << 20
+
 // sameFile reports whether an object has the bytes of a file in the spool.
 func (r *Repository) sameFile(ctx context.Context, key, name string) (bool, error) {
 	f, err := r.fs.Open(name)
@@ -46,8 +49,8 @@ func (r *Repository) sameFile(ctx context.Context, key, name string) (bool, erro
 		return false, err
 	}
 	defer object.Close()
-	a, b := make([]byte, windowLength), make([]byte, windowLength)
-	for offset := int64(0); ; offset += windowLength {
+	a, b := make([]byte, compareLength), make([]byte, compareLength)
+	for offset := int64(0); ; offset += compareLength {
 		n, err := f.ReadAt(a, offset)
 		if err != nil && err != io.EOF {
 			return false, err
@@ -59,7 +62,7 @@ func (r *Repository) sameFile(ctx context.Context, key, name string) (bool, erro
 		if !bytes.Equal(a[:n], b[:m]) {
 			return false, nil
 		}
-		if n < windowLength {
+		if n < compareLength {
 			return true, nil
 		}
 	}

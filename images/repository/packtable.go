@@ -20,9 +20,8 @@ type packTable struct {
 type pack struct {
 	handle uint32
 
-	mu   sync.Mutex
-	id   images.Digest // zero while it is a segment; guarded by mu, as all below
-	ends []uint32      // position after each record; nil until it is first read
+	mu sync.Mutex
+	id images.Digest // zero while it is a segment; guarded by mu
 }
 
 // reserve returns a handle for a pack that is being written.

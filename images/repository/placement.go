@@ -26,7 +26,6 @@ type placement struct {
 	packs         []images.Digest
 	runs          []placeRun
 	tiles         int64
-	handles       []uint32 // of packs, in a Reader
 }
 
 // placeRun is a run of data tiles that lie one after the other in a pack.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"seedbed/images"
 	"seedbed/images/layout"
 	"seedbed/images/tile"
@@ -19,57 +21,80 @@ type Reader struct {
 	parts []readerPart
 	// before[i] is the number of data tiles in the partition before piece i.
 	before []int64
+	ahead  *readAhead
 }
 
 type readerPart struct {
 	p         *images.Partition
-	hashes    []images.Digest // of each data tile
 	placement *placement
 }
 
-// OpenImage opens an image for reading: it fetches the manifest, the layers and the placements and checks each. What it
-// keeps in memory are 32 bytes for each data tile, and the maps.
+// OpenImage opens an image for reading: it fetches the manifest, maps, piece layers and placements and checks each. What
+// it keeps in memory grows with pieces and runs of tiles, not with tiles: some 64 bytes for each piece that holds data, 16
+// for each run. No index of a pack is read.
 func (r *Repository) OpenImage(ctx context.Context, d images.Digest) (*Reader, error) {
 	image, err := r.Manifest(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	m := image.Manifest
-	shape, err := layout.Load(m, func(ref images.Ref) ([]byte, error) { return r.Layer(ctx, ref.Digest) })
-	if err != nil {
+	reader := &Reader{r: r, image: image, parts: make([]readerPart, len(m.Partitions))}
+	group, fetching := errgroup.WithContext(ctx)
+	group.SetLimit(parallelFetches)
+	layers := make([]struct{ mapped, pieces []byte }, len(m.Partitions))
+	for i := range m.Partitions {
+		p := &m.Partitions[i]
+		fetchLayer := func(ref images.Ref, into *[]byte) {
+			if ref.Length > 0 {
+				group.Go(func() (err error) {
+					*into, err = r.Layer(fetching, ref.Digest)
+					return err
+				})
+			}
+		}
+		fetchLayer(p.Map, &layers[i].mapped)
+		fetchLayer(p.PieceLayer, &layers[i].pieces)
+		group.Go(func() (err error) {
+			reader.parts[i], err = r.openPart(fetching, d, p)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("open image %s:%s: %w", m.Name, m.Version, err)
+	}
+	known := map[images.Digest][]byte{}
+	for i := range m.Partitions {
+		known[m.Partitions[i].Map.Digest], known[m.Partitions[i].PieceLayer.Digest] = layers[i].mapped, layers[i].pieces
+	}
+	if reader.shape, err = layout.Load(m, func(ref images.Ref) ([]byte, error) { return known[ref.Digest], nil }); err != nil {
 		return nil, err
 	}
-	reader := &Reader{r: r, image: image, shape: shape, parts: make([]readerPart, len(m.Partitions))}
+	reader.before = make([]int64, reader.shape.Count())
 	for i := range m.Partitions {
-		if reader.parts[i], err = r.openPart(ctx, d, &m.Partitions[i]); err != nil {
-			return nil, fmt.Errorf("open image %s:%s: %w", m.Name, m.Version, err)
-		}
-	}
-	reader.before = make([]int64, shape.Count())
-	for i := range m.Partitions {
-		first, end := shape.Pieces(i)
+		first, end := reader.shape.Pieces(i)
 		n := int64(0)
 		for piece := first; piece < end; piece++ {
 			reader.before[piece] = n
-			n += int64(shape.Data(piece).Len())
+			n += int64(reader.shape.Data(piece).Len())
 		}
 	}
+	reader.ahead = newReadAhead(reader)
 	return reader, nil
 }
 
-// openPart fetches the tile layer and the placement of one partition.
+// parallelFetches is how many objects are fetched at once where many are needed: object storage answers each in some
+// 30 ms, and any number at once.
+const parallelFetches = 16
+
+// openPart fetches the placement of one partition.
 func (r *Repository) openPart(ctx context.Context, image images.Digest, p *images.Partition) (part readerPart, err error) {
 	part.p = p
 	if p.DataTiles == 0 {
 		part.placement = &placement{}
 		return part, nil
 	}
-	layer, err := r.Layer(ctx, p.TileLayer.Digest)
-	if err != nil {
-		return part, fmt.Errorf("tile layer of partition %d: %w", p.Number, err)
-	}
-	if part.hashes, err = splitDigests(layer, p.DataTiles); err != nil {
-		return part, fmt.Errorf("tile layer of partition %d: %w", p.Number, err)
+	if p.TileLayer.Length != 32*p.DataTiles {
+		return part, fmt.Errorf("partition %d: a tile layer of %d bytes for %d tiles", p.Number, p.TileLayer.Length, p.DataTiles)
 	}
 	b, err := fetch(ctx, r.bucket, placementKey(image, p), maxLayerLength)
 	if err != nil {
@@ -77,9 +102,6 @@ func (r *Repository) openPart(ctx context.Context, image images.Digest, p *image
 	}
 	if part.placement, err = decodePlacement(b, p.DataTiles); err != nil {
 		return part, fmt.Errorf("object %s is damaged: %w", placementKey(image, p), err)
-	}
-	for _, id := range part.placement.packs {
-		part.placement.handles = append(part.placement.handles, r.packs.add(id))
 	}
 	return part, nil
 }
@@ -110,16 +132,6 @@ func (x *Reader) EncodedLength() (n int64) {
 	return n
 }
 
-// TileHashes returns the hash of each data tile of a piece in ascending order. The caller does not change it.
-func (x *Reader) TileHashes(piece int) []images.Digest {
-	n := int64(x.shape.Data(piece).Len())
-	if n == 0 {
-		return nil
-	}
-	first := x.before[piece]
-	return x.parts[x.shape.Span(piece).Partition].hashes[first : first+n : first+n]
-}
-
 // ReadPiece returns data tiles of a piece as they are stored, in ascending order.
 func (x *Reader) ReadPiece(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
 	s := x.shape.Span(piece)
@@ -131,42 +143,51 @@ func (x *Reader) ReadPiece(ctx context.Context, piece int, tiles images.TileSet)
 }
 
 // Read returns data tiles of a partition as they are stored, in the order asked for. partition is an index into the
-// manifest's partitions, tiles count from the partition's start. Tiles that follow one another are fetched together,
-// and what follows them is fetched ahead. Each is checked against its checksum and is the one that the manifest's tile
-// layer names; its hash is for the receiver to check. Damage is an error of type *Damage.
+// manifest's partitions, tiles count from the partition's start. Tiles that lie near one another are fetched together, and
+// a reader who reads on finds the next pieces fetched ahead. Each tile is checked against its checksum and is the one that
+// the manifest's tile layer names; its hash is for the receiver to check. Damage is an error of type *Damage.
 func (x *Reader) Read(ctx context.Context, partition int, tiles []int64) ([]tile.Encoded, error) {
-	return x.read(ctx, partition, tiles, x.fetchCached)
+	return x.read(ctx, partition, tiles, nil)
 }
 
-// fetcher returns the bytes of the records [first, last] of a pack; ahead is the last record that is likely to be read
-// next.
-type fetcher func(ctx context.Context, id images.Digest, ends []uint32, first, last, ahead uint32) ([]byte, error)
+// fetcher returns the bytes [start, end) of a pack.
+type fetcher func(ctx context.Context, id images.Digest, start, end int64) ([]byte, error)
 
+// read reads tiles through fetch, or with read-ahead if that is nil.
 func (x *Reader) read(ctx context.Context, partition int, tiles []int64, fetch fetcher) ([]tile.Encoded, error) {
-	part := &x.parts[partition]
-	ranks := make([]int64, len(tiles))
-	for i, t := range tiles {
-		rank, ok := x.rank(partition, t)
-		if !ok {
-			return nil, fmt.Errorf("read image %s: tile %d of partition %d holds no data", x.image.Manifest.Name, t, part.p.Number)
-		}
-		ranks[i] = rank
-	}
 	out := make([]tile.Encoded, 0, len(tiles))
-	for i := 0; i < len(tiles); {
-		run := part.placement.find(ranks[i])
-		n := 1
-		for i+n < len(tiles) && ranks[i+n] == ranks[i]+int64(n) && ranks[i+n] < part.placement.end(run) {
-			n++
-		}
-		got, err := x.readRun(ctx, partition, run, tiles[i:i+n], ranks[i], fetch)
+	for len(tiles) > 0 {
+		piece, n, err := x.samePiece(partition, tiles)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, got...)
-		i += n
+		var got []tile.Encoded
+		if group := x.ahead.want(piece); fetch == nil && group != nil {
+			got, err = x.readGroup(ctx, group, piece, tiles[:n])
+		} else {
+			got, err = x.readNow(ctx, piece, tiles[:n], fetch)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out, tiles = append(out, got...), tiles[n:]
 	}
 	return out, nil
+}
+
+// samePiece returns the piece of the first of the tiles and how many of them lie in it.
+func (x *Reader) samePiece(partition int, tiles []int64) (piece, n int, err error) {
+	for i, t := range tiles {
+		if _, ok := x.rank(partition, t); !ok {
+			return 0, 0, fmt.Errorf("read image %s: tile %d of partition %d holds no data", x.image.Manifest.Name, t, x.parts[partition].p.Number)
+		}
+		other, _ := x.shape.Piece(partition, t)
+		if i > 0 && other != piece {
+			return piece, i, nil
+		}
+		piece = other
+	}
+	return piece, len(tiles), nil
 }
 
 // rank returns how many data tiles of the partition lie before a data tile.
@@ -189,93 +210,75 @@ func (x *Reader) rank(partition int, t int64) (int64, bool) {
 	return n, true
 }
 
-// readRun reads tiles that lie one after the other in one pack. rank is that of the first.
-func (x *Reader) readRun(ctx context.Context, partition, run int, tiles []int64, rank int64, fetch fetcher) ([]tile.Encoded, error) {
-	part := &x.parts[partition]
-	place := part.placement.runs[run]
-	first := place.ordinal + uint32(rank-place.start)
-	last := first + uint32(len(tiles)-1)
-	ahead := place.ordinal + uint32(part.placement.end(run)-1-place.start)
-	id := part.placement.packs[place.pack]
-	damage := func(n int, err error) error {
-		return x.damage(ctx, partition, tiles[n:], packKey(id), err)
+// readNow fetches tiles of one piece.
+func (x *Reader) readNow(ctx context.Context, piece int, tiles []int64, fetch fetcher) ([]tile.Encoded, error) {
+	partition := x.shape.Span(piece).Partition
+	ranks := make([]int64, len(tiles))
+	for i, t := range tiles {
+		ranks[i], _ = x.rank(partition, t)
 	}
-	p, err := x.r.packs.pack(part.placement.handles[place.pack])
+	if fetch == nil {
+		fetch = x.fetchDirect
+	}
+	x.startHashes(piece)
+	found, at, err := x.records(ctx, partition, ranks, fetch)
+	if err != nil {
+		return nil, x.damage(ctx, partition, tiles[at.first:at.end], packKey(at.pack), err)
+	}
+	hashes, err := x.pieceHashes(ctx, piece)
 	if err != nil {
 		return nil, err
 	}
-	ends, err := p.load(ctx, x.r.bucket, id)
+	return x.decode(ctx, piece, tiles, hashes, func(i int) []byte { return found.record(i) })
+}
+
+// readGroup takes tiles of one piece from a group that is fetched ahead.
+func (x *Reader) readGroup(ctx context.Context, g *slot[groupKey, *records], piece int, tiles []int64) ([]tile.Encoded, error) {
+	hashes, err := x.pieceHashes(ctx, piece)
 	if err != nil {
-		return nil, damage(0, err)
+		return nil, err
 	}
-	if int(last) >= len(ends) {
-		return nil, damage(0, fmt.Errorf("it has %d tiles, the placement names number %d", len(ends), last))
-	}
-	raw, err := fetch(ctx, id, ends, first, last, min(ahead, uint32(len(ends)-1)))
+	found, err := g.wait(ctx)
 	if err != nil {
-		return nil, damage(0, err)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return x.readNow(ctx, piece, tiles, nil) // and say what exactly cannot be read
 	}
+	partition := x.shape.Span(piece).Partition
+	first := x.ahead.firstRank(g.key.group)
+	list, err := x.decode(ctx, piece, tiles, hashes, func(i int) []byte {
+		rank, _ := x.rank(partition, tiles[i])
+		return slices.Clone(found.record(int(rank - first))) // what is kept does not grow with who keeps a tile of it
+	})
+	if err != nil {
+		x.r.cache.drop(g.key)
+	}
+	return list, err
+}
+
+// decode reads records as the tiles of one piece.
+func (x *Reader) decode(ctx context.Context, piece int, tiles []int64, hashes []images.Digest, record func(i int) []byte) ([]tile.Encoded, error) {
+	partition := x.shape.Span(piece).Partition
+	part := &x.parts[partition]
 	out := make([]tile.Encoded, 0, len(tiles))
 	for i, t := range tiles {
-		n := recordEnd(ends, first+uint32(i)) - recordStart(ends, first+uint32(i))
-		key, encoded, err := decodeRecord(raw[:n])
-		want := images.TileKey{Hash: part.hashes[rank+int64(i)], Length: int32(min(images.TileLength, part.p.Length-t*images.TileLength))}
+		rank, _ := x.rank(partition, t)
+		key, encoded, err := decodeRecord(record(i))
+		want := images.TileKey{Hash: hashes[rank-x.before[piece]], Length: int32(min(images.TileLength, part.p.Length-t*images.TileLength))}
 		if err == nil && key != want {
 			err = fmt.Errorf("it holds %v where %v should be", key, want)
 		}
 		if err != nil {
-			x.r.cache.drop(id)
-			return nil, damage(i, err)
+			id := part.placement.packs[part.placement.runs[part.placement.find(rank)].pack]
+			return nil, x.damage(ctx, partition, tiles[i:i+1], packKey(id), err)
 		}
-		out, raw = append(out, encoded), raw[n:]
+		out = append(out, encoded)
 	}
 	return out, nil
 }
 
-// aloneBelow is the length of a run, in bytes, below which its tiles are fetched alone: a whole window for a single
-// tile that an earlier version left in another pack would be mostly waste.
-const aloneBelow = windowLength / 4
-
-// fetchCached fetches through the read-ahead cache.
-func (x *Reader) fetchCached(ctx context.Context, id images.Digest, ends []uint32, first, last, ahead uint32) ([]byte, error) {
-	start, end, limit := recordStart(ends, first), recordEnd(ends, last), recordEnd(ends, ahead)
-	if limit-start < aloneBelow {
-		return fetchRange(ctx, x.r.bucket, packKey(id), start, end-start)
-	}
-	return x.r.cache.read(ctx, id, start, end, limit, int64(ends[len(ends)-1]))
-}
-
 // fetchDirect fetches what is in the bucket now.
-func (x *Reader) fetchDirect(ctx context.Context, id images.Digest, ends []uint32, first, last, _ uint32) ([]byte, error) {
-	start := recordStart(ends, first)
-	return fetchRange(ctx, x.r.bucket, packKey(id), start, recordEnd(ends, last)-start)
-}
-
-// recordStart and recordEnd return where record i lies in its pack.
-func recordStart(ends []uint32, i uint32) int64 {
-	if i == 0 {
-		return int64(len(packMagic))
-	}
-	return int64(ends[i-1])
-}
-
-func recordEnd(ends []uint32, i uint32) int64 { return int64(ends[i]) }
-
-// load returns the position after each record of the pack, from the index, which it fetches once.
-func (p *pack) load(ctx context.Context, b Bucket, id images.Digest) ([]uint32, error) {
-	p.mu.Lock() // others wait for the fetch instead of repeating it
-	defer p.mu.Unlock()
-	if p.ends != nil {
-		return p.ends, nil
-	}
-	entries, err := readIndex(ctx, b, id)
-	if err != nil {
-		return nil, err
-	}
-	ends := make([]uint32, 0, len(entries))
-	for _, e := range entries {
-		ends = append(ends, uint32(e.end()))
-	}
-	p.ends = slices.Clip(ends)
-	return p.ends, nil
+func (x *Reader) fetchDirect(ctx context.Context, id images.Digest, start, end int64) ([]byte, error) {
+	return fetchRange(ctx, x.r.bucket, packKey(id), start, end-start)
 }

@@ -52,8 +52,11 @@ type Repository struct {
 	fs     fileSystem
 	lock   io.Closer
 	index  *index
-	cache  *cache
 	packs  packTable
+	// cache has what readers will need soon, frames where records lie, layers parts of tile layers.
+	cache  *cache[groupKey, *records]
+	frames *cache[images.Digest, *frame]
+	layers *cache[layerRangeKey, []byte]
 	avoid  avoidance
 	// sessions are those of this process.
 	sessions sessionTable
@@ -104,7 +107,9 @@ func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
 		r.fs = localFiles{}
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.cache = newCache(r, cfg.CacheLength)
+	r.cache = newCache[groupKey, *records](r, cfg.CacheLength)
+	r.frames = newCache[images.Digest, *frame](r, frameCache)
+	r.layers = newCache[layerRangeKey, []byte](r, layerCache)
 	if err := r.open(ctx); err != nil {
 		r.cancel()
 		if r.index != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -143,7 +144,7 @@ func (v *verification) layers(ctx context.Context) error {
 			if ref.Length == 0 {
 				continue
 			}
-			_, err := v.r.Layer(ctx, ref.Digest)
+			err := v.r.checkLayer(ctx, ref)
 			if err := check(p, layerKey(ref.Digest), err); err != nil {
 				return err
 			}
@@ -162,7 +163,7 @@ func (v *verification) layers(ctx context.Context) error {
 	return nil
 }
 
-// tiles checks the tile layers against the pieces, then every tile, on all cores.
+// tiles checks every tile, and the tile layers against the pieces, on all cores.
 func (v *verification) tiles(ctx context.Context) error {
 	x, err := v.r.OpenImage(ctx, v.image.Digest)
 	if err != nil {
@@ -171,17 +172,6 @@ func (v *verification) tiles(ctx context.Context) error {
 	v.done.Total = x.shape.DataLength()
 	if err := v.checkPacks(ctx, x); err != nil {
 		return err
-	}
-	for i := range x.parts {
-		layer := make([]byte, 0, 32*len(x.parts[i].hashes))
-		for _, h := range x.parts[i].hashes {
-			layer = append(layer, h[:]...)
-		}
-		if err := checkTiles(x.shape, i, layer); err != nil {
-			p := x.parts[i].p
-			v.add(&Damage{v.name(), p.Number, images.Extent{Length: p.Length}, layerKey(p.TileLayer.Digest), err})
-			return nil
-		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.NumCPU())
@@ -206,33 +196,38 @@ func (v *verification) checkPacks(ctx context.Context, x *Reader) error {
 	v.packs = map[images.Digest]error{}
 	for i := range x.parts {
 		for _, id := range x.parts[i].placement.packs {
-			if _, done := v.packs[id]; done {
-				continue
-			}
-			_, err := readIndex(ctx, v.r.bucket, id)
+			v.packs[id] = nil
+		}
+	}
+	var mu sync.Mutex // guards v.packs
+	group, fetching := errgroup.WithContext(ctx)
+	group.SetLimit(parallelFetches)
+	for _, id := range slices.Collect(maps.Keys(v.packs)) {
+		group.Go(func() error {
+			_, err := readIndex(fetching, v.r.bucket, id)
 			if err == nil {
 				var magic []byte
-				magic, err = fetchRange(ctx, v.r.bucket, packKey(id), 0, int64(len(packMagic)))
+				magic, err = fetchRange(fetching, v.r.bucket, packKey(id), 0, int64(len(packMagic)))
 				if err == nil && string(magic) != packMagic {
 					err = errors.New("it does not begin as a pack does")
 				}
 			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+			mu.Lock()
+			defer mu.Unlock()
 			v.packs[id] = err
-		}
+			return fetching.Err()
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // fetch returns what reads tiles: from the bucket as it is now, and not from packs that are broken.
 func (v *verification) fetch(x *Reader) fetcher {
-	return func(ctx context.Context, id images.Digest, ends []uint32, first, last, ahead uint32) ([]byte, error) {
+	return func(ctx context.Context, id images.Digest, start, end int64) ([]byte, error) {
 		if err := v.packs[id]; err != nil {
 			return nil, err
 		}
-		return x.fetchDirect(ctx, id, ends, first, last, ahead)
+		return x.fetchDirect(ctx, id, start, end)
 	}
 }
 
@@ -245,9 +240,15 @@ func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 		tiles = append(tiles, s.Offset/images.TileLength+int64(t))
 		length += int64(x.shape.TileLength(piece, t))
 	}
-	if list, err := x.read(ctx, s.Partition, tiles, v.fetch(x)); err == nil {
+	hashes, err := x.pieceHashes(ctx, piece)
+	var damage *Damage
+	if errors.As(err, &damage) {
+		v.add(damage)
+	} else if err != nil {
+		return err
+	} else if list, err := x.read(ctx, s.Partition, tiles, v.fetch(x)); err == nil {
 		for i, t := range tiles {
-			v.hash(x, s.Partition, t, list[i])
+			v.hash(x, piece, t, list[i], hashes)
 		}
 	} else {
 		for _, t := range tiles {
@@ -258,7 +259,7 @@ func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 			} else if err != nil {
 				return err
 			} else {
-				v.hash(x, s.Partition, t, one[0])
+				v.hash(x, piece, t, one[0], hashes)
 			}
 		}
 	}
@@ -272,10 +273,11 @@ func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 }
 
 // hash decodes a tile and compares its hash.
-func (v *verification) hash(x *Reader, partition int, t int64, e tile.Encoded) {
+func (v *verification) hash(x *Reader, piece int, t int64, e tile.Encoded, hashes []images.Digest) {
+	partition := x.shape.Span(piece).Partition
 	rank, _ := x.rank(partition, t)
 	raw, err := e.Decode(nil)
-	if err == nil && tile.Hash(raw) != x.parts[partition].hashes[rank] {
+	if err == nil && tile.Hash(raw) != hashes[rank-x.before[piece]] {
 		err = errors.New("the tile has another hash")
 	}
 	if err != nil {
