@@ -62,6 +62,9 @@ File systems must be clean: shut the system down (Windows: with "shutdown /s /t 
 				return err
 			}
 		}
+		for _, w := range j.Warnings {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+		}
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), j)
 		}

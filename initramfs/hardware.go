@@ -34,6 +34,7 @@ var _ interface {
 	Inventory() job.Inventory
 	Disks() ([]disk.Disk, error)
 	Open(string) (*disk.Device, error)
+	OpenSource(string) (*disk.Source, error)
 } = (*hardware)(nil)
 
 // newHardware takes down how the BIOS counts the disks, before any of them is written.
@@ -90,6 +91,11 @@ func (h *hardware) Disks() ([]disk.Disk, error) {
 // Open implements agent.Machine.
 func (h *hardware) Open(name string) (*disk.Device, error) {
 	return disk.Open(filepath.Join(h.root, "dev", name), name)
+}
+
+// OpenSource implements agent.Machine.
+func (h *hardware) OpenSource(name string) (*disk.Source, error) {
+	return disk.OpenSource(filepath.Join(h.root, "dev", name), name)
 }
 
 // Inventory implements agent.Machine.

@@ -50,6 +50,7 @@ type JobView struct {
 	Sent           int64         `json:"sent,omitempty"`
 	BytesPerSecond float64       `json:"bytes_per_second,omitempty"`
 	Left           time.Duration `json:"left,omitempty"`
+	Warnings       []string      `json:"warnings,omitempty"`
 
 	Created   time.Time `json:"created"`
 	BootSeen  time.Time `json:"boot_seen,omitzero"` // first boot packet of the boot that claimed it
@@ -103,7 +104,7 @@ func (f *Fleet) jobView(j *Job) JobView {
 	v.Total, v.Held, v.Resumed, v.Verified = r.Total, r.Held, r.Resumed, r.Verified
 	v.Written, v.WriteNanos = r.Written, r.WriteNanos
 	v.FromAppliance, v.FromPeers, v.ToPeers, v.Peers = r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers
-	v.Done, v.Sent, v.BytesPerSecond, v.Left = r.Done, r.Sent, r.BytesPerSecond, r.Left
+	v.Done, v.Sent, v.BytesPerSecond, v.Left, v.Warnings = r.Done, r.Sent, r.BytesPerSecond, r.Left, r.Warnings
 	return v
 }
 

@@ -230,6 +230,8 @@ type Report struct {
 	// BytesPerSecond is the rate of Done over the last seconds, Left how long the rest takes at it; 0 is not known.
 	BytesPerSecond float64       `json:"bytes_per_second,omitempty"`
 	Left           time.Duration `json:"left,omitempty"`
+	// Warnings are sentences about the source: file systems that are copied in full, damage in the table.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Directive answers Report.

@@ -68,7 +68,10 @@ func (u *Uploads) Put(ctx context.Context, c fleet.Caller, id string, tiles []in
 					"machine's memory", i, err)}
 			}
 		}
-		if err := sink.Put(ctx, tiles); err != nil {
+		u.storing.Lock()
+		err = sink.Put(ctx, tiles)
+		u.storing.Unlock()
+		if err != nil {
 			return err
 		}
 		return u.config.Sync()

@@ -37,6 +37,7 @@ type Config struct {
 type Uploads struct {
 	config Config
 
+	storing   sync.Mutex // held by Put, so that the tiles of a machine lie together in their pack
 	beginning sync.Mutex // held while a capture begins: two of one job would take the version from each other
 
 	mu       sync.Mutex // guards sessions and the use of each

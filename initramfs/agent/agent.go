@@ -28,6 +28,8 @@ type Machine interface {
 	Disks() ([]disk.Disk, error)
 	// Open opens a disk for this process alone.
 	Open(name string) (*disk.Device, error)
+	// OpenSource opens a disk that is only read.
+	OpenSource(name string) (*disk.Source, error)
 }
 
 // Config says what an agent works with. Boot, Machine and Screen are needed.
@@ -266,11 +268,15 @@ func (a *Agent) claim(ctx context.Context, j *job.Job) (got bool, err error) {
 // work carries out one job.
 func (a *Agent) work(ctx context.Context, j job.Job) error {
 	defer runtime.GC() // buffers of a job are no use to the next one
-	if j.Kind != job.Deploy {
+	switch j.Kind {
+	case job.Deploy:
+		return newDeployment(a, j).run(ctx)
+	case job.Capture:
+		return newCapturing(a, j).run(ctx)
+	default:
 		return &Failure{Code: "unknown-kind", Sentence: fmt.Sprintf("this agent cannot carry out a job of kind %q; give the "+
 			"appliance a newer initramfs", j.Kind)}
 	}
-	return newDeployment(a, j).run(ctx)
 }
 
 // Failure is why a job did not succeed, in words for people.

@@ -91,6 +91,10 @@ func (c *computer) Open(name string) (*disk.Device, error) {
 	return disk.Open(filepath.Join(c.dir, name), name)
 }
 
+func (c *computer) OpenSource(name string) (*disk.Source, error) {
+	return disk.OpenSource(filepath.Join(c.dir, name), name)
+}
+
 // boot runs an agent on the machine until it ends; the error comes out of the channel.
 type result struct {
 	after string
