@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full setup assets build initramfs golden lab vet clean
+.PHONY: help demo test test-full bench setup assets build initramfs golden lab vet clean
 
 BUILD := build
 # The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
@@ -25,6 +25,9 @@ test: ## run every test: units, race, real tools, namespaces, virtual machines
 
 test-full: ## the same with the long counts
 	go run ./test-vm/suite -full
+
+bench: setup ## measure against the tools of today; BENCH names parts or flags, for example "-disk 4 capture"
+	go run ./test-vm/bench $(BENCH)
 
 setup: ## install the Debian packages that the lab and the tests need
 	@missing=(); for p in $(PACKAGES); do \

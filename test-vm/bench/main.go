@@ -1,0 +1,91 @@
+// Command bench measures what the program does against the tools that people use today, in one run on the same cores, and
+// prints a table. Ratios count: absolute figures depend on the machine.
+//
+//	go run ./test-vm/bench            every part
+//	go run ./test-vm/bench capture    only the named parts
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// settings are what a person may change about a run.
+type settings struct {
+	runs    int    // of each contender; the median counts
+	length  int64  // of the disk in bytes
+	scratch string // folder for disks and repositories; a tmpfs, so that no disk is measured
+	profile string // folder for CPU profiles; "" makes none
+}
+
+// part is one benchmark. It prints its table, and returns an error if it cannot be run or falls short of its target.
+type part struct {
+	name, what string
+	run        func(ctx context.Context, s settings) error
+}
+
+// parts has one line for each benchmark, in the order in which they run. Each lies in a file of its name.
+var parts = []part{
+	{"capture", "a filled disk into a repository, against partclone | zstd -1 -T0", benchCapture},
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == contenderArg {
+		contend(os.Args[2:]) // a child process of the capture part
+		return
+	}
+	s := settings{}
+	var gib float64
+	flag.IntVar(&s.runs, "runs", 3, "how often each contender runs")
+	flag.Float64Var(&gib, "disk", 8, "length of the disk in `GiB`")
+	flag.StringVar(&s.scratch, "scratch", "/dev/shm", "`FOLDER` for disks and repositories")
+	flag.StringVar(&s.profile, "profile", "", "write CPU profiles into this `FOLDER`")
+	flag.Usage = usage
+	flag.Parse()
+	s.length = int64(gib*1024) << 20
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, s, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func usage() {
+	fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [flags] [part...]")
+	flag.PrintDefaults()
+	for _, p := range parts {
+		fmt.Fprintf(flag.CommandLine.Output(), "  %-10s %s\n", p.name, p.what)
+	}
+}
+
+// run runs the named parts, or all. It goes on after a failure and returns which parts failed.
+func run(ctx context.Context, s settings, names []string) error {
+	for _, n := range names {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == n }) {
+			return fmt.Errorf("there is no part %q; -help lists them", n)
+		}
+	}
+	var failed []string
+	for _, p := range parts {
+		if len(names) > 0 && !slices.Contains(names, p.name) {
+			continue
+		}
+		fmt.Printf("%s: %s\n", p.name, p.what)
+		if err := p.run(ctx, s); err != nil {
+			fmt.Printf("%s: %v\n", p.name, err)
+			failed = append(failed, p.name)
+		}
+		fmt.Println()
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("not reached: %s", strings.Join(failed, ", "))
+	}
+	return nil
+}
