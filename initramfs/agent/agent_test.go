@@ -364,6 +364,26 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// TestDeployingTheSameImageAgainFetchesAndWritesNoContent: the old table is taken off and written anew, nothing else.
+func TestDeployingTheSameImageAgainFetchesAndWritesNoContent(t *testing.T) {
+	a, c := newAppliance(t), newComputer(t)
+	file, before := c.insert("vda", "SN1", disktest.DiskLength)
+	for _, again := range []bool{false, true} {
+		a.mu.Lock()
+		a.token, a.claimed, a.reports = strings.Repeat("ab", 32), false, nil
+		a.mu.Unlock()
+		out, _ := c.boot(t.Context(), a)
+		if r := wait(t, out); r.err != nil {
+			t.Fatal(r.err)
+		}
+		f, total := a.final, a.img.Layout.DataLength()
+		if again && (f.Resumed != total || f.FromAppliance != 0 || f.Written > 1<<20 || f.Verified != total) {
+			t.Errorf("the second time %d of %d bytes were found, %d came and %d were written", f.Resumed, total, f.FromAppliance, f.Written)
+		}
+	}
+	a.img.Check(t, bytesOf(t, file), before)
+}
+
 func TestApplianceThatGoesAwayIsWaitedFor(t *testing.T) {
 	a, c := newAppliance(t), newComputer(t)
 	file, before := c.insert("vda", "SN1", disktest.DiskLength)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ecdsa"
@@ -253,7 +254,7 @@ func (a *appliance) handler() http.Handler {
 			deny(w, http.StatusNotFound, "layer-unknown", "no such layer")
 			return
 		}
-		_, _ = w.Write(a.img.Layers[d])
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.img.Layers[d]))
 	})
 	mux.HandleFunc("GET "+job.PathAnnounce, func(w http.ResponseWriter, r *http.Request) {
 		req, err := announce.ParseRequest(r.URL.RawQuery)

@@ -160,33 +160,40 @@ func (c *client) post(ctx context.Context, path string, in, out any) (bool, erro
 
 // do sends one request to the appliance that answered last, or the next one if it does not.
 func (c *client) do(ctx context.Context, method, path, contentType string, body []byte, limit int64) (http.Header, []byte, int, error) {
+	header := http.Header{}
+	if body != nil {
+		header.Set("Content-Type", contentType)
+	}
+	return c.ask(ctx, method, path, header, body, limit)
+}
+
+// ask is do with any header.
+func (c *client) ask(ctx context.Context, method, path string, header http.Header, body []byte, limit int64) (http.Header, []byte, int, error) {
 	c.mu.Lock()
 	list, client := append([]string(nil), c.appliances...), c.http
 	c.mu.Unlock()
 	var errs error
 	for i, base := range list {
-		header, answer, status, err := send(ctx, client, method, base+path, contentType, body, limit)
+		got, answer, status, err := send(ctx, client, method, base+path, header, body, limit)
 		if err == nil && i > 0 {
 			c.mu.Lock()
 			c.appliances = append([]string{base}, append(append([]string(nil), list[:i]...), list[i+1:]...)...)
 			c.mu.Unlock()
 		}
 		if err == nil || refused(err) != nil || ctx.Err() != nil {
-			return header, answer, status, err
+			return got, answer, status, err
 		}
 		errs = errors.Join(errs, err)
 	}
 	return nil, nil, 0, errs
 }
 
-func send(ctx context.Context, client *http.Client, method, url, contentType string, body []byte, limit int64) (http.Header, []byte, int, error) {
+func send(ctx context.Context, client *http.Client, method, url string, header http.Header, body []byte, limit int64) (http.Header, []byte, int, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", contentType)
-	}
+	req.Header = header.Clone()
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, nil, 0, err

@@ -16,52 +16,61 @@ type content struct {
 	group sync.WaitGroup
 	quit  context.CancelFunc
 	err   chan error // of the swarm's Run, once
+	// looked gets the end of the look at the disk, once.
+	looked chan error
 }
 
 func newContent(d *deployment) *content { return &content{d: d, quit: func() {}} }
 
-// run writes the zeros and fetches the data. It returns when all is held and durable, and the swarm goes on serving
-// until stop.
+// run fetches the data, while the disk is looked at and zeros are written. It returns when all is held and durable, and
+// the swarm goes on serving until stop.
 func (c *content) run(ctx context.Context) error {
 	d := c.d
 	d.enter(job.PhaseContent, "disk "+d.dev.Name)
-	if err := d.store.WriteZeros(ctx, len(d.manifest.Partitions), func(n int64) { d.zeroed.Add(n) }); err != nil {
-		return d.diskFailure(err)
-	}
-	d.zeroed.Store(0)
 	for {
 		if err := c.start(ctx); err != nil {
 			return err
 		}
-		d.mu.Lock()
-		sw := d.swarm
-		d.mu.Unlock()
-		for held := false; !held; {
-			d.mu.Lock()
-			changed := d.changed
-			held = d.held
-			d.mu.Unlock()
-			if held {
-				break
-			}
-			select {
-			case <-sw.Done():
-				return nil
-			case err := <-c.err:
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				return d.diskFailure(err)
-			case <-changed:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+		done, err := c.watch(ctx)
+		if err != nil || done {
+			return err
 		}
 		c.stop()
 		if err := c.hold(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// watch waits until everything is held, the job is paused, which is no error, or something fails.
+func (c *content) watch(ctx context.Context) (done bool, err error) {
+	d := c.d
+	held, looked := d.swarm.Done(), c.looked
+	for held != nil || looked != nil {
+		d.mu.Lock()
+		changed, paused := d.changed, d.held
+		d.mu.Unlock()
+		if paused {
+			return false, nil
+		}
+		select {
+		case <-held:
+			held = nil
+		case err = <-looked:
+			looked = nil
+		case err = <-c.err:
+			held = nil
+		case <-changed:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		if err != nil {
+			return false, d.diskFailure(err)
+		}
+	}
+	return true, nil
 }
 
 // hold waits while a person has paused the job.
@@ -97,12 +106,15 @@ func (c *content) start(ctx context.Context) error {
 		return &Failure{Code: "swarm-error", Sentence: fmt.Sprintf("the swarm cannot be joined: %v. Restart the machine", err), Err: err}
 	}
 	ctx, c.quit = context.WithCancel(ctx)
-	c.err = make(chan error, 1)
+	c.err, c.looked = make(chan error, 1), make(chan error, 1)
 	d.mu.Lock()
 	d.swarm = sw
 	d.mu.Unlock()
 	c.group.Go(func() { c.err <- sw.Run(ctx) })
 	c.group.Go(func() { d.announce(ctx, sw) })
+	c.group.Go(func() {
+		c.looked <- d.store.Look(ctx, func(piece int) { sw.Found(piece) }, func(n int64) { d.looked.Add(n) })
+	})
 	return nil
 }
 

@@ -32,8 +32,7 @@ type deployment struct {
 
 	verified atomic.Int64 // bytes
 	total    atomic.Int64 // bytes
-	looked   atomic.Int64 // bytes of what the disk held that were hashed
-	zeroed   atomic.Int64 // bytes, while zeros are written; else 0
+	looked   atomic.Int64 // bytes of what the disk held that were looked at, or zeroed
 	kick     chan struct{}
 
 	mu      sync.Mutex // guards everything below
@@ -243,7 +242,7 @@ func (d *deployment) clear(ctx context.Context) error {
 	return nil
 }
 
-// look finds out what the disk holds of the image already.
+// look finds out whether the disk holds something of the image already; the rest is found out while content comes.
 func (d *deployment) look(ctx context.Context) error {
 	d.enter(job.PhaseHash, "disk "+d.dev.Name)
 	store := disk.NewStorage(d.dev, d.layout)
@@ -253,14 +252,18 @@ func (d *deployment) look(ctx context.Context) error {
 	d.mu.Lock()
 	d.store = store
 	d.mu.Unlock()
-	if err := store.Resume(ctx, func(n int64) { d.looked.Add(n) }); err != nil {
+	worth, err := store.Probe(ctx, func(ctx context.Context, partition int, ranges []images.Extent) ([][]byte, error) {
+		parts, err := d.fetchRanges(ctx, d.manifest.Partitions[partition].TileLayer, ranges)
+		if err != nil {
+			err = d.imageFailure(err)
+		}
+		return parts, err
+	})
+	if err != nil {
 		return d.diskFailure(err)
 	}
-	if err := d.learnTiles(ctx, store); err != nil {
-		return err
-	}
-	if held, _ := store.Progress(); held > 0 {
-		d.a.screen.Say("the disk holds %s of %s already", disk.Size(held), disk.Size(d.layout.DataLength()))
+	if worth {
+		d.a.screen.Say("what the disk holds already is looked for while content comes")
 	}
 	return nil
 }

@@ -16,7 +16,6 @@ import (
 	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/images/torrent"
-	"seedbed/initramfs/disk"
 )
 
 // codeEnded is the appliance's word for a job that was cancelled meanwhile.
@@ -73,30 +72,6 @@ func (d *deployment) fetchLayer(ctx context.Context) func(images.Ref) ([]byte, e
 		})
 		return b, err
 	}
-}
-
-// maxTileLayer bounds the tile layers that are fetched to find the tiles that a disk holds, in bytes a partition: 16 GiB
-// of data. Beyond it only whole pieces are found; the layers would cost the appliance more than they save.
-const maxTileLayer = 8 << 20
-
-// learnTiles fetches the tile layers of partitions of which the disk holds something, but not in whole pieces.
-func (d *deployment) learnTiles(ctx context.Context, store *disk.Storage) error {
-	for i := range d.manifest.Partitions {
-		layer := d.manifest.Partitions[i].TileLayer
-		if !store.InPart(i) || layer.Length > maxTileLayer {
-			continue
-		}
-		b, err := d.fetchLayer(ctx)(layer)
-		if err != nil {
-			return d.imageFailure(err)
-		}
-		if int64(len(b)) != layer.Length || images.Sum(b) != layer.Digest {
-			return d.imageFailure(fmt.Errorf("the bytes of the tile layer of partition %d are not those of %s",
-				d.manifest.Partitions[i].Number, layer.Digest.Short()))
-		}
-		store.LearnLayer(i, b)
-	}
-	return nil
 }
 
 // canonical is the encoding of OldFrame (RFC 8949 §4.2.1).

@@ -169,9 +169,12 @@ func (p *progressLine) show(r job.Report) {
 	case r.State == job.Paused:
 		p.d.a.screen.SayOnce("paused", "paused: %s", r.Reason)
 	case r.Phase == job.PhaseHash:
-		p.d.a.screen.Say("%s of what is on the disk compared with %s of the image", disk.Size(p.d.looked.Load()), disk.Size(r.Total))
-	case r.Phase == job.PhaseContent && p.d.zeroed.Load() > 0:
-		p.d.a.screen.Say("%s of zeros written", disk.Size(p.d.zeroed.Load()))
+		p.d.a.screen.Say("looking whether the disk holds some of the %s of the image", disk.Size(r.Total))
+	case r.Phase == job.PhaseContent && r.Resumed > 0:
+		p.d.a.screen.Say("%3d %% of %s%s, %s of it were on the disk, from the appliance %s, from %d peers %s", percent(r.Held),
+			disk.Size(r.Total), rate(r.Held, p.last.Held), disk.Size(r.Resumed), disk.Size(r.FromAppliance), r.Peers, disk.Size(r.FromPeers))
+	case r.Phase == job.PhaseContent && r.Held == r.Total:
+		p.d.a.screen.Say("%s of the disk looked at or zeroed", disk.Size(p.d.looked.Load()))
 	case r.Phase == job.PhaseContent:
 		p.d.a.screen.Say("%3d %% of %s%s, from the appliance %s, from %d peers %s", percent(r.Held), disk.Size(r.Total),
 			rate(r.Held, p.last.Held), disk.Size(r.FromAppliance), r.Peers, disk.Size(r.FromPeers))
