@@ -16,7 +16,7 @@ import (
 func imageCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Add, list and check images",
 		Long: "The image commands let a running appliance do the work, else they open the repository themselves."}
-	cmd.AddCommand(imageAdd(o), imageList(o), imageShow(o), imageVerify(o))
+	cmd.AddCommand(imageAdd(o), imageList(o), imageShow(o), imageVerify(o), imageExport(o), imageImport(o))
 	return cmd
 }
 
@@ -61,25 +61,28 @@ func imageAdd(o *options) *cobra.Command {
 		if order.Path, err = filepath.Abs(args[0]); err != nil {
 			return err
 		}
-		return o.withImages(cmd.Context(), func(lib api.Images) error {
-			show := newMeter(os.Stderr, "captured")
-			d, err := lib.Add(cmd.Context(), order, show.update)
-			show.end()
-			if err != nil {
-				return err
-			}
-			for _, w := range d.Warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), d)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "image %s:%s %s: %s used of a disk of %s, %s to send\n", d.Manifest.Name, d.Manifest.Version,
-				d.Digest.Short(), bytesText(d.Manifest.UsedLength()), bytesText(d.Manifest.DiskLength), bytesText(d.EncodedLength))
-			return nil
-		})
+		return o.withImages(cmd.Context(), func(lib api.Images) error { return addImage(cmd, lib, order, asJSON) })
 	}
 	return cmd
+}
+
+// addImage has an image made, and shows how far it is and what came out.
+func addImage(cmd *cobra.Command, lib api.Images, order api.ImageOrder, asJSON bool) error {
+	show := newMeter(os.Stderr, "captured")
+	d, err := lib.Add(cmd.Context(), order, show.update)
+	show.end()
+	if err != nil {
+		return err
+	}
+	for _, w := range d.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), d)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "image %s:%s %s: %s used of a disk of %s, %s to send\n", d.Manifest.Name, d.Manifest.Version,
+		d.Digest.Short(), bytesText(d.Manifest.UsedLength()), bytesText(d.Manifest.DiskLength), bytesText(d.EncodedLength))
+	return nil
 }
 
 func imageList(o *options) *cobra.Command {

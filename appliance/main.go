@@ -39,6 +39,7 @@ const (
 	exitStopped  = 5
 	exitDamaged  = 6
 	exitLocked   = 7
+	exitWrong    = 8
 )
 
 const exitTable = `Exit codes:
@@ -49,7 +50,8 @@ const exitTable = `Exit codes:
   4  refused: the request contradicts what is there
   5  the appliance is not running
   6  an image is damaged
-  7  another process works on the repository`
+  7  another process works on the repository
+  8  a disk does not hold the image`
 
 // usageError is a command line that cannot be understood.
 type usageError struct{ err error }
@@ -59,6 +61,8 @@ func (e usageError) Error() string { return e.err.Error() }
 // exitCode maps an error to the program's exit code.
 func exitCode(err error) int {
 	var usage usageError
+	_, wrong := errors.AsType[*wrongDisk](err)
+	_, damaged := errors.AsType[*damagedSource](err)
 	refusal, refused := errors.AsType[*fleet.Refusal](err)
 	switch {
 	case err == nil:
@@ -69,6 +73,10 @@ func exitCode(err error) int {
 		return exitStopped
 	case errors.Is(err, repository.ErrLocked):
 		return exitLocked
+	case wrong:
+		return exitWrong
+	case damaged:
+		return exitDamaged
 	case !refused:
 		return exitFailure
 	}
@@ -77,6 +85,8 @@ func exitCode(err error) int {
 		return exitNotFound
 	case codeDamaged:
 		return exitDamaged
+	case codeDiskWrong:
+		return exitWrong
 	case "internal":
 		return exitFailure
 	}
@@ -110,7 +120,7 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.data, "data", "/var/lib/seedbed", "`DIR` of identity, records, images and the local socket")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(o), imageCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o), eventCommand(o))
+	root.AddCommand(serveCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o), eventCommand(o))
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, c := range root.Commands() {
 		markUsage(c)

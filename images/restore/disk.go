@@ -8,8 +8,13 @@ import (
 	"sync/atomic"
 )
 
-// ErrInUse says that a disk is mounted, or part of something else that runs.
-var ErrInUse = errors.New("it is in use")
+// Errors of Open.
+var (
+	// ErrInUse says that a disk is mounted, or part of something else that runs.
+	ErrInUse = errors.New("it is in use")
+	// ErrNoDisk says that it is neither a block device nor a file.
+	ErrNoDisk = errors.New("it is neither a disk nor a file that holds one")
+)
 
 // File is an open disk, or a file that stands for one. It implements Disk. Safe for concurrent use.
 type File struct {
@@ -39,7 +44,7 @@ func Open(path string, write bool) (*File, error) {
 			err = unused(f, st)
 		}
 	case st.Mode()&os.ModeDevice == 0 || st.Mode()&os.ModeCharDevice != 0:
-		err = errors.New("it is neither a disk nor a file")
+		err = ErrNoDisk
 	default:
 		if d.SectorLength, err = sectorLength(f); err == nil {
 			d.Length, err = f.Seek(0, io.SeekEnd)

@@ -78,7 +78,7 @@ func (o *Output) Write(offset int64, b []byte) error {
 		}
 		at := offset - k*o.split
 		n := min(int64(len(b)), o.split-at)
-		if err := writeSparse(o.files[k], b[:n], at); err != nil {
+		if err := WriteSparse(o.files[k], b[:n], at); err != nil {
 			return fmt.Errorf("write %s: %w", o.names[k], err)
 		}
 		b, offset = b[n:], offset+n
@@ -86,8 +86,8 @@ func (o *Output) Write(offset int64, b []byte) error {
 	return nil
 }
 
-// writeSparse writes runs of pages that are not zero.
-func writeSparse(w io.WriterAt, b []byte, offset int64) error {
+// WriteSparse writes b but for pages of 4 KiB that are zero, into what reads as zeros.
+func WriteSparse(w io.WriterAt, b []byte, offset int64) error {
 	next := func(from int) int { return min(from+len(zeros), len(b)) }
 	for at := 0; at < len(b); {
 		end := next(at)

@@ -4,6 +4,7 @@ package restore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -53,6 +54,9 @@ func New(m *images.Manifest, l *layout.Layout, tiles Tiles, fetch func(images.Re
 // Name returns "NAME:VERSION".
 func (i *Image) Name() string { return i.manifest.Name + ":" + i.manifest.Version }
 
+// ErrLength says that a disk's length is no number of sectors.
+var ErrLength = errors.New("the length of the disk is not a number of sectors")
+
 // SectorError says that a disk has other sectors than the image's tables and file systems are made for.
 type SectorError struct {
 	Image      string // "debian:1"
@@ -64,7 +68,7 @@ func (e *SectorError) Error() string {
 }
 
 // Fits returns nil if a disk of length bytes with logical sectors of sector bytes (0: of no consequence, as with a file)
-// can hold the image, else a *SectorError or a *parttable.TooSmallError.
+// can hold the image, else a *SectorError, a *parttable.TooSmallError or ErrLength.
 func (i *Image) Fits(length int64, sector int) error {
 	if sector != 0 && sector != i.manifest.SectorLength {
 		return &SectorError{i.Name(), i.manifest.SectorLength, sector}
@@ -77,7 +81,7 @@ func (i *Image) Fits(length int64, sector int) error {
 func (i *Image) table(length int64) ([]parttable.Region, error) {
 	m := i.manifest
 	if length%int64(m.SectorLength) != 0 {
-		return nil, fmt.Errorf("image %s: a disk of %d bytes is not a number of sectors of %d", i.Name(), length, m.SectorLength)
+		return nil, fmt.Errorf("image %s: %w of %d: %d bytes", i.Name(), ErrLength, m.SectorLength, length)
 	}
 	need, err := parttable.MinimumDisk(i.frame, m.Frame.Table, m.SectorLength)
 	if err != nil {

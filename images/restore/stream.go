@@ -16,6 +16,9 @@ import (
 // DiskLength returns the length of the captured disk in bytes.
 func (i *Image) DiskLength() int64 { return i.manifest.DiskLength }
 
+// DataLength returns the decoded length of all data tiles in bytes: what Stream gives, but for the frame.
+func (i *Image) DataLength() int64 { return i.layout.DataLength() }
+
 // Stream gives emit the bytes of a disk of length bytes that holds the image, in ascending order: data tiles, each
 // decoded and compared with its hash, and the bytes outside partitions as they are for that length. What is not given is
 // zero. emit is called on one goroutine and does not keep b. The error is a *DamageError where the image is damaged.

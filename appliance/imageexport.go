@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"seedbed/appliance/api"
+	"seedbed/images/restore"
+)
+
+func imageExport(o *options) *cobra.Command {
+	var split, length int64
+	var asJSON bool
+	cmd := &cobra.Command{Use: "export IMAGE FILE", Short: "Write an image as a bootable raw disk: a sparse file, volumes, or - for standard output",
+		Args: cobra.ExactArgs(2), Long: `Export writes the whole disk, its partition table included; every tile is compared with its hash on the way. Free space
+and zeros are holes. FILE gets its name when it is whole and durable; a file that exists is not replaced.`}
+	f := cmd.Flags()
+	f.Int64Var(&split, "split", 0, "write volumes FILE.001, FILE.002, ... of so many `MiB`")
+	f.Int64Var(&length, "length", 0, "length of the disk in `BYTES` (default: as captured); the partition table is made for it")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if split < 0 || length < 0 {
+			return usageError{errors.New("--split and --length are numbers from 1")}
+		}
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			e := &exported{path: args[1], split: split << 20, show: newMeter(os.Stderr, "exported")}
+			if args[1] == "-" {
+				if split > 0 || asJSON {
+					return usageError{errors.New("--split and --json need a FILE")}
+				}
+				if isTerminal(os.Stdout) {
+					return usageError{errors.New("a disk is not written to a terminal; redirect it, or name a file")}
+				}
+				e.stream = &restore.Sequential{W: cmd.OutOrStdout()}
+			}
+			err := lib.Export(cmd.Context(), args[0], length, e)
+			if err == nil {
+				err = e.finish()
+			}
+			e.show.end()
+			if err != nil {
+				return errors.Join(err, e.abort())
+			}
+			switch {
+			case asJSON:
+				return printJSON(cmd.OutOrStdout(), map[string]any{"image": args[0], "files": e.names(), "disk_length": e.length, "data_length": e.data})
+			case e.stream == nil:
+				fmt.Fprintf(cmd.OutOrStdout(), "image %s is in %s: a disk of %s with %s of data\n", args[0], strings.Join(e.names(), ", "), bytesText(e.length), bytesText(e.data))
+			}
+			return nil
+		})
+	}
+	return cmd
+}
+
+func isTerminal(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0 && st.Name() != "null"
+}
+
+// exported is a disk being written. It implements api.DiskOutput.
+type exported struct {
+	path   string
+	split  int64 // bytes; 0: one file
+	stream *restore.Sequential
+	file   *restore.Output
+	show   *meter
+
+	length, data, done int64 // bytes
+}
+
+// Begin implements api.DiskOutput.
+func (e *exported) Begin(length, data int64) (err error) {
+	e.length, e.data = length, data
+	if e.stream == nil {
+		e.file, err = restore.CreateOutput(e.path, length, e.split)
+	}
+	return err
+}
+
+// Write implements api.DiskOutput.
+func (e *exported) Write(offset int64, b []byte) error {
+	e.done += int64(len(b))
+	e.show.update(api.Progress{Done: min(e.done, e.data), Total: e.data})
+	if e.stream != nil {
+		return e.stream.Write(offset, b)
+	}
+	return e.file.Write(offset, b)
+}
+
+// finish makes the disk whole and durable.
+func (e *exported) finish() error {
+	if e.stream != nil {
+		return e.stream.Finish(e.length)
+	}
+	return e.file.Commit()
+}
+
+func (e *exported) abort() error {
+	if e.file == nil {
+		return nil
+	}
+	return e.file.Abort()
+}
+
+// names returns the files.
+func (e *exported) names() (list []string) {
+	if e.split == 0 {
+		return []string{e.path}
+	}
+	for n := int64(0); n*e.split < e.length; n++ {
+		list = append(list, restore.VolumeName(e.path, int(n+1)))
+	}
+	return list
+}
+
+func imageImport(o *options) *cobra.Command {
+	var order api.ImageOrder
+	var asJSON bool
+	cmd := &cobra.Command{Use: "import FILE", Short: "Take an exported disk back: a raw file, its first volume FILE.001, or - for standard input", Args: cobra.ExactArgs(1)}
+	f := cmd.Flags()
+	f.StringVar(&order.Name, "name", "", "`NAME` of the image: 1-64 of a-z 0-9 . _ -")
+	f.StringVar(&order.Version, "version", "", "its version (default: the next whole number)")
+	f.StringVar(&order.Compress, "compress", "zstd", "zstd, lz4 (fast links, weak machines) or none")
+	f.IntVar(&order.SectorLength, "sector", 0, "logical sector of the disk in `BYTES` (default 512)")
+	f.BoolVar(&order.Full, "full", false, "copy file systems whole, even dirty ones")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if order.Name == "" {
+			return usageError{fmt.Errorf("the image needs a name; give one with --name")}
+		}
+		path, remove, err := o.importPath(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		defer remove()
+		order.Path = path
+		return o.withImages(cmd.Context(), func(lib api.Images) error { return addImage(cmd, lib, order, asJSON) })
+	}
+	return cmd
+}
+
+// importPath returns the absolute path of the disk: volumes, and what comes by standard input, are joined in the spool
+// until remove is called.
+func (o *options) importPath(cmd *cobra.Command, arg string) (path string, remove func(), err error) {
+	switch {
+	case arg == "-":
+		return o.spoolDisk(interruptible(cmd.Context(), cmd.InOrStdin()))
+	case strings.HasSuffix(arg, restore.VolumeName("", 1)):
+		volumes, err := restore.OpenVolumes(strings.TrimSuffix(arg, restore.VolumeName("", 1)))
+		if err != nil {
+			return "", nil, err
+		}
+		defer volumes.Close()
+		return o.spoolDisk(interruptible(cmd.Context(), volumes))
+	}
+	path, err = filepath.Abs(arg)
+	return path, func() {}, err
+}
+
+// spoolDisk keeps a disk that is a stream as a sparse file.
+func (o *options) spoolDisk(r io.Reader) (path string, remove func(), err error) {
+	data, err := filepath.Abs(o.data)
+	if err != nil {
+		return "", nil, err
+	}
+	dir := filepath.Join(data, "spool", "import")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", nil, err
+	}
+	f, err := os.CreateTemp(dir, "disk-*.raw")
+	if err != nil {
+		return "", nil, fmt.Errorf("keep the disk that is read: %w", err)
+	}
+	remove = func() { os.Remove(f.Name()) }
+	show := newMeter(os.Stderr, "read")
+	err = spool(f, r, func(n int64) { show.update(api.Progress{Done: n, Total: n + 1}) })
+	show.end()
+	if err = errors.Join(err, f.Close()); err != nil {
+		remove()
+		return "", nil, fmt.Errorf("keep the disk that is read in %s: %w", dir, err)
+	}
+	return f.Name(), remove, nil
+}
+
+// interruptible returns a reader that ends with ctx, even while r waits.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	in, out := io.Pipe()
+	context.AfterFunc(ctx, func() { in.CloseWithError(ctx.Err()) })
+	go func() { // ends with the program, if r never returns
+		_, err := io.Copy(out, r)
+		out.CloseWithError(err)
+	}()
+	return in
+}
+
+// spool writes a stream into a file, leaving holes where it is zero.
+func spool(f *os.File, r io.Reader, progress func(done int64)) error {
+	buf := make([]byte, 1<<20)
+	done := int64(0)
+	for {
+		n, err := io.ReadFull(r, buf)
+		if writeErr := restore.WriteSparse(f, buf[:n], done); writeErr != nil {
+			return writeErr
+		}
+		done += int64(n)
+		progress(done)
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			return f.Truncate(done)
+		default:
+			return err
+		}
+	}
+}
