@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"seedbed/images"
 )
 
@@ -168,6 +166,9 @@ func (r *Repository) refreshMarks(ctx context.Context) (marked, error) {
 
 // refreshPacks looks which packs came and went.
 func (r *Repository) refreshPacks(ctx context.Context) error {
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
 	a := &r.avoid
 	a.refreshing.Lock()
 	defer a.refreshing.Unlock()
@@ -200,23 +201,10 @@ func (r *Repository) refreshPacks(ctx context.Context) error {
 
 // addPacks enters packs of other appliances into the index.
 func (r *Repository) addPacks(ctx context.Context, ids []images.Digest) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(8)
-	for _, id := range slices.Compact(ids) {
-		if _, ok := r.packs.handle(id); ok {
-			continue // sealed meanwhile
-		}
-		group.Go(func() error {
-			entries, err := readIndex(ctx, r.bucket, id)
-			if err != nil {
-				r.log.Warn("pack cannot be read, its tiles are not used for new images", "pack", id, "err", err)
-				return ctx.Err()
-			}
-			r.index.addPack(id, r.packs.add(id), entries)
-			return nil
-		})
-	}
-	return group.Wait()
+	return r.indexPacks(ctx, slices.DeleteFunc(slices.Compact(ids), func(id images.Digest) bool {
+		_, ok := r.packs.handle(id) // sealed meanwhile
+		return ok
+	}))
 }
 
 // refreshSometimes refreshes if the last time is long ago. Errors are logged: what was known at the session's begin is

@@ -32,27 +32,36 @@ type index struct {
 	runs   []*run                      // guarded by mu; files are closed under it
 	// condemned are the packs not to be used; guarded by mu.
 	condemned map[uint32]bool
-	next      int // number of the next run's file; guarded by writing
 
 	writing sync.Mutex // serialises writers of runs
+	next    int        // number of the next run's file; guarded by writing
+	loaded  bool       // guarded by writing
 }
 
-// openIndex opens the runs in dir. handle returns the handle of a pack, false if the bucket has no such pack: a run that
-// names one is removed. It returns which packs are covered.
-func openIndex(fsys fileSystem, dir string, log *slog.Logger, handle func(images.Digest) (uint32, bool)) (*index, map[images.Digest]bool, error) {
-	x := &index{fs: fsys, dir: dir, log: log, recent: map[images.TileKey]Location{}, condemned: map[uint32]bool{}}
-	if err := makeDirs(fsys, dir); err != nil {
-		return nil, nil, fmt.Errorf("open index: %w", err)
+func newIndex(fsys fileSystem, dir string, log *slog.Logger) *index {
+	return &index{fs: fsys, dir: dir, log: log, recent: map[images.TileKey]Location{}, condemned: map[uint32]bool{}}
+}
+
+// load opens the runs, once. handle returns the handle of a pack, false if the bucket has no such pack: a run that names
+// one is removed. It returns which packs are covered.
+func (x *index) load(handle func(images.Digest) (uint32, bool)) (map[images.Digest]bool, error) {
+	x.writing.Lock()
+	defer x.writing.Unlock()
+	if x.loaded {
+		return x.covered(), nil
 	}
-	files, err := fsys.ReadDir(dir)
+	if err := makeDirs(x.fs, x.dir); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	files, err := x.fs.ReadDir(x.dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open index: %w", err)
+		return nil, fmt.Errorf("open index: %w", err)
 	}
 	var found []*run
 	for _, f := range files {
-		name := filepath.Join(dir, f.Name())
+		name := filepath.Join(x.dir, f.Name())
 		if strings.HasSuffix(name, newSuffix) {
-			_ = fsys.Remove(name)
+			_ = x.fs.Remove(name)
 			continue
 		}
 		n := 0
@@ -60,22 +69,35 @@ func openIndex(fsys fileSystem, dir string, log *slog.Logger, handle func(images
 			continue
 		}
 		x.next = max(x.next, n+1)
-		r, err := openRun(fsys, name)
+		r, err := openRun(x.fs, name)
 		if err != nil {
-			log.Warn("index file is damaged, rebuilding it", "file", name, "err", err)
-			_ = fsys.Remove(name)
+			x.log.Warn("index file is damaged, rebuilding it", "file", name, "err", err)
+			_ = x.fs.Remove(name)
 			continue
 		}
 		found = append(found, r)
 	}
-	return x, x.keep(found, handle), nil
+	x.loaded = true
+	return x.keep(found, handle), nil
+}
+
+// covered returns the packs that runs cover. The caller holds writing.
+func (x *index) covered() map[images.Digest]bool {
+	covered := map[images.Digest]bool{}
+	for _, r := range x.runs {
+		for _, id := range r.packs {
+			covered[id] = true
+		}
+	}
+	return covered
 }
 
 // keep takes the runs whose packs all exist and that cover a pack which no longer run covers: after a merge that was
-// cut short the merged run wins. It removes the others and returns the packs covered.
+// cut short the merged run wins. It removes the others and returns the packs covered. The caller holds writing.
 func (x *index) keep(found []*run, handle func(images.Digest) (uint32, bool)) map[images.Digest]bool {
 	slices.SortFunc(found, func(a, b *run) int { return len(b.packs) - len(a.packs) })
 	covered := map[images.Digest]bool{}
+	var kept []*run
 	for _, r := range found {
 		whole, fresh := true, false
 		for _, id := range r.packs {
@@ -90,8 +112,11 @@ func (x *index) keep(found []*run, handle func(images.Digest) (uint32, bool)) ma
 		for _, id := range r.packs {
 			covered[id] = true
 		}
-		x.runs = append(x.runs, r)
+		kept = append(kept, r)
 	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.runs = kept
 	return covered
 }
 
@@ -158,26 +183,44 @@ func (x *index) forget(entries []entry, handle uint32) {
 	}
 }
 
+// packEntries are the records of a pack.
+type packEntries struct {
+	id      images.Digest
+	handle  uint32
+	entries []entry
+}
+
 // addPack moves the tiles of a sealed pack into a run. When that cannot be done they are kept in memory.
 func (x *index) addPack(id images.Digest, handle uint32, entries []entry) {
+	x.addPacks([]packEntries{{id, handle, entries}})
+}
+
+// addPacks is addPack for several packs, which make one run.
+func (x *index) addPacks(list []packEntries) {
 	x.writing.Lock()
 	defer x.writing.Unlock()
-	items := packItems(entries, 0)
-	r, err := x.write([]images.Digest{id}, []uint32{handle}, int64(len(entries)), func(w io.Writer) error {
-		_, err := w.Write(items)
-		return err
-	})
+	var ids []images.Digest
+	var handles []uint32
+	count := int64(0)
+	for _, p := range list {
+		ids, handles, count = append(ids, p.id), append(handles, p.handle), count+int64(len(p.entries))
+	}
+	r, err := x.write(ids, handles, count, func(w io.Writer) error { return writeItems(w, list) })
 	if err != nil {
-		x.log.Warn("index cannot be written, keeping it in memory", "pack", id, "err", err)
-		for i, e := range entries {
-			x.put(e.key, Location{handle, uint32(i)})
+		x.log.Warn("index cannot be written, keeping it in memory", "packs", len(list), "err", err)
+		for _, p := range list {
+			for i, e := range p.entries {
+				x.put(e.key, Location{p.handle, uint32(i)})
+			}
 		}
 		return
 	}
 	x.mu.Lock()
 	x.runs = append(x.runs, r)
 	x.mu.Unlock()
-	x.forget(entries, handle)
+	for _, p := range list {
+		x.forget(p.entries, p.handle)
+	}
 	if err := x.merge(); err != nil {
 		x.log.Warn("index files cannot be merged", "err", err)
 	}

@@ -14,6 +14,9 @@ import (
 // Find returns where the repository holds a tile, whatever codec it was stored with. Tiles that are damaged, or in packs
 // that are about to go, are not found.
 func (r *Repository) Find(key images.TileKey) (Location, bool, error) {
+	if err := r.ready(r.ctx); err != nil {
+		return Location{}, false, err
+	}
 	return r.index.find(key, r.avoid.avoids)
 }
 
@@ -32,6 +35,9 @@ func (r *Repository) Put(ctx context.Context, key images.TileKey, t tile.Encoded
 		return Location{}, err
 	}
 	defer done()
+	if err := r.ready(ctx); err != nil {
+		return Location{}, err
+	}
 	r.mu.Lock()
 	loc, full, err := r.append(key, t)
 	r.mu.Unlock()

@@ -44,7 +44,11 @@ func (r *Repository) recoverFile(ctx context.Context, name string) error {
 		return err
 	}
 	if id, ok := sealedID(f); ok && found.id.IsZero() {
-		if _, there := r.packs.handle(id); there {
+		_, err := r.bucket.Stat(ctx, packKey(id))
+		if err != nil && !errors.Is(err, ErrNotExist) {
+			return err
+		}
+		if err == nil {
 			r.log.Warn("pack is damaged; verify the images", "object", packKey(id), "err", errRecord)
 			return r.fs.Remove(name)
 		}
@@ -55,10 +59,6 @@ func (r *Repository) recoverFile(ctx context.Context, name string) error {
 		}
 		if err := r.putPack(ctx, found.id, name); err != nil {
 			return err
-		}
-		_, known := r.packs.handle(found.id)
-		if handle := r.packs.add(found.id); !known {
-			r.index.addPack(found.id, handle, found.entries)
 		}
 	}
 	r.log.Info("recovered tiles of an interrupted capture", "file", name, "tiles", len(found.entries), "cut_bytes", found.extra)

@@ -16,8 +16,8 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"seedbed/images"
@@ -40,6 +40,8 @@ type Config struct {
 	// one bucket: what nobody uses is removed only after a longer time.
 	SessionLife time.Duration
 
+	claimExpiry time.Duration // 0 means claimExpiry
+
 	files fileSystem // nil means the operating system's, with a lock on the spool
 }
 
@@ -61,6 +63,9 @@ type Repository struct {
 	// sessions are those of this process.
 	sessions sessionTable
 
+	opening sync.Mutex  // serialises ready
+	isReady atomic.Bool // packs and index are known
+
 	ctx    context.Context // ends with Close; for work that no caller waits for
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -76,8 +81,9 @@ type Repository struct {
 
 var errClosed = errors.New("the repository is closed")
 
-// Open opens the repository on a bucket, takes the lock on its spool (ErrLocked if another process has it), seals what
-// an earlier process left in the spool and brings the index up to date. The caller closes.
+// Open opens the repository on a bucket, takes the lock on its spool (ErrLocked if another process has it) and seals what
+// an earlier process left in the spool. It asks the bucket for nothing else: the index of tiles is opened, or made, when a
+// tile is first looked for. The caller closes.
 func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
 	d, local := b.(*Dir)
 	if cfg.Spool == "" && local {
@@ -99,6 +105,9 @@ func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
 	if cfg.SessionLife == 0 {
 		cfg.SessionLife = 24 * time.Hour
 	}
+	if cfg.claimExpiry == 0 {
+		cfg.claimExpiry = claimExpiry
+	}
 	if cfg.CacheLength == 0 {
 		cfg.CacheLength = 64 << 20
 	}
@@ -106,15 +115,14 @@ func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
 	if r.fs == nil {
 		r.fs = localFiles{}
 	}
+	r.packs.handles = map[images.Digest]uint32{}
+	r.index = newIndex(r.fs, filepath.Join(cfg.Spool, "index"), cfg.Log)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.cache = newCache[groupKey, *records](r, cfg.CacheLength)
 	r.frames = newCache[images.Digest, *frame](r, frameCache)
 	r.layers = newCache[layerRangeKey, []byte](r, layerCache)
 	if err := r.open(ctx); err != nil {
 		r.cancel()
-		if r.index != nil {
-			r.index.close()
-		}
 		if r.lock != nil {
 			r.lock.Close()
 		}
@@ -132,38 +140,47 @@ func (r *Repository) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	r.packs.handles = map[images.Digest]uint32{}
+	return r.recover(ctx)
+}
+
+// ready lists the packs and opens the index, once: what storing tiles needs and serving images does not. Packs that no file
+// of the index covers are read.
+func (r *Repository) ready(ctx context.Context) error {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	if r.isReady.Load() {
+		return nil
+	}
+	started := time.Now()
 	for o, err := range r.bucket.List(ctx, "packs/") {
 		if err != nil {
-			return err
+			return fmt.Errorf("open the index of tiles: %w", err)
 		}
-		if id, err := images.ParseDigest(strings.TrimPrefix(o.Key, "packs/")); err == nil {
+		if id, ok := packID(o.Key); ok {
 			r.packs.add(id)
 		}
 	}
-	index, covered, err := openIndex(r.fs, filepath.Join(r.cfg.Spool, "index"), r.log, r.packs.handle)
+	covered, err := r.index.load(r.packs.handle)
 	if err != nil {
 		return err
 	}
-	r.index = index
-	for id, handle := range r.packs.all() {
-		if covered[id] {
-			continue
+	var missing []images.Digest
+	for id := range r.packs.all() {
+		if !covered[id] {
+			missing = append(missing, id)
 		}
-		entries, err := readIndex(ctx, r.bucket, id)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			r.log.Warn("pack cannot be read, its tiles are not used for new images", "err", err)
-			continue
-		}
-		r.index.addPack(id, handle, entries)
+	}
+	if err := r.indexPacks(ctx, missing); err != nil {
+		return fmt.Errorf("open the index of tiles: %w", err)
 	}
 	if _, err := r.refreshMarks(ctx); err != nil {
 		return err
 	}
-	return r.recover(ctx)
+	r.isReady.Store(true)
+	if len(missing) > 0 {
+		r.log.Info("index of tiles made", "packs", len(missing), "took", time.Since(started).Round(time.Second))
+	}
+	return nil
 }
 
 // journal is the folder of the segments.

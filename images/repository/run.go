@@ -3,11 +3,13 @@ package repository
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"sort"
 
 	"seedbed/images"
@@ -15,13 +17,15 @@ import (
 
 // A run lists the tiles of some packs, sorted, in a file of the local index:
 //
-//	magic "SBRUN01\n", number of packs (4), number of items (8), pack IDs (32 each)
+//	magic "SBRUN02\n", number of packs (4), number of items (8), pack IDs (32 each)
 //	items of 44 bytes: tile hash (32), decoded length (4), pack in the list above (4), ordinal in the pack (4)
+//	fence: the first 8 bytes of items 0, 128, 256, ...
 const (
-	runMagic        = "SBRUN01\n"
+	runMagic        = "SBRUN02\n"
 	runHeaderLength = 20
 	itemLength      = 44
-	// fenceEvery items one is kept in memory, so that a look-up is one read of 5.5 KiB.
+	// fenceEvery items one is kept in memory, so that a look-up is one read of 5.5 KiB. That is 1 MiB of memory for the
+	// 704 MiB of items of 1 TiB of tiles.
 	fenceEvery = 128
 )
 
@@ -62,7 +66,8 @@ func (r *run) load() error {
 	}
 	packs, count := int64(binary.BigEndian.Uint32(h[8:])), binary.BigEndian.Uint64(h[12:])
 	r.start = runHeaderLength + 32*packs
-	if string(h[:8]) != runMagic || count > 1<<40 || info.Size() != r.start+int64(count)*itemLength {
+	fences := (int64(min(count, 1<<40)) + fenceEvery - 1) / fenceEvery
+	if string(h[:8]) != runMagic || count > 1<<40 || info.Size() != r.start+int64(count)*itemLength+8*fences {
 		return errors.New("not as long as its header says")
 	}
 	r.count = int64(count)
@@ -73,12 +78,13 @@ func (r *run) load() error {
 	for ; len(ids) > 0; ids = ids[32:] {
 		r.packs = append(r.packs, images.Digest(ids[:32]))
 	}
-	var prefix [8]byte
-	for i := int64(0); i < r.count; i += fenceEvery {
-		if _, err := r.f.ReadAt(prefix[:], r.start+i*itemLength); err != nil {
-			return err
-		}
-		r.fence = append(r.fence, binary.BigEndian.Uint64(prefix[:]))
+	fence := make([]byte, 8*fences)
+	if _, err := r.f.ReadAt(fence, r.start+r.count*itemLength); err != nil && fences > 0 {
+		return err
+	}
+	r.fence = make([]uint64, fences)
+	for i := range r.fence {
+		r.fence[i] = binary.BigEndian.Uint64(fence[8*i:])
 	}
 	return nil
 }
@@ -119,29 +125,58 @@ func appendItemKey(dst []byte, key images.TileKey) []byte {
 	return binary.BigEndian.AppendUint32(append(dst, key.Hash[:]...), uint32(key.Length))
 }
 
-// packItems returns the items of one pack, sorted, as number pack of a run.
-func packItems(entries []entry, pack int) []byte {
-	order := make([]int, len(entries))
-	for i := range order {
-		order[i] = i
+// writeItems writes the items of packs, sorted, as the packs 0, 1 and so on of a run.
+func writeItems(w io.Writer, packs []packEntries) error {
+	type place struct {
+		prefix        uint64
+		pack, ordinal uint32
 	}
-	sort.Slice(order, func(a, b int) bool {
-		ka, kb := entries[order[a]].key, entries[order[b]].key
-		if c := bytes.Compare(ka.Hash[:], kb.Hash[:]); c != 0 {
-			return c < 0
+	n := 0
+	for _, p := range packs {
+		n += len(p.entries)
+	}
+	order := make([]place, 0, n)
+	for k, p := range packs {
+		for i := range p.entries {
+			order = append(order, place{binary.BigEndian.Uint64(p.entries[i].key.Hash[:]), uint32(k), uint32(i)})
 		}
-		return ka.Length < kb.Length
-	})
-	items := make([]byte, 0, len(entries)*itemLength)
-	for _, i := range order {
-		items = appendItemKey(items, entries[i].key)
-		items = binary.BigEndian.AppendUint32(items, uint32(pack))
-		items = binary.BigEndian.AppendUint32(items, uint32(i))
 	}
-	return items
+	key := func(p place) images.TileKey { return packs[p.pack].entries[p.ordinal].key }
+	slices.SortFunc(order, func(a, b place) int {
+		if a.prefix != b.prefix {
+			return cmp.Compare(a.prefix, b.prefix)
+		}
+		ka, kb := key(a), key(b)
+		return cmp.Or(bytes.Compare(ka.Hash[:], kb.Hash[:]), cmp.Compare(ka.Length, kb.Length))
+	})
+	item := make([]byte, 0, itemLength)
+	for _, p := range order {
+		item = appendItemKey(item[:0], key(p))
+		item = binary.BigEndian.AppendUint32(item, p.pack)
+		item = binary.BigEndian.AppendUint32(item, p.ordinal)
+		if _, err := w.Write(item); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// writeRun creates a run durably from count sorted items, which write puts into its writer.
+// fenceWriter passes items on, one a write, and keeps the fence.
+type fenceWriter struct {
+	w     io.Writer
+	count int64
+	fence []byte
+}
+
+func (f *fenceWriter) Write(item []byte) (int, error) {
+	if f.count%fenceEvery == 0 {
+		f.fence = append(f.fence, item[:8]...)
+	}
+	f.count++
+	return f.w.Write(item)
+}
+
+// writeRun creates a run durably from count sorted items, which write puts into its writer, one a call.
 func writeRun(fsys fileSystem, name string, packs []images.Digest, count int64, write func(io.Writer) error) error {
 	temp := name + newSuffix
 	_ = fsys.Remove(temp) // of a process that died
@@ -157,7 +192,9 @@ func writeRun(fsys fileSystem, name string, packs []images.Digest, count int64, 
 	}
 	w := bufio.NewWriterSize(f, 256<<10)
 	w.Write(h) // errors come back from Flush
-	err = write(w)
+	items := &fenceWriter{w: w}
+	err = write(items)
+	w.Write(items.fence)
 	if err == nil {
 		err = w.Flush()
 	}
