@@ -25,8 +25,8 @@ const (
 type outcome struct {
 	seconds float64
 	cpu     float64 // seconds of all cores, user and system
-	stored  int64 // bytes
-	memory  int64 // peak resident bytes; 0 if not measured
+	stored  int64   // bytes
+	memory  int64   // peak resident bytes; 0 if not measured
 }
 
 // contender captures the disk into folder, which is empty.
