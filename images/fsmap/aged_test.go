@@ -20,7 +20,7 @@ func allVariants() bool { return os.Getenv("SEEDBED_FULL") != "" }
 // device, since for those alone the driver has written everything when the unmount returns.
 func mount(t testing.TB, tool, path string, options ...string) (dir string, unmount func()) {
 	t.Helper()
-	device, detach := loop(t, path)
+	device, detach := attach(t, path)
 	steps := []func(){detach}
 	unmount = func() {
 		for len(steps) > 0 {
@@ -45,8 +45,8 @@ func mount(t testing.TB, tool, path string, options ...string) (dir string, unmo
 	return dir, unmount
 }
 
-// loop makes a loop device of a partition, until detach is called, at the latest at the end of the test.
-func loop(t testing.TB, path string, options ...string) (device string, detach func()) {
+// attach makes a loop device of a partition, until detach is called, at the latest at the end of the test.
+func attach(t testing.TB, path string, options ...string) (device string, detach func()) {
 	t.Helper()
 	out, err := exec.Command("losetup", append(options, "--find", "--show", path)...).Output()
 	if err != nil {

@@ -112,7 +112,7 @@ func scanFAT(v *volume) ([]images.Extent, error) {
 			return nil, err
 		}
 		if at == 0 && f.isDirty(b) {
-			return nil, unmapped("it was not cleanly unmounted; check it with fsck.fat (chkdsk on Windows)")
+			return nil, fmt.Errorf("%w: it was not unmounted; check it with fsck.fat (chkdsk /f on Windows), unmount it, and capture again", ErrDirty)
 		}
 		for i := int64(0); i < int64(len(b))*8/f.entryBits && cluster < f.clusters; i, cluster = i+1, cluster+1 {
 			if cluster < 0 || f.entry(b, i) == 0 {

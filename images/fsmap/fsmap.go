@@ -260,7 +260,7 @@ func scanKind(v *volume, info Info, found []*kind) (*Result, error) {
 		return nil, fmt.Errorf("map of %s: %w", info.FS, err)
 	}
 	kind := found[0].kind
-	if kind == "" {
+	if kind == "" || v.keep { // a header only where the rest is dropped
 		kind = KindUsed
 	}
 	slices.SortFunc(v.dropped, func(a, b Dropped) int { return cmp.Compare(a.Name, b.Name) })

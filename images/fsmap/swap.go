@@ -33,7 +33,7 @@ func probeSwap(v *volume) *Info {
 	return &Info{FS: "swap", UUID: formatUUID(v.head[1024+12:]), Label: text(v.head[1024+28 : 1024+44])}
 }
 
-// scanSwap keeps the first page: it describes the swap space, whose content is of no use to another machine.
+// scanSwap takes the first page: it describes the swap space, whose content is of no use to another machine.
 func scanSwap(v *volume) ([]images.Extent, error) {
 	n, signature := swapPage(v)
 	if signature != "SWAPSPACE2" {
@@ -41,6 +41,12 @@ func scanSwap(v *volume) ([]images.Extent, error) {
 	}
 	if version := le.Uint32(v.head[1024:]); version != 1 {
 		return nil, unmapped("swap header version %d", version)
+	}
+	if v.keep {
+		return []images.Extent{{Offset: 0, Length: v.length}}, nil
+	}
+	if rest := v.length - int64(n); rest > 0 {
+		v.dropped = append(v.dropped, Dropped{Name: "swap space", Length: rest})
 	}
 	return []images.Extent{{Offset: 0, Length: int64(n)}}, nil
 }
