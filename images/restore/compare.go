@@ -3,6 +3,7 @@ package restore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -107,7 +108,9 @@ func (c *comparison) compare(ctx context.Context, choose func(piece int) images.
 			e, base, _ := c.image.extent(r)
 			raw := buf[:e.Length]
 			if _, err := io.ReadFull(io.NewSectionReader(c.disk, base+e.Offset, e.Length), raw); err != nil {
-				c.alone(r, raw)
+				if err := c.alone(r, raw); err != nil {
+					return err
+				}
 				free <- buf
 				continue
 			}
@@ -117,18 +120,21 @@ func (c *comparison) compare(ctx context.Context, choose func(piece int) images.
 	})
 	for range workers {
 		g.Go(func() error {
-			for k := range work {
-				c.check(k.run, k.raw)
+			var failed error
+			for k := range work { // to the end, so that the reader never waits
+				if failed == nil {
+					failed = c.check(k.run, k.raw)
+				}
 				free <- k.buf
 			}
-			return nil
+			return failed
 		})
 	}
 	return g.Wait()
 }
 
 // alone compares the tiles of a run one at a time, of which at least one cannot be read.
-func (c *comparison) alone(r run, buf []byte) {
+func (c *comparison) alone(r run, buf []byte) error {
 	for t := r.first; t < r.first+r.count; t++ {
 		one := run{r.piece, t, 1}
 		e, base, _ := c.image.extent(one)
@@ -137,16 +143,23 @@ func (c *comparison) alone(r run, buf []byte) {
 			c.advance(e.Length)
 			continue
 		}
-		c.check(one, buf[:e.Length])
+		if err := c.check(one, buf[:e.Length]); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// check compares the tiles of a run with what they have to be. It overwrites raw.
-func (c *comparison) check(r run, raw []byte) {
+// check compares the tiles of a run with what they have to be. It overwrites raw. The error is the image's, not the
+// disk's.
+func (c *comparison) check(r run, raw []byte) error {
 	i := c.image
 	e, _, partition := i.extent(r)
 	i.layout.Mask(partition, raw, e.Offset)
 	data, hashes := i.layout.Data(r.piece), i.tiles.TileHashes(r.piece)
+	if len(hashes) != data.Len() {
+		return i.damage(r.piece, r.set(), errors.New("the hashes of its tiles cannot be read"))
+	}
 	rank := 0
 	for t := range data.All() {
 		if t >= r.first {
@@ -158,7 +171,7 @@ func (c *comparison) check(r run, raw []byte) {
 		n := i.layout.TileLength(r.piece, t)
 		right := false
 		if data.Has(t) {
-			right = rank < len(hashes) && images.TileHash(raw[:n]) == hashes[rank]
+			right = images.TileHash(raw[:n]) == hashes[rank]
 			rank++
 		} else {
 			right = isZero(raw[:n])
@@ -169,6 +182,7 @@ func (c *comparison) check(r run, raw []byte) {
 		raw = raw[n:]
 	}
 	c.advance(e.Length)
+	return nil
 }
 
 func (c *comparison) add(piece, t int, failed bool) {

@@ -16,7 +16,7 @@ import (
 
 // Tiles is where an image's data tiles come from. Safe for concurrent use.
 type Tiles interface {
-	// TileHashes returns the hash of each data tile of a piece in ascending order.
+	// TileHashes returns the hash of each data tile of a piece in ascending order, or nil if they cannot be read.
 	TileHashes(piece int) []images.Digest
 	// ReadPiece returns data tiles of a piece in ascending order. Their hashes are checked here.
 	ReadPiece(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error)
