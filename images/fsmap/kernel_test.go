@@ -16,31 +16,33 @@ import (
 	"seedbed/images"
 )
 
-// mounted mounts a partition with the kernel's driver while f runs. The mount is seen by f's thread alone, and by what it
-// starts; nothing of it outlives a test, however that ends.
+// TestMain starts the program again in a mount namespace of its own, where it may: no mount outlives the tests.
+func TestMain(m *testing.M) {
+	const mark = "SEEDBED_FSMAP_MOUNTS"
+	if os.Getenv(mark) == "" && syscall.Geteuid() == 0 {
+		runtime.LockOSThread()
+		if err := privateMounts(); err != nil {
+			fmt.Fprintf(os.Stderr, "mount namespace: %v; mounts are made in that of the caller\n", err)
+		} else if err := syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), mark+"=1")); err != nil {
+			fmt.Fprintln(os.Stderr, "start again:", err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func privateMounts() error {
+	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
+		return err
+	}
+	return syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
+}
+
+// mounted mounts a partition with the kernel's driver while f runs.
 func mounted(t testing.TB, path, options string, f func(dir string)) {
 	t.Helper()
-	dir := t.TempDir()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // for good: the thread ends with its namespace
-		if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
-			t.Errorf("mount namespace: %v; run the tests as root", err)
-			return
-		}
-		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-			t.Errorf("private mounts: %v", err)
-			return
-		}
-		run(t, "mount", "-o", strings.TrimSuffix("loop,"+options, ","), path, dir)
-		defer run(t, "umount", dir)
-		f(dir)
-	}()
-	<-done
-	if t.Failed() {
-		t.FailNow()
-	}
+	dir, unmount := mount(t, "mount", path, "-o", strings.TrimPrefix(options+",noatime", ","))
+	defer unmount()
+	f(dir)
 }
 
 // scratch returns a new folder in memory: what lies there is poisoned and mounted without a disk's delays.
