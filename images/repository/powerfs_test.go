@@ -28,6 +28,8 @@ type inode struct {
 	dir  bool
 	data []byte
 	disk []byte // data that is durable
+
+	modified time.Time
 }
 
 var errPower = errors.New("the power has failed")
@@ -91,7 +93,7 @@ func (p *powerFS) restart(l loss, left int) *powerFS {
 		}
 		if twins[i] == nil {
 			b := slices.Clone(l.data(i.data, i.disk))
-			twins[i] = &inode{dir: i.dir, data: b, disk: slices.Clone(b)}
+			twins[i] = &inode{dir: i.dir, data: b, disk: slices.Clone(b), modified: i.modified}
 		}
 		n.names[name], n.disk[name] = twins[i], twins[i]
 	}
@@ -107,7 +109,7 @@ func (p *powerFS) restartProcess(left int) *powerFS {
 	twins := map[*inode]*inode{}
 	twin := func(i *inode) *inode {
 		if twins[i] == nil {
-			twins[i] = &inode{dir: i.dir, data: slices.Clone(i.data), disk: slices.Clone(i.disk)}
+			twins[i] = &inode{dir: i.dir, data: slices.Clone(i.data), disk: slices.Clone(i.disk), modified: i.modified}
 		}
 		return twins[i]
 	}
@@ -147,7 +149,7 @@ func (p *powerFS) Create(name string) (file, error) {
 	if err := p.change(); err != nil {
 		return nil, err
 	}
-	i := &inode{}
+	i := &inode{modified: time.Now()}
 	p.names[name] = i
 	return &powerFile{p, name, i}, nil
 }
@@ -173,7 +175,7 @@ func (p *powerFS) Mkdir(name string) error {
 	if err := p.change(); err != nil {
 		return err
 	}
-	p.names[name] = &inode{dir: true}
+	p.names[name] = &inode{dir: true, modified: time.Now()}
 	return nil
 }
 
@@ -233,7 +235,7 @@ func (p *powerFS) ReadDir(name string) (list []fs.FileInfo, err error) {
 	}
 	for path, i := range p.names {
 		if filepath.Dir(path) == name && path != "/" {
-			list = append(list, powerInfo{path, i.dir, int64(len(i.data))})
+			list = append(list, powerInfo{path, i.dir, int64(len(i.data)), i.modified})
 		}
 	}
 	slices.SortFunc(list, func(a, b fs.FileInfo) int { return strings.Compare(a.Name(), b.Name()) })
@@ -247,7 +249,7 @@ func (p *powerFS) Stat(name string) (fs.FileInfo, error) {
 	if i == nil {
 		return nil, pathError("stat", name, fs.ErrNotExist)
 	}
-	return powerInfo{name, i.dir, int64(len(i.data))}, nil
+	return powerInfo{name, i.dir, int64(len(i.data)), i.modified}, nil
 }
 
 // powerFile is an open file.
@@ -276,7 +278,7 @@ func (f *powerFile) Write(b []byte) (int, error) {
 	if err := f.p.change(); err != nil {
 		return 0, err
 	}
-	f.i.data = append(f.i.data, b...)
+	f.i.data, f.i.modified = append(f.i.data, b...), time.Now()
 	return len(b), nil
 }
 
@@ -305,18 +307,19 @@ func (f *powerFile) Close() error { return nil }
 func (f *powerFile) Stat() (fs.FileInfo, error) {
 	f.p.mu.Lock()
 	defer f.p.mu.Unlock()
-	return powerInfo{f.name, f.i.dir, int64(len(f.i.data))}, nil
+	return powerInfo{f.name, f.i.dir, int64(len(f.i.data)), f.i.modified}, nil
 }
 
 type powerInfo struct {
 	path string
 	dir  bool
 	size int64
+	at   time.Time
 }
 
-func (i powerInfo) Name() string     { return filepath.Base(i.path) }
-func (i powerInfo) Size() int64      { return i.size }
-func (powerInfo) Mode() fs.FileMode  { return 0o600 }
-func (powerInfo) ModTime() time.Time { return time.Now() }
-func (i powerInfo) IsDir() bool      { return i.dir }
-func (powerInfo) Sys() any           { return nil }
+func (i powerInfo) Name() string       { return filepath.Base(i.path) }
+func (i powerInfo) Size() int64        { return i.size }
+func (powerInfo) Mode() fs.FileMode    { return 0o600 }
+func (i powerInfo) ModTime() time.Time { return i.at }
+func (i powerInfo) IsDir() bool        { return i.dir }
+func (powerInfo) Sys() any             { return nil }

@@ -2,6 +2,7 @@ package repository
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -22,6 +23,8 @@ type Reader struct {
 	// before[i] is the number of data tiles in the partition before piece i.
 	before []int64
 	ahead  *readAhead
+
+	renewed renewal
 }
 
 type readerPart struct {
@@ -96,14 +99,8 @@ func (r *Repository) openPart(ctx context.Context, image images.Digest, p *image
 	if p.TileLayer.Length != 32*p.DataTiles {
 		return part, fmt.Errorf("partition %d: a tile layer of %d bytes for %d tiles", p.Number, p.TileLayer.Length, p.DataTiles)
 	}
-	b, err := fetch(ctx, r.bucket, placementKey(image, p), maxLayerLength)
-	if err != nil {
-		return part, err
-	}
-	if part.placement, err = decodePlacement(b, p.DataTiles); err != nil {
-		return part, fmt.Errorf("object %s is damaged: %w", placementKey(image, p), err)
-	}
-	return part, nil
+	part.placement, _, err = r.placement(ctx, image, p)
+	return part, err
 }
 
 // splitDigests cuts a layer into its digests.
@@ -147,7 +144,20 @@ func (x *Reader) ReadPiece(ctx context.Context, piece int, tiles images.TileSet)
 // a reader who reads on finds the next pieces fetched ahead. Each tile is checked against its checksum and is the one that
 // the manifest's tile layer names; its hash is for the receiver to check. Damage is an error of type *Damage.
 func (x *Reader) Read(ctx context.Context, partition int, tiles []int64) ([]tile.Encoded, error) {
-	return x.read(ctx, partition, tiles, nil)
+	now := x.now()
+	list, err := now.read(ctx, partition, tiles, nil)
+	if !packGone(err) {
+		return list, err
+	}
+	// Packs go a grace after the placement names others: a Reader that was opened before looks again.
+	fresh, e := x.renew(ctx, now)
+	if errors.Is(e, ErrNoImage) {
+		return nil, e
+	}
+	if e != nil {
+		return nil, errors.Join(err, e)
+	}
+	return fresh.read(ctx, partition, tiles, nil)
 }
 
 // fetcher returns the bytes [start, end) of a pack.

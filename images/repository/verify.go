@@ -152,10 +152,7 @@ func (v *verification) layers(ctx context.Context) error {
 		if p.DataTiles == 0 {
 			continue
 		}
-		b, err := fetch(ctx, v.r.bucket, placementKey(v.image.Digest, p), maxLayerLength)
-		if err == nil {
-			_, err = decodePlacement(b, p.DataTiles)
-		}
+		_, _, err := v.r.placement(ctx, v.image.Digest, p)
 		if err := check(p, placementKey(v.image.Digest, p), err); err != nil {
 			return err
 		}
