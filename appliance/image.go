@@ -31,7 +31,7 @@ func (o *options) withImages(ctx context.Context, fn func(api.Images) error) err
 	if err != nil {
 		return err
 	}
-	lib, err := openLibrary(ctx, o.data, log)
+	lib, err := openLibrary(ctx, o.data, o.repository, log)
 	if err != nil {
 		return err
 	}

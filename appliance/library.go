@@ -31,33 +31,34 @@ const (
 
 // library is the site's images: what fleet, agents and operators ask of the repository. Safe for concurrent use.
 type library struct {
-	repo *repository.Repository
-	site *site.Site
-	log  *slog.Logger
+	repo        *repository.Repository
+	closeBucket func() error
+	site        *site.Site
+	log         *slog.Logger
 }
 
-// openLibrary opens the repository in the data directory, under its lock, and the identity, which no other process makes
+// openLibrary opens the repository at a location, see openBucket, with its spool in the data directory, under its lock, and the identity, which no other process makes
 // at the same time then.
-func openLibrary(ctx context.Context, data string, log *slog.Logger) (*library, error) {
+func openLibrary(ctx context.Context, data, location string, log *slog.Logger) (*library, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	bucket, err := repository.OpenDir(filepath.Join(data, "repository"))
+	bucket, closeBucket, err := openBucket(ctx, data, location)
 	if err != nil {
 		return nil, err
 	}
 	repo, err := repository.Open(ctx, bucket, repository.Config{Spool: filepath.Join(data, "spool"), Log: log})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, closeBucket())
 	}
 	s, err := site.Open(filepath.Join(data, "site"))
 	if err != nil {
-		return nil, errors.Join(err, repo.Close())
+		return nil, errors.Join(err, repo.Close(), closeBucket())
 	}
-	return &library{repo: repo, site: s, log: log}, nil
+	return &library{repo: repo, closeBucket: closeBucket, site: s, log: log}, nil
 }
 
-func (l *library) close() error { return l.repo.Close() }
+func (l *library) close() error { return errors.Join(l.repo.Close(), l.closeBucket()) }
 
 // image finds an image and checks its signature.
 func (l *library) image(ctx context.Context, ref string) (*repository.Image, error) {

@@ -95,8 +95,9 @@ func exitCode(err error) int {
 
 // options are the flags that all commands share.
 type options struct {
-	data     string
-	logLevel string
+	data       string
+	repository string // location of the images, see openBucket
+	logLevel   string
 }
 
 func (o *options) socket() string { return filepath.Join(o.data, "seedbed.sock") }
@@ -117,6 +118,7 @@ func command() *cobra.Command {
 		Long:         "Seedbed boots machines from the network and puts disk images on them through a peer-to-peer swarm.\n\n" + exitTable,
 		SilenceUsage: true, SilenceErrors: true,
 	}
+	root.PersistentFlags().StringVar(&o.repository, "repository", "", repositoryUsage)
 	root.PersistentFlags().StringVar(&o.data, "data", "/var/lib/seedbed", "`DIR` of identity, records, images and the local socket")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -18,6 +18,7 @@ import (
 	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
 	"seedbed/images/repository"
+	"seedbed/images/repository/s3/s3test"
 )
 
 // Environment by which the test binary is asked to be something else.
@@ -33,6 +34,10 @@ func TestMain(m *testing.M) {
 		main()
 	case os.Getenv(envPrivate) != "":
 		os.Exit(m.Run())
+	}
+	if _, err := s3test.Build(); err != nil { // in there is no network
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	cmd := exec.Command(os.Args[0], os.Args[1:]...)
 	cmd.Env = append(os.Environ(), envPrivate+"=1")
@@ -281,7 +286,7 @@ func TestExitCodes(t *testing.T) {
 // Two processes that make an identity at one time leave the key of the one and the certificate of the other.
 func TestIdentityIsMadeUnderTheLock(t *testing.T) {
 	data := t.TempDir()
-	first, err := openLibrary(t.Context(), data, nil)
+	first, err := openLibrary(t.Context(), data, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +294,7 @@ func TestIdentityIsMadeUnderTheLock(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(data, "site")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLibrary(t.Context(), data, nil); !errors.Is(err, repository.ErrLocked) {
+	if _, err := openLibrary(t.Context(), data, "", nil); !errors.Is(err, repository.ErrLocked) {
 		t.Errorf("a second process: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(data, "site")); err == nil {

@@ -36,6 +36,8 @@ import (
 type config struct {
 	// Data is the directory of everything that lasts. It is needed.
 	Data string
+	// Repository is the location of the images; empty is Data/repository.
+	Repository string
 	// BootDir holds the boot files; empty is Data/boot.
 	BootDir string
 	// Interface is the only one that is served, at its first address; empty is every one.
@@ -90,7 +92,7 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 		if c.Admit = fleet.Admit(admit); c.Admit != fleet.AdmitAsk && c.Admit != fleet.AdmitAuto {
 			return usageError{fmt.Errorf("--admit is ask or auto, not %q", admit)}
 		}
-		c.Data = o.data
+		c.Data, c.Repository = o.data, o.repository
 		return run(cmd.Context(), c, log)
 	}
 	return cmd
@@ -158,7 +160,7 @@ func (a *appliance) open(ctx context.Context) error {
 	if a.address, err = ownAddress(*c); err != nil {
 		return err
 	}
-	if a.lib, err = openLibrary(ctx, c.Data, a.log); err != nil {
+	if a.lib, err = openLibrary(ctx, c.Data, c.Repository, a.log); err != nil {
 		return err
 	}
 	a.closers = append(a.closers, a.lib.close)

@@ -22,7 +22,10 @@ const Version = "v1.8.0"
 // the test.
 func Start(t testing.TB, buckets ...string) (endpoint string) {
 	t.Helper()
-	program := build(t)
+	program, err := Build()
+	if err != nil {
+		t.Fatal(err)
+	}
 	folder := t.TempDir()
 	for _, name := range buckets {
 		if err := os.MkdirAll(filepath.Join(folder, "data", name), 0o700); err != nil {
@@ -93,40 +96,37 @@ func freeAddress(t testing.TB) string {
 
 var building sync.Mutex
 
-// build returns the program, which it builds once into the cache: it is no dependency of this module.
-func build(t testing.TB) string {
-	t.Helper()
+// Build returns the program, which it builds once into the cache: it is no dependency of this module. Start calls it;
+// tests in a network namespace call it before they are in there.
+func Build() (program string, err error) {
 	building.Lock()
 	defer building.Unlock()
 	cache := os.Getenv("SEEDBED_CACHE")
 	if cache == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			t.Fatal(err)
+			return "", err
 		}
 		cache = filepath.Join(home, ".cache", "seedbed")
 	}
 	tools := filepath.Join(cache, "tools")
-	program := filepath.Join(tools, "versitygw-"+Version)
+	program = filepath.Join(tools, "versitygw-"+Version)
 	if _, err := os.Stat(program); err == nil {
-		return program
+		return program, nil
 	}
 	if err := os.MkdirAll(tools, 0o755); err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	temp, err := os.MkdirTemp(tools, "build-")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer os.RemoveAll(temp)
 	cmd := exec.Command("go", "install", "github.com/versity/versitygw/cmd/versitygw@"+Version)
 	cmd.Dir = temp
 	cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-mod=mod", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("versitygw, the S3 service of this test, cannot be built: %v\n%s", err, out)
+		return "", fmt.Errorf("versitygw, the S3 service of the tests, cannot be built: %w\n%s", err, out)
 	}
-	if err := os.Rename(filepath.Join(temp, "versitygw"), program); err != nil {
-		t.Fatal(fmt.Errorf("keep versitygw: %w", err))
-	}
-	return program
+	return program, os.Rename(filepath.Join(temp, "versitygw"), program)
 }

@@ -1,0 +1,19 @@
+package main
+
+import (
+	"path/filepath"
+	"testing"
+
+	"seedbed/images/repository/s3/s3test"
+)
+
+func TestImagesLieOnObjectStorage(t *testing.T) {
+	network(t)
+	location := "s3://images/site?endpoint=" + s3test.Start(t, "images")
+	data := filepath.Join(t.TempDir(), "data")
+	disk, _ := newDisk(t)
+	must(t, data, "--repository", location, "image", "add", disk, "--name", "debian")
+	must(t, data, "--repository", location, "image", "verify", "debian")
+	other := filepath.Join(t.TempDir(), "data") // another appliance, without spool and index
+	must(t, other, "--repository", location, "image", "show", "debian:1")
+}
