@@ -178,8 +178,9 @@ func compareBlkid(t *testing.T, path string) {
 		want[key] = strings.ReplaceAll(value, `\`, "")
 	}
 	name := want["TYPE"]
-	if name == "vfat" {
-		name = strings.ToLower(want["VERSION"])
+	if own := map[string]string{"vfat": strings.ToLower(want["VERSION"]), "crypto_LUKS": "luks", "BitLocker": "bitlocker",
+		"ReFS": "refs", "linux_raid_member": "mdraid", "zfs_member": "zfs"}[name]; own != "" {
+		name = own
 	}
 	if info.FS != name || info.UUID != want["UUID"] || info.Label != want["LABEL"] {
 		t.Errorf("%+v, blkid says %s %s %q", info, name, want["UUID"], want["LABEL"])

@@ -62,7 +62,7 @@ func parseFAT(v *volume) *fat {
 
 func probeFAT(v *volume) *Info {
 	f := parseFAT(v)
-	if f == nil {
+	if f == nil || isBitLockerToGo(v) {
 		return nil
 	}
 	ext := f.boot[36:] // the extended boot record: signature, serial, label

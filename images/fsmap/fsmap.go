@@ -130,13 +130,9 @@ type kind struct {
 	scan    func(v *volume) ([]images.Extent, error)
 	kind    string // of the map; "" is KindUsed
 	warning string
+	// outer kinds are recognised beside what lies in them, which then does not count.
+	outer bool
 }
-
-const (
-	noMap     = "there is no map for it: every byte is copied, and free space is not told from content"
-	encrypted = "it is encrypted: every byte is copied, does not compress, and all machines will share one key; decrypt it before the capture if you can"
-	member    = "it is part of a volume made of several: every byte is copied, and the system may need its other parts"
-)
 
 // kinds has one line per file system.
 var kinds = []kind{
@@ -147,17 +143,18 @@ var kinds = []kind{
 	{probe: probeExFAT, scan: scanExFAT},
 	{probe: probeXFS, scan: scanXFS},
 	{probe: probeBtrfs, scan: scanBtrfs},
-	{probe: magic("f2fs", 1024, "\x10\x20\xf5\xf2"), warning: noMap},
+	{probe: probeF2FS, warning: noMap},
 	{probe: magic("hfsplus", 1024, "H+\x00\x04", "HX\x00\x05"), warning: noMap},
-	{probe: magic("apfs", 32, "NXSB"), warning: noMap},
+	{probe: probeAPFS, warning: noMap},
 	{probe: magic("refs", 3, "ReFS\x00"), warning: noMap},
-	{probe: magic("bcachefs", 4096+24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"), warning: noMap},
+	{probe: probeBcachefs, warning: noMap},
 	{probe: magic("squashfs", 0, "hsqs")}, // has no free space
 	{probe: magic("iso9660", 32769, "CD001")},
-	{probe: probeLUKS, warning: encrypted},
-	{probe: probeBitLocker, warning: encrypted},
+	{probe: probeLUKS, warning: luks},
+	{probe: probeBitLocker, warning: bitLocker},
 	{probe: probeLVM, scan: scanLVM},
-	{probe: probeMDRaid, warning: member},
+	{probe: probeZFS, warning: zfs},
+	{probe: probeMDRaid, warning: mdRaid, outer: true},
 }
 
 // Probe names the file system of a partition of length bytes. An unknown one is no error; several signatures at once
@@ -179,6 +176,9 @@ func probe(r io.ReaderAt, length int64) (*volume, Info, []*kind, error) {
 	for i := range kinds {
 		if info := kinds[i].probe(v); info != nil {
 			found, infos = append(found, &kinds[i]), append(infos, *info)
+			if kinds[i].outer {
+				return v, *info, found[len(found)-1:], nil
+			}
 		}
 	}
 	switch len(infos) {
