@@ -152,7 +152,7 @@ func swapInUse(numbers map[string]string) (string, error) {
 	for line := range strings.Lines(string(b)) {
 		var st unix.Stat_t
 		name, _, _ := strings.Cut(line, " ")
-		if !strings.HasPrefix(name, "/dev/") || unix.Stat(name, &st) != nil {
+		if unix.Stat(strings.ReplaceAll(name, `\040`, " "), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
 			continue
 		}
 		if is := numbers[fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))]; is != "" {

@@ -112,8 +112,11 @@ func TestAMountedDiskIsRefused(t *testing.T) {
 	tool(t, "mount", "umount", at)
 	tool(t, "util-linux", "mkswap", "-q", part)
 	tool(t, "mount", "swapon", part)
-	_, err := Open(t.Context(), dev, Options{})
+	s, err := Open(t.Context(), dev, Options{})
 	tool(t, "mount", "swapoff", part)
+	if err == nil {
+		s.Close()
+	}
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "swap") {
 		t.Errorf("used as swap space: %v", err)
 	}
