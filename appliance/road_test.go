@@ -43,6 +43,7 @@ const testMAC = "52:54:00:77:00:10"
 // machine is a machine as the appliance sees it on the network: firmware, loader, agent.
 type machine struct {
 	t       *testing.T
+	mac     string // "" is testMAC
 	key     *ecdsa.PrivateKey
 	boot    job.Boot
 	client  *http.Client
@@ -78,7 +79,7 @@ func (m *machine) get(path string) []byte {
 // firmware asks for a boot file by DHCP, fetches the script, and returns it.
 func (m *machine) firmware() string {
 	m.t.Helper()
-	mac, err := net.ParseMAC(testMAC)
+	mac, err := net.ParseMAC(or(m.mac, testMAC))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -117,18 +118,33 @@ func (m *machine) firmware() string {
 	return string(m.get(path))
 }
 
-// powerOn boots the machine from the network as far as its inventory.
-func powerOn(t *testing.T) *machine {
+// bootAgent boots the machine from the network as far as the start of its agent.
+func (m *machine) bootAgent() {
+	t := m.t
 	t.Helper()
-	m := &machine{t: t}
 	if script := m.firmware(); !strings.Contains(script, "/boot/token") {
 		t.Fatalf("the machine does not boot the agent:\n%s", script)
 	}
-	archive := m.get("/boot/token?mac=" + testMAC)
+	archive := m.get("/boot/token?mac=" + or(m.mac, testMAC))
 	from, to := bytes.IndexByte(archive, '{'), bytes.LastIndexByte(archive, '}')
 	if err := json.Unmarshal(archive[from:to+1], &m.boot); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// powerOn boots the machine from the network as far as its inventory.
+func powerOn(t *testing.T) *machine {
+	t.Helper()
+	m := &machine{t: t}
+	m.bootAgent()
+	m.hello()
+	return m
+}
+
+// hello is the agent's beginning, as far as its inventory.
+func (m *machine) hello() {
+	t := m.t
+	t.Helper()
 	var err error
 	if m.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
@@ -140,8 +156,7 @@ func powerOn(t *testing.T) *machine {
 	}
 	m.post(job.PathHello, job.Hello{Token: m.boot.Token, MAC: m.boot.MAC, PublicKey: pub}, &m.welcome)
 	m.identify(m.welcome.Certificate)
-	m.post(job.PathInventory, job.Inventory{Firmware: "bios", Serial: "SN77", NICs: []job.NIC{{MAC: testMAC}}}, &m.me)
-	return m
+	m.post(job.PathInventory, job.Inventory{Firmware: "bios", Serial: "SN77" + m.mac, NICs: []job.NIC{{MAC: m.boot.MAC}}}, &m.me)
 }
 
 func (m *machine) identify(der []byte) {
