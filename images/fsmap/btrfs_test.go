@@ -137,6 +137,7 @@ func super(t testing.TB, path string) []byte {
 }
 
 func TestBtrfsWithALogTreeIsRefused(t *testing.T) {
+	t.Parallel()
 	path := makeBtrfs(t, 120, "")
 	mounted(t, path, "", func(dir string) {
 		run(t, "sync", "-f", dir)
@@ -240,6 +241,7 @@ func notSure(t testing.TB, path, fs, want string, refusal error) {
 
 // A damaged copy of the superblock or of a tree block leaves the other one.
 func TestBtrfsReadsTheOtherCopy(t *testing.T) {
+	t.Parallel()
 	path := makeBtrfs(t, 120, "")
 	ageBtrfs(t, path, 100, "")
 	want := mapped(t, path, "btrfs").Used

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -75,23 +77,24 @@ func (d *lvmDisk) create(name string, mib int, args ...string) {
 // parts asks LVM where a volume lies.
 func (d *lvmDisk) parts(name string) (list []images.Extent) {
 	d.t.Helper()
-	out := d.lvm("lvs", "--noheadings", "--units", "b", "--nosuffix", "-o", "vg_extent_size,pe_start,seg_pe_ranges", "vg/"+name)
-	for _, line := range strings.Split(out, "\n") {
-		words := strings.Fields(line)
-		if len(words) < 3 || !strings.Contains(words[2], ":") {
-			continue
+	number := func(command, field, of string) (n int64) {
+		out := strings.Fields(d.lvm(command, "--noheadings", "--units", "b", "--nosuffix", "-o", field, of)) // warnings first
+		if _, err := fmt.Sscan(out[len(out)-1], &n); err != nil {
+			d.t.Fatal(out, err)
 		}
-		var extent, start, first, last int64
-		_, ranges, _ := strings.Cut(words[2], ":")
-		if _, err := fmt.Sscan(words[0], &extent); err != nil {
-			continue // a warning
-		}
-		fmt.Sscan(words[1], &start)
-		fmt.Sscanf(ranges, "%d-%d", &first, &last)
+		return n
+	}
+	start, extent := number("pvs", "pe_start", d.devices[0]), number("vgs", "vg_extent_size", "vg")
+	for _, m := range rangeLine.FindAllStringSubmatch(d.lvm("lvs", "--noheadings", "-o", "seg_pe_ranges", "vg/"+name), -1) {
+		var first, last int64
+		fmt.Sscan(m[1], &first)
+		fmt.Sscan(m[2], &last)
 		list = append(list, images.Extent{Offset: start + first*extent, Length: (last - first + 1) * extent})
 	}
 	return list
 }
+
+var rangeLine = regexp.MustCompile(`(?m)^ +/dev/\S+:(\d+)-(\d+) *$`)
 
 // write puts a file system into a volume, read takes one out.
 func (d *lvmDisk) write(name, content string) { d.t.Helper(); d.copy(name, content, d.path, true) }
@@ -143,6 +146,7 @@ func exact(t testing.TB, path string, mib int64) string {
 
 // A server's layout: root, home, swap, and room between them where a volume was.
 func TestLVMPoison(t *testing.T) {
+	t.Parallel()
 	d := newLVM(t, 260<<20+3*512, 1)
 	d.create("root", 20)
 	d.create("gone", 20)
@@ -169,7 +173,9 @@ func TestLVMPoison(t *testing.T) {
 		sum += images.TotalLength(scan(t, path).Used)
 	}
 	r := mapped(t, d.path, "lvm")
-	compareBlkid(t, d.path)
+	if id := strings.TrimSpace(run(t, "blkid", "-p", "-o", "value", "-s", "UUID", d.path)); r.UUID != id {
+		t.Errorf("UUID %s, blkid says %s", r.UUID, id)
+	}
 	if !slices.Equal(r.Dropped, []Dropped{{"swap space of LV vg/swap", 16<<20 - 4096}}) {
 		t.Errorf("dropped %v", r.Dropped)
 	}
@@ -219,6 +225,7 @@ func (d *lvmDisk) textOf(path string) string {
 }
 
 func TestLVMRefusesByVolume(t *testing.T) {
+	t.Parallel()
 	d := newLVM(t, 100<<20, 1)
 	d.create("root", 24)
 	d.create("other", 24)
@@ -254,38 +261,87 @@ func TestLVMRefusesByVolume(t *testing.T) {
 	}
 }
 
+// otherVolumes is metadata text of volumes that are not linear. Without device-mapper LVM creates none, but it checks and
+// restores them. raid takes physical extents 20-31, base and its snapshot 32-43, pool and thin 44-57, striped 58-63.
+var otherVolumes = strings.Join([]string{
+	lvmText("raid", "VISIBLE", `type = "raid1" device_count = 2 region_size = 4096 raids = ["raid_rmeta_0", "raid_rimage_0", "raid_rmeta_1", "raid_rimage_1"]`, 5),
+	linearText("raid_rmeta_0", 20, 1), linearText("raid_rimage_0", 21, 5), linearText("raid_rmeta_1", 26, 1), linearText("raid_rimage_1", 27, 5),
+	strings.Replace(linearText("base", 32, 6), `"WRITE"`, `"WRITE", "VISIBLE"`, 1), strings.Replace(linearText("shot", 38, 6), `"WRITE"`, `"WRITE", "VISIBLE"`, 1),
+	lvmText("snapshot0", "VISIBLE", `type = "snapshot" chunk_size = 8 origin = "base" cow_store = "shot"`, 6),
+	lvmText("pool", "VISIBLE", `type = "thin-pool" metadata = "pool_tmeta" pool = "pool_tdata" transaction_id = 1 chunk_size = 128 discards = "passdown" zero_new_blocks = 1`, 10),
+	linearText("pool_tmeta", 44, 4), linearText("pool_tdata", 48, 10),
+	lvmText("thin", "VISIBLE", `type = "thin" thin_pool = "pool" transaction_id = 0 device_id = 1`, 50),
+	lvmText("striped", "VISIBLE", `type = "striped" stripe_count = 2 stripe_size = 128 stripes = ["pv0", 58, "pv0", 61]`, 6),
+}, "\n")
+
+// lvmText describes a volume of one segment of n extents.
+func lvmText(name, status, segment string, n int) string {
+	b := make([]byte, 16)
+	rand.NewChaCha8([32]byte([]byte(fmt.Sprintf("%-32s", name)))).Read(b)
+	h := fmt.Sprintf("%x", b)
+	id := strings.Join([]string{h[:6], h[6:10], h[10:14], h[14:18], h[18:22], h[22:26], h[26:32]}, "-")
+	if status != "" {
+		status = `, "` + status + `"`
+	}
+	segment = strings.NewReplacer(` = `, `=`, `, `, `,`).Replace(segment)
+	return fmt.Sprintf("%s {\nid=%q\nstatus=[\"READ\", \"WRITE\"%s]\nflags=[]\nsegment_count=1\nsegment1 {\nstart_extent=0\nextent_count=%d\n%s\n}\n}\n",
+		name, id, status, n, strings.ReplaceAll(segment, " ", "\n"))
+}
+
+func linearText(name string, at, n int) string {
+	return lvmText(name, "", fmt.Sprintf(`type = "striped" stripe_count = 1 stripes = ["pv0", %d]`, at), n)
+}
+
 // What LVM makes of several volumes is copied whole, but no more than that.
 func TestLVMCopiesOtherVolumesInFull(t *testing.T) {
+	t.Parallel()
 	d := newLVM(t, 300<<20, 1, "--metadatacopies", "2")
 	d.create("root", 24)
-	d.write("root", makeExt4(t, 24))
-	d.create("striped", 24, "--type", "raid1", "-m", "1", "--nosync", "--alloc", "anywhere")
-	d.create("base", 24)
-	d.write("base", makeExt4(t, 24))
-	d.lvm("lvcreate", "-an", "-s", "-L", "12m", "-n", "shot", "vg/base")
+	file := filepath.Join(d.config, "backup")
+	d.lvm("vgcfgbackup", "-f", file, "vg")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = []byte(strings.Replace(string(text), "logical_volumes {", "logical_volumes {\n"+otherVolumes, 1))
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.lvm("vgcfgrestore", "--force", "-f", file, "vg")
+	content := makeExt4(t, 24)
+	d.write("root", content)
+	d.write("base", content) // looks like a file system of its own, and changes when the snapshot is merged
+	d.write("raid_rimage_0", exact(t, makeExt4(t, 16), 20))
 	r := scan(t, d.path)
-	if r.Kind != KindUsed || !strings.Contains(r.Warning, "LV vg/striped") || !strings.Contains(r.Warning, "LV vg/base") || strings.Contains(r.Warning, "vg/root") {
+	for _, name := range []string{"raid", "base", "snapshot0", "pool", "thin", "striped"} {
+		if !strings.Contains(r.Warning, "LV vg/"+name+": it is not linear") {
+			t.Errorf("no warning about %s: %s", name, r.Warning)
+		}
+	}
+	if r.Kind != KindUsed || strings.Contains(r.Warning, "vg/root") || strings.Count(r.Warning, "LV ") != 6 {
 		t.Errorf("%q %q", r.Kind, r.Warning)
 	}
-	whole := d.parts("base")
-	for _, name := range []string{"striped_rimage_0", "striped_rimage_1", "striped_rmeta_0", "shot"} {
-		whole = append(whole, d.parts(name)...)
-	}
-	for _, e := range whole {
+	const start, extent = 1 << 20, 4 << 20
+	tail := images.Extent{Offset: start + 74*extent, Length: 300<<20 - start - 74*extent} // the second metadata area
+	for _, e := range []images.Extent{{Offset: 0, Length: start}, {Offset: start + 20*extent, Length: (64 - 20) * extent}, tail} {
 		if !slices.ContainsFunc(r.Used, func(u images.Extent) bool { return u.Intersect(e) == e }) {
 			t.Errorf("%v is not in %v", e, r.Used)
 		}
 	}
-	if used, bound := images.TotalLength(r.Used), images.TotalLength(whole)+20<<20; used > bound {
-		t.Errorf("used %d bytes, more than %d", used, bound)
+	if got, want := images.TotalLength(r.Used), start+44*extent+tail.Length+images.TotalLength(scan(t, content).Used); got != want {
+		t.Errorf("used %d bytes, want %d", got, want)
 	}
 	f, length := open(t, d.path)
 	if _, err := Scan(f, length, Options{RefuseOpaque: true}); !errors.Is(err, ErrOpaque) {
 		t.Errorf("error %v, want ErrOpaque", err)
 	}
+	if got, want := d.textOf(poisoned(t, d.path, r.Used)), d.textOf(d.path); got != want {
+		t.Errorf("pvck says %s, of the source %s", got, want)
+	}
 }
 
 func TestLVMThatIsNotSureIsCopiedInFull(t *testing.T) {
+	t.Parallel()
 	notSure(t, newLVM(t, 30<<20, 2).path, "lvm", "has 2 physical volumes", nil)
 	orphan := noise(t, 30<<20)
 	run(t, "wipefs", "-q", "-a", orphan)
@@ -304,14 +360,33 @@ func TestLVMThatIsNotSureIsCopiedInFull(t *testing.T) {
 
 // A ring of metadata that is full goes on at its start.
 func TestLVMMetadataGoesAround(t *testing.T) {
-	d := newLVM(t, 100<<20, 1, "--metadatasize", "60k", "--dataalignment", "64k")
-	for i := range 60 {
-		d.create(fmt.Sprint("volume", i), 4)
-		if i > 0 {
-			d.lvm("lvremove", "-y", fmt.Sprint("vg/volume", i-1))
+	t.Parallel()
+	d := newLVM(t, 40<<20, 1)
+	d.create("volume0", 8)
+	for i := range 2 { // a longer text goes around sooner
+		var tags []string
+		for k := range 60 {
+			tags = append(tags, "--addtag", fmt.Sprintf("%d.%d.%s", i, k, strings.Repeat("long", 200)))
 		}
-		if r := mapped(t, d.path, "lvm"); len(r.Used) == 0 {
-			t.Fatal("nothing is in use")
+		d.lvm(append(append([]string{"vgchange"}, tags...), "vg")...)
+	}
+	around := 0
+	for i := range 15 {
+		d.lvm("lvrename", "vg", fmt.Sprint("volume", i), fmt.Sprint("volume", i+1))
+		f, length := open(t, d.path)
+		h := make([]byte, lvmAreaSize)
+		if _, err := f.ReadAt(h, 4096); err != nil {
+			t.Fatal(err)
 		}
+		if at, n, ring := le.Uint64(h[40:]), le.Uint64(h[48:]), le.Uint64(h[32:]); at+n > ring {
+			around++
+		}
+		r, err := Scan(f, length, Options{})
+		if want := fmt.Sprintf("LV vg/volume%d: no file system", i+1); err != nil || r.Kind != KindUsed && !strings.Contains(r.Warning, want) {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	if around == 0 {
+		t.Error("the text never went around the end of its ring")
 	}
 }

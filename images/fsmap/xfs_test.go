@@ -215,6 +215,7 @@ func compareXFS(t testing.TB, path string, used []images.Extent) {
 
 // A file system that is copied while it is in use has something in its log, wherever the log's head is.
 func TestXFSThatWasNotUnmountedIsRefused(t *testing.T) {
+	t.Parallel()
 	path := makeXFS(t, 40, "-l size=6m")
 	cycles := 4
 	if allVariants() {
