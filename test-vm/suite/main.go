@@ -44,6 +44,9 @@ type result struct {
 func main() {
 	full := flag.Bool("full", false, "run the long counts too; budgets are printed, not enforced")
 	flag.Parse()
+	if *full {
+		os.Setenv("SEEDBED_FULL", "1") // tests that have long counts read it
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(runAll(ctx, suites(*full), flag.Args(), *full))

@@ -23,10 +23,11 @@ func suites(full bool) []suite {
 			run("env", "GOOS=windows", "go", "build", "./images/..."),
 		}},
 		{name: "images", budget: 6 * time.Minute, steps: append([]step{
-			run("go", "test", "-count=1", "./images/", "./images/tile/", "./images/layout/", "./images/parttable/", "./images/fsmap/",
-				"./images/capture/", "./images/repository/", "./images/torrent/", "./images/bencode/"),
-			run("go", "test", "-count=1", "-race", "./images/repository/", "./images/capture/", "./images/tile/"),
-		}, fuzz(full, "./images/", "./images/tile/", "./images/parttable/", "./images/fsmap/",
+			run("go", "test", "-count=1", "-timeout", "2h", "./images/", "./images/tile/", "./images/layout/", "./images/parttable/", "./images/fsmap/",
+				"./images/intake/", "./images/source/", "./images/capture/", "./images/repository/...", "./images/restore/",
+				"./images/torrent/", "./images/bencode/"),
+			run("go", "test", "-count=1", "-race", "./images/repository/", "./images/capture/", "./images/restore/", "./images/tile/"),
+		}, fuzz(full, "./images/", "./images/tile/", "./images/parttable/", "./images/fsmap/", "./images/intake/", "./images/source/",
 			"./images/repository/", "./images/torrent/", "./images/bencode/")...)},
 		{name: "swarm", budget: 5 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "./images/peerwire/", "./images/announce/", "./appliance/tracker/"),
