@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"regexp"
 	"time"
 )
@@ -56,14 +57,19 @@ func CheckKey(key string) error {
 
 // fetch returns a whole object of at most limit bytes.
 func fetch(ctx context.Context, b Bucket, key string, limit int64) ([]byte, error) {
-	o, err := b.Stat(ctx, key)
+	r, err := b.Read(ctx, key, 0, -1)
 	if err != nil {
 		return nil, err
 	}
-	if o.Length > limit {
-		return nil, fmt.Errorf("object %s: %d bytes, more than %d", key, o.Length, limit)
+	defer r.Close()
+	p, err := io.ReadAll(io.LimitReader(r, min(limit, math.MaxInt64-1)+1))
+	if err != nil {
+		return nil, fmt.Errorf("object %s: %w", key, err)
 	}
-	return fetchRange(ctx, b, key, 0, o.Length)
+	if int64(len(p)) > limit {
+		return nil, fmt.Errorf("object %s: more than %d bytes", key, limit)
+	}
+	return p, nil
 }
 
 // fetchRange returns the bytes [offset, offset+length) of an object; fewer are an error.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"seedbed/images"
 )
 
@@ -49,14 +51,20 @@ func (r *Repository) Images(ctx context.Context) ([]Listing, error) {
 			return nil, fmt.Errorf("list images: %w", err)
 		}
 		name, version, ok := strings.Cut(strings.TrimPrefix(o.Key, "images/"), "/")
-		if !ok || !images.ValidName(name) || !images.ValidName(version) {
-			continue
+		if ok && images.ValidName(name) && images.ValidName(version) {
+			list = append(list, Listing{Name: name, Version: version})
 		}
-		l, err := r.listing(ctx, name, version)
-		if err != nil {
-			return nil, fmt.Errorf("list images: %w", err)
-		}
-		list = append(list, l)
+	}
+	group, fetching := errgroup.WithContext(ctx)
+	group.SetLimit(parallelFetches)
+	for i := range list {
+		group.Go(func() (err error) {
+			list[i], err = r.listing(fetching, list[i].Name, list[i].Version)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
 	}
 	slices.SortFunc(list, func(a, b Listing) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), compareVersions(a.Version, b.Version))

@@ -131,6 +131,9 @@ func decodeIndex(b []byte, end int64) ([]entry, error) {
 
 func packKey(id images.Digest) string { return "packs/" + id.String() }
 
+// usualIndex is the length of a pack over that of its index, for tiles of 20 KiB encoded and longer.
+const usualIndex = 450
+
 // readIndex fetches and checks the index of a pack. Errors name the pack.
 func readIndex(ctx context.Context, b Bucket, id images.Digest) ([]entry, error) {
 	key := packKey(id)
@@ -144,17 +147,25 @@ func readIndex(ctx context.Context, b Bucket, id images.Digest) ([]entry, error)
 	if o.Length < int64(len(packMagic)+len(indexMagic)+trailerLength) || o.Length > maxPackLength+maxPackLength/4 {
 		return nil, damaged("it has %d bytes", o.Length)
 	}
-	trailer, err := fetchRange(ctx, b, key, o.Length-trailerLength, trailerLength)
+	// Where the index is not much longer than that of a usual pack one request is enough.
+	tail := min(o.Length, max(o.Length/usualIndex, 4<<10))
+	raw, err := fetchRange(ctx, b, key, o.Length-tail, tail)
 	if err != nil {
 		return nil, err
 	}
+	raw, trailer := raw[:tail-trailerLength], raw[tail-trailerLength:]
 	end := binary.BigEndian.Uint64(trailer)
 	if string(trailer[8:]) != trailerMagic || end < uint64(len(packMagic)) || end > uint64(o.Length-trailerLength) {
 		return nil, damaged("its last %d bytes are not a trailer", trailerLength)
 	}
-	raw, err := fetchRange(ctx, b, key, int64(end), o.Length-trailerLength-int64(end))
-	if err != nil {
-		return nil, err
+	if from := o.Length - tail; int64(end) >= from {
+		raw = raw[int64(end)-from:]
+	} else {
+		front, err := fetchRange(ctx, b, key, int64(end), from-int64(end))
+		if err != nil {
+			return nil, err
+		}
+		raw = append(front, raw...)
 	}
 	if images.Sum(raw) != id {
 		return nil, damaged("its index is not the one it is named after")
