@@ -33,11 +33,16 @@ type part struct {
 // parts has one line for each benchmark, in the order in which they run. Each lies in a file of its name.
 var parts = []part{
 	{"capture", "a filled disk into a repository, against partclone | zstd -1 -T0", benchCapture},
+	{"delta", "a second version after an update, against the 4 KiB regions that changed", benchDelta},
 }
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == contenderArg {
 		contend(os.Args[2:]) // a child process of the capture part
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == agedArg {
+		age(os.Args[2:]) // a child process that has a file system mounted
 		return
 	}
 	s := settings{}
