@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +13,7 @@ import (
 func imageCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Add, list and check images",
 		Long: "The image commands let a running appliance do the work, else they open the repository themselves."}
-	cmd.AddCommand(imageAdd(o), imageList(o), imageShow(o), imageVerify(o), imageExport(o), imageImport(o))
+	cmd.AddCommand(imageAdd(o), imageList(o), imageShow(o), imageVerify(o), imageExport(o), imageImport(o), imageDiff(o), imageRemove(o), imagePrune(o))
 	return cmd
 }
 
@@ -40,49 +37,6 @@ func (o *options) withImages(ctx context.Context, fn func(api.Images) error) err
 		err = closeErr
 	}
 	return err
-}
-
-func imageAdd(o *options) *cobra.Command {
-	var order api.ImageOrder
-	var asJSON bool
-	cmd := &cobra.Command{Use: "add DISK", Short: "Make an image of a raw disk file or a disk", Args: cobra.ExactArgs(1)}
-	f := cmd.Flags()
-	f.StringVar(&order.Name, "name", "", "`NAME` of the image: 1-64 of a-z 0-9 . _ -")
-	f.StringVar(&order.Version, "version", "", "its version (default: the next whole number)")
-	f.StringVar(&order.Compress, "compress", "zstd", "zstd, lz4 (fast links, weak machines) or none")
-	f.IntVar(&order.SectorLength, "sector", 0, "logical sector of a disk file in `BYTES` (default 512)")
-	f.BoolVar(&order.Full, "full", false, "copy file systems whole, even dirty ones")
-	f.BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if order.Name == "" {
-			return usageError{fmt.Errorf("the image needs a name; give one with --name")}
-		}
-		var err error
-		if order.Path, err = filepath.Abs(args[0]); err != nil {
-			return err
-		}
-		return o.withImages(cmd.Context(), func(lib api.Images) error { return addImage(cmd, lib, order, asJSON) })
-	}
-	return cmd
-}
-
-// addImage has an image made, and shows how far it is and what came out.
-func addImage(cmd *cobra.Command, lib api.Images, order api.ImageOrder, asJSON bool) error {
-	show := newMeter(os.Stderr, "captured")
-	d, err := lib.Add(cmd.Context(), order, show.update)
-	show.end()
-	if err != nil {
-		return err
-	}
-	for _, w := range d.Warnings {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-	}
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), d)
-	}
-	fmt.Fprintf(cmd.OutOrStdout(), "image %s:%s %s: %s used of a disk of %s, %s to send\n", d.Manifest.Name, d.Manifest.Version,
-		d.Digest.Short(), bytesText(d.Manifest.UsedLength()), bytesText(d.Manifest.DiskLength), bytesText(d.EncodedLength))
-	return nil
 }
 
 func imageList(o *options) *cobra.Command {
@@ -146,23 +100,4 @@ func printImage(w io.Writer, d *api.ImageDetail) error {
 		t.row(p.Number, p.Offset, bytesText(p.Length), dash(p.FS), dash(p.FSUUID), p.MapKind, bytesText(p.UsedLength), dash(p.Label))
 	}
 	return t.flush()
-}
-
-func imageVerify(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "verify IMAGE", Short: "Read and hash all of an image, and name what is damaged", Args: cobra.ExactArgs(1)}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return o.withImages(cmd.Context(), func(lib api.Images) error {
-			show := newMeter(os.Stderr, "verified")
-			start := time.Now()
-			err := lib.Verify(cmd.Context(), args[0], show.update)
-			show.end()
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "image %s is whole: every tile has its hash, the signature is this site's (%.1f s)\n",
-				args[0], time.Since(start).Seconds())
-			return nil
-		})
-	}
-	return cmd
 }

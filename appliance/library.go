@@ -4,21 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/site"
 	"seedbed/images"
-	"seedbed/images/capture"
 	"seedbed/images/fsmap"
 	"seedbed/images/repository"
-	"seedbed/images/tile"
 	"seedbed/images/torrent"
 )
 
@@ -35,6 +30,9 @@ type library struct {
 	closeBucket func() error
 	site        *site.Site
 	log         *slog.Logger
+	data        string // directory of the records
+	// usedBy names what uses an image, or returns ""; nil asks the records, where no appliance runs.
+	usedBy func(context.Context, images.Digest) (string, error)
 }
 
 // openLibrary opens the repository at a location, see openBucket, with its spool in the data directory, under its lock, and the identity, which no other process makes
@@ -55,7 +53,7 @@ func openLibrary(ctx context.Context, data, location string, log *slog.Logger) (
 	if err != nil {
 		return nil, errors.Join(err, repo.Close(), closeBucket())
 	}
-	return &library{repo: repo, closeBucket: closeBucket, site: s, log: log}, nil
+	return &library{repo: repo, closeBucket: closeBucket, site: s, log: log, data: data}, nil
 }
 
 func (l *library) close() error { return errors.Join(l.repo.Close(), l.closeBucket()) }
@@ -143,82 +141,6 @@ func (l *library) Show(ctx context.Context, ref string) (*api.ImageDetail, error
 		Digest: d, InfoHash: info.InfoHash, Manifest: image.Manifest, EncodedLength: reader.EncodedLength(),
 		Signed: images.Verify(l.site.PublicKey(), image.Raw, image.Signature) == nil,
 	}, nil
-}
-
-var codecs = map[string]tile.Codec{"": tile.Zstd, "zstd": tile.Zstd, "lz4": tile.LZ4, "none": tile.Stored}
-
-// Add implements api.Images.
-func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.Progress)) (*api.ImageDetail, error) {
-	codec, ok := codecs[o.Compress]
-	if !ok {
-		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("compression %q is neither zstd, lz4 nor none", o.Compress)}
-	}
-	f, err := os.Open(o.Path)
-	if err != nil {
-		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the disk cannot be read: %v", err)}
-	}
-	defer f.Close()
-	length, sector, err := geometry(f, o.SectorLength)
-	if err != nil {
-		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the disk cannot be read: %v", err)}
-	}
-	session, err := l.repo.Begin(ctx, repository.SessionConfig{Name: o.Name, Version: o.Version, Sign: l.site.SignManifest})
-	if err != nil {
-		return nil, asRefusal(err)
-	}
-	defer session.Close()
-	options := capture.Options{Codec: codec, Full: o.Full, Log: l.log}
-	if progress != nil {
-		options.Progress = func(p capture.Progress) { progress(api.Progress{Done: p.Done, Total: p.Total}) }
-	}
-	result, err := capture.Disk(ctx, f, length, sector, session, options)
-	if err != nil {
-		return nil, asRefusal(err)
-	}
-	detail, err := l.Show(ctx, result.Image.Digest.String())
-	if err != nil {
-		return nil, err
-	}
-	detail.Warnings = result.Warnings
-	return detail, nil
-}
-
-// geometry returns the length in bytes of a disk or disk file, and its logical sector: the device's own, else what was
-// said, else 512.
-func geometry(f *os.File, said int) (length int64, sector int, err error) {
-	st, err := f.Stat()
-	if err != nil {
-		return 0, 0, err
-	}
-	if length, err = f.Seek(0, io.SeekEnd); err != nil {
-		return 0, 0, err
-	}
-	sector = said
-	if st.Mode()&os.ModeDevice != 0 {
-		if sector, err = unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET); err != nil {
-			return 0, 0, fmt.Errorf("ask %s for its sector: %w", f.Name(), err)
-		}
-	}
-	if sector == 0 {
-		sector = 512
-	}
-	return length, sector, nil
-}
-
-// Verify implements api.Images.
-func (l *library) Verify(ctx context.Context, ref string, progress func(api.Progress)) error {
-	image, err := l.image(ctx, ref)
-	if errors.Is(err, images.ErrSignature) {
-		return &fleet.Refusal{Code: codeDamaged, Detail: err.Error()}
-	}
-	if err != nil {
-		return err
-	}
-	var told func(repository.Progress)
-	if progress != nil {
-		told = func(p repository.Progress) { progress(api.Progress{Done: p.Done, Total: p.Total}) }
-	}
-	return asRefusal(l.repo.Verify(ctx, image.Digest, told))
 }
 
 // asRefusal gives the errors that an operator can act on their code; the others are the appliance's own.

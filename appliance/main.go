@@ -63,6 +63,7 @@ func exitCode(err error) int {
 	var usage usageError
 	_, wrong := errors.AsType[*wrongDisk](err)
 	_, damaged := errors.AsType[*damagedSource](err)
+	_, damagedToo := errors.AsType[*damagedImages](err)
 	refusal, refused := errors.AsType[*fleet.Refusal](err)
 	switch {
 	case err == nil:
@@ -75,7 +76,7 @@ func exitCode(err error) int {
 		return exitLocked
 	case wrong:
 		return exitWrong
-	case damaged:
+	case damaged, damagedToo:
 		return exitDamaged
 	case !refused:
 		return exitFailure

@@ -184,6 +184,7 @@ func (a *appliance) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.lib.usedBy = usedByFleet(a.fleet)
 	if err := a.openSwarm(); err != nil {
 		return err
 	}

@@ -101,9 +101,9 @@ func (s *shelf) Add(ctx context.Context, o api.ImageOrder, progress func(api.Pro
 	return s.Show(ctx, o.Name)
 }
 
-func (s *shelf) Verify(_ context.Context, ref string, progress func(api.Progress)) error {
+func (s *shelf) Verify(_ context.Context, o api.VerifyOrder, progress func(api.Progress)) (*api.VerifyReport, error) {
 	progress(api.Progress{Done: 1, Total: 1})
-	return &fleet.Refusal{Code: "image-damaged", Detail: "image " + ref + ": partition 1, bytes [0, 65536)"}
+	return nil, &fleet.Refusal{Code: "image-damaged", Detail: "image " + o.Image + ": partition 1, bytes [0, 65536)"}
 }
 
 // appliance serves agents over real HTTPS and an operator over a real socket.
@@ -469,7 +469,7 @@ func TestOperatorSeesProgressAndProblems(t *testing.T) {
 		t.Fatalf("%+v, %v, %v", d, seen, err)
 	}
 	var r *fleet.Refusal
-	if err := a.operator.Verify(t.Context(), "debian:1", nil); !errors.As(err, &r) || r.Code != "image-damaged" {
+	if _, err := a.operator.Verify(t.Context(), api.VerifyOrder{Image: "debian:1"}, nil); !errors.As(err, &r) || r.Code != "image-damaged" {
 		t.Fatal(err)
 	}
 	if _, err := a.operator.Deploy(t.Context(), fleet.Order{Image: "nothing", All: true}); !errors.As(err, &r) || r.Code != fleet.CodeImageUnknown {

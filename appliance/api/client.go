@@ -63,12 +63,6 @@ func (c *Client) Add(ctx context.Context, o ImageOrder, progress func(Progress))
 	return long[*ImageDetail](ctx, c, "/v1/images", o, progress)
 }
 
-// Verify implements Images.
-func (c *Client) Verify(ctx context.Context, ref string, progress func(Progress)) error {
-	_, err := long[any](ctx, c, "/v1/images/"+url.PathEscape(ref)+"/verify", nil, progress)
-	return err
-}
-
 // Machines lists the machines.
 func (c *Client) Machines(ctx context.Context) (l []fleet.MachineView, err error) {
 	return l, c.call(ctx, "GET", "/v1/machines", nil, &l)

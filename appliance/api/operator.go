@@ -12,19 +12,50 @@ import (
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/images"
+	"seedbed/images/capture"
 )
 
-// ImageOrder asks for an image of a disk file.
+// ImageOrder asks for an image of a disk.
 type ImageOrder struct {
-	Path    string `json:"path"` // absolute: of a raw disk image or a block device
+	// Path is absolute: of a disk, a raw file, its first volume, or a virtual machine's disk.
+	Path    string `json:"path"`
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"` // empty is the next whole number
-	// Compress is "zstd" (also if empty), "lz4" or "none".
+	// Compress is "zstd" (also if empty), "lz4" or "none"; a level may follow: "zstd:3".
 	Compress string `json:"compress,omitempty"`
-	// SectorLength is the disk's logical sector in bytes; 0 is 512.
+	// SectorLength is the logical sector of a disk file in bytes; 0 is what its table says, else 512.
 	SectorLength int `json:"sector_length,omitempty"`
-	// Full copies file systems whole that cannot be mapped safely (dirty, hibernated).
-	Full bool `json:"full,omitempty"`
+	// PieceLength is a power of two in bytes; 0 follows from the size.
+	PieceLength int64 `json:"piece_length,omitempty"`
+	// Partitions are the numbers of those to capture; none is all.
+	Partitions []int `json:"partitions,omitempty"`
+	// Full copies file systems whole that cannot be mapped safely (dirty, hibernated): all, or those of FullPartitions.
+	Full           bool  `json:"full,omitempty"`
+	FullPartitions []int `json:"full_partitions,omitempty"`
+	// KeepContents keeps page files, hibernation files and swap space.
+	KeepContents bool `json:"keep_contents,omitempty"`
+	// RefuseEncrypted refuses what can only be copied in full: encrypted partitions, file systems without a map.
+	RefuseEncrypted bool `json:"refuse_encrypted,omitempty"`
+	// TrustSource takes the content of an earlier image of the same file, if that has not changed since, without reading it.
+	TrustSource bool `json:"trust_source,omitempty"`
+	// Live takes a disk that is mounted for writing as it is.
+	Live bool `json:"live,omitempty"`
+}
+
+// Added says what was done for a new image.
+type Added struct {
+	Format string `json:"format"` // of the source: "disk", "raw", "volumes", "qcow2", ...
+	// SourceRead is false where the content of an earlier image was taken over, as asked; From then names it.
+	SourceRead bool   `json:"source_read"`
+	From       string `json:"from,omitempty"`
+	// UsedLength are bytes in use, DataLength and ZeroLength those of tiles with content and of tiles that are zero.
+	UsedLength int64 `json:"used_length"`
+	DataLength int64 `json:"data_length"`
+	ZeroLength int64 `json:"zero_length"`
+	// NewTiles were not in the repository, and take NewLength bytes there.
+	NewTiles  int64             `json:"new_tiles"`
+	NewLength int64             `json:"new_length"`
+	Dropped   []capture.Dropped `json:"dropped,omitempty"`
 }
 
 // ImageListing is one version of an image.
@@ -49,6 +80,8 @@ type ImageDetail struct {
 	EncodedLength int64 `json:"encoded_length"`
 	// Warnings are sentences from the capture.
 	Warnings []string `json:"warnings,omitempty"`
+	// Added is set in the answer to the order for the image.
+	Added *Added `json:"added,omitempty"`
 }
 
 // Progress says how far a long operation is, in bytes.
@@ -60,11 +93,10 @@ type Progress struct {
 // Images are the operations on images. Safe for concurrent use; progress may be nil, is called often, one call at a time.
 type Images interface {
 	Disks
+	Upkeep
 	List(ctx context.Context) ([]ImageListing, error)
 	Show(ctx context.Context, ref string) (*ImageDetail, error)
 	Add(ctx context.Context, o ImageOrder, progress func(Progress)) (*ImageDetail, error)
-	// Verify reads and hashes all of an image; the error names every damaged range.
-	Verify(ctx context.Context, ref string, progress func(Progress)) error
 }
 
 // Line is one line of the answer to a long operation: progress, and at last either a problem or the end.
@@ -96,12 +128,8 @@ func Operator(f *fleet.Fleet, lib Images, log *slog.Logger) http.Handler {
 			return lib.Add(r.Context(), o, progress)
 		})
 	})
-	mux.HandleFunc("POST /v1/images/{ref}/verify", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, func(progress func(Progress)) (any, error) {
-			return nil, lib.Verify(r.Context(), r.PathValue("ref"), progress)
-		})
-	})
 	serveDisks(mux, lib, log)
+	serveUpkeep(mux, lib, log)
 	on("GET /v1/machines", func(http.ResponseWriter, *http.Request) (any, error) { return list(f.Machines(), nil) })
 	on("POST /v1/machines/{name}/admit", func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return f.Admit(r.Context(), r.PathValue("name"))
