@@ -83,7 +83,8 @@ func newMeter(f *os.File, what string) *meter {
 	}
 	m := &meter{bars: mpb.New(mpb.WithOutput(f), mpb.WithWidth(50))}
 	m.bar = m.bars.AddBar(0, mpb.PrependDecorators(decor.Name(what+" ")),
-		mpb.AppendDecorators(decor.CountersKibiByte("% .1f of % .1f"), decor.Name(", "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")))
+		mpb.AppendDecorators(decor.CountersKibiByte("% .1f of % .1f"), decor.Name(", "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f"),
+			decor.Name(", "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" left")))
 	return m
 }
 
