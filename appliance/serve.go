@@ -47,6 +47,10 @@ type config struct {
 	Admit   fleet.Admit // empty is fleet.AdmitAsk
 	// HTTP, HTTPS and Swarm are addresses to listen on; empty are ":80", ":443" and ":6881".
 	HTTP, HTTPS, Swarm string
+	// PruneEvery is how often the repository is pruned; 0 is never. VerifyRate bounds what the verification of images in
+	// the background reads, in bytes a second; 0 is none.
+	PruneEvery time.Duration
+	VerifyRate int64
 	// NoBoot leaves out DHCP, TFTP and HTTP: for machines that other means boot, and for tests of the rest.
 	NoBoot bool
 	// NoDHCP leaves out DHCP alone.
@@ -64,6 +68,7 @@ type addresses struct {
 func serveCommand(o *options) *cobra.Command {
 	var c config
 	var address, admit string
+	var verifyRate int64
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Boot machines from the network and image them", Args: cobra.NoArgs,
 		Long: `Serve answers machines that boot from the network, beside the DHCP server that is there (proxy-DHCP), and images
@@ -79,7 +84,13 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 	f.StringVar(&c.Swarm, "swarm", ":6881", "`ADDRESS` of the seeders")
 	f.BoolVar(&c.NoDHCP, "no-dhcp", false, "do not answer DHCP")
 	f.BoolVar(&c.NoBoot, "no-boot", false, "answer neither DHCP, TFTP nor HTTP")
+	f.DurationVar(&c.PruneEvery, "prune-every", 24*time.Hour, "how often to free the room of what no image uses; 0 is never")
+	f.Int64Var(&verifyRate, "verify-rate", 20, "verify each image once a week, reading at most so many `MB/s`; 0 is never")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if c.PruneEvery < 0 || verifyRate < 0 {
+			return usageError{errors.New("--prune-every and --verify-rate are numbers from 0")}
+		}
+		c.VerifyRate = verifyRate * 1e6
 		log, err := o.log()
 		if err != nil {
 			return err
@@ -194,6 +205,7 @@ func (a *appliance) open(ctx context.Context) error {
 	if err := a.openLocal(); err != nil {
 		return err
 	}
+	a.openSchedule()
 	a.parts = append(a.parts, a.fleet.Run, a.mux.Run)
 	if c.NoBoot {
 		return nil

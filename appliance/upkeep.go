@@ -102,6 +102,12 @@ func userOf(d images.Digest, deployments []fleet.Deployment, jobs []fleet.Job) s
 	return ""
 }
 
+// isRefusal reports whether an error is the request's and not the appliance's.
+func isRefusal(err error) bool {
+	_, refused := errors.AsType[*fleet.Refusal](err)
+	return refused
+}
+
 // Diff implements api.Upkeep.
 func (l *library) Diff(ctx context.Context, from, to string) (*api.ImageDiff, error) {
 	a, err := l.open(ctx, from)
@@ -281,7 +287,7 @@ func (l *library) verify(ctx context.Context, ref string, o api.VerifyOrder, tol
 			return one, nil
 		}
 	}
-	err = l.repo.Verify(ctx, d, told)
+	err = l.repo.Verify(ctx, d, atRate(ctx, o.BytesPerSecond, told))
 	damage, ok := errors.AsType[*repository.DamageError](err)
 	switch {
 	case errors.Is(err, repository.ErrNoImage): // the version names a manifest that is gone
