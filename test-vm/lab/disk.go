@@ -64,6 +64,12 @@ func (l *Lab) Overlay(ctx context.Context, name, base string, length int64) (Dis
 	return d, nil
 }
 
+// CopyDisk makes a disk that begins as a sparse copy of the raw file base, so that every byte of it can be looked at.
+func (l *Lab) CopyDisk(ctx context.Context, name, base string) (Disk, error) {
+	d := Disk{Path: filepath.Join(l.Dir, name+".raw"), Serial: "SB" + strings.ToUpper(name)}
+	return d, Disk{Path: base}.Copy(ctx, d.Path)
+}
+
 // Copy makes a sparse copy of a raw disk's file while no machine runs on it.
 func (d Disk) Copy(ctx context.Context, to string) error {
 	out, err := exec.CommandContext(ctx, "cp", "--sparse=always", "--reflink=auto", d.Path, to).CombinedOutput()

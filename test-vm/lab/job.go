@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,24 @@ func (a *Appliance) Job(ctx context.Context, m *Machine) (*fleet.JobView, error)
 		}
 	}
 	return found, nil
+}
+
+// WaitMachine polls until the appliance has seen the machine.
+func (a *Appliance) WaitMachine(ctx context.Context, m *Machine) error {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var list []fleet.MachineView
+		err := a.query(ctx, &list, "machine", "ls", "--json")
+		if slices.ContainsFunc(list, func(v fleet.MachineView) bool { return strings.EqualFold(v.MAC, m.MAC.String()) }) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("machine %s was not seen: %w (%v)", m.Config.Name, ctx.Err(), err)
+		}
+	}
 }
 
 // WaitJob polls until the machine's job is as ok wants it, and returns it. A job that failed or was cancelled, where ok
