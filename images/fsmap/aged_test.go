@@ -45,6 +45,18 @@ func mount(t testing.TB, tool, path string, options ...string) (dir string, unmo
 	return dir, unmount
 }
 
+// canMount reports whether ntfs-3g mounts a partition for writing, which it does not if that is not clean.
+func canMount(t testing.TB, path string) bool {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := exec.Command("ntfs-3g", "-o", "norecover", path, dir).CombinedOutput()
+	if err == nil {
+		run(t, "umount", "-l", dir)
+	}
+	t.Logf("%s", out)
+	return err == nil && !strings.Contains(string(out), "read-only mount")
+}
+
 // attach makes a loop device of a partition, until detach is called, at the latest at the end of the test.
 func attach(t testing.TB, path string, options ...string) (device string, detach func()) {
 	t.Helper()

@@ -74,7 +74,7 @@ func (n *ntfs) checkLog() error {
 		}
 		page := n.restartPage(s, at, int64(le.Uint32(b[0x10:])))
 		if page == nil {
-			continue
+			return fmt.Errorf("%w: a restart page of its log was not written whole; %s", ErrDirty, ntfsRemedyCheck)
 		}
 		next = max(next, int64(len(page)))
 		if lsn := int64(le.Uint64(page[le.Uint16(page[0x18:]):])); newest == nil || lsn > newestLSN {
@@ -85,7 +85,7 @@ func (n *ntfs) checkLog() error {
 	case empty:
 		return nil
 	case newest == nil:
-		return fmt.Errorf("%w: its log has no whole restart page; %s", ErrDirty, ntfsRemedyCheck)
+		return fmt.Errorf("%w: its log has no restart page; %s", ErrDirty, ntfsRemedyCheck)
 	case le.Uint16(newest[0x1c:]) == 2:
 		// Windows 8 and later write version 2.0 while the volume is mounted or in a fast start-up's image, and 1.1 when they
 		// let go of it.
