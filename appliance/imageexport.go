@@ -121,48 +121,27 @@ func (e *exported) names() (list []string) {
 	return list
 }
 
+const imageImportHelp = `FILE is what "seedbed image export" wrote: a raw disk, the first of its volumes (NAME.001), or - for standard input, of
+which a sparse copy is kept in the data directory while it is captured. Tiles that the repository has are not stored
+again. The options are those of "seedbed image add"; an image that was captured with --keep-contents or --full needs
+them here too.`
+
 func imageImport(o *options) *cobra.Command {
-	var order api.ImageOrder
-	var asJSON bool
-	cmd := &cobra.Command{Use: "import FILE", Short: "Take an exported disk back: a raw file, its first volume FILE.001, or - for standard input", Args: cobra.ExactArgs(1)}
-	f := cmd.Flags()
-	f.StringVar(&order.Name, "name", "", "`NAME` of the image: 1-64 of a-z 0-9 . _ -")
-	f.StringVar(&order.Version, "version", "", "its version (default: the next whole number)")
-	f.StringVar(&order.Compress, "compress", "zstd", "zstd, lz4 (fast links, weak machines) or none")
-	f.IntVar(&order.SectorLength, "sector", 0, "logical sector of the disk in `BYTES` (default 512)")
-	f.BoolVar(&order.Full, "full", false, "copy file systems whole, even dirty ones")
-	f.BoolVar(&asJSON, "json", false, "print JSON")
+	cmd := imageAdd(o)
+	cmd.Use, cmd.Short, cmd.Long = "import FILE", "Take an exported disk back", imageImportHelp
+	add := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if order.Name == "" {
-			return usageError{fmt.Errorf("the image needs a name; give one with --name")}
+		if args[0] != "-" || cmd.Flag("name").Value.String() == "" {
+			return add(cmd, args)
 		}
-		path, remove, err := o.importPath(cmd, args[0])
+		path, remove, err := o.spoolDisk(interruptible(cmd.Context(), cmd.InOrStdin()))
 		if err != nil {
 			return err
 		}
 		defer remove()
-		order.Path = path
-		return o.withImages(cmd.Context(), func(lib api.Images) error { return addImage(cmd, lib, order, asJSON) })
+		return add(cmd, []string{path})
 	}
 	return cmd
-}
-
-// importPath returns the absolute path of the disk: volumes, and what comes by standard input, are joined in the spool
-// until remove is called.
-func (o *options) importPath(cmd *cobra.Command, arg string) (path string, remove func(), err error) {
-	switch {
-	case arg == "-":
-		return o.spoolDisk(interruptible(cmd.Context(), cmd.InOrStdin()))
-	case strings.HasSuffix(arg, restore.VolumeName("", 1)):
-		volumes, err := restore.OpenVolumes(strings.TrimSuffix(arg, restore.VolumeName("", 1)))
-		if err != nil {
-			return "", nil, err
-		}
-		defer volumes.Close()
-		return o.spoolDisk(interruptible(cmd.Context(), volumes))
-	}
-	path, err = filepath.Abs(arg)
-	return path, func() {}, err
 }
 
 // spoolDisk keeps a disk that is a stream as a sparse file.

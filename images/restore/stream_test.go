@@ -321,26 +321,3 @@ func BenchmarkCompare(b *testing.B) {
 		}
 	}
 }
-
-func TestACutOffVolumeIsFound(t *testing.T) {
-	dir := t.TempDir()
-	for n := range 4 {
-		write(t, restore.VolumeName(filepath.Join(dir, "a"), n+1), make([]byte, 1000))
-		write(t, restore.VolumeName(filepath.Join(dir, "b"), n+1), make([]byte, 1000+n))
-		write(t, restore.VolumeName(filepath.Join(dir, "c"), n+1), make([]byte, 1000-n%2))
-	}
-	v, err := restore.OpenVolumes(filepath.Join(dir, "a"))
-	if err != nil || v.Length != 4000 {
-		t.Fatal(err)
-	}
-	if err := v.Close(); err != nil {
-		t.Error(err)
-	}
-	write(t, restore.VolumeName(filepath.Join(dir, "e"), 1), make([]byte, 1000))
-	write(t, restore.VolumeName(filepath.Join(dir, "e"), 3), make([]byte, 1000))
-	for _, name := range []string{"b", "c", "d", "e"} {
-		if _, err := restore.OpenVolumes(filepath.Join(dir, name)); err == nil {
-			t.Errorf("volumes of %s were joined", name)
-		}
-	}
-}
