@@ -9,27 +9,21 @@ import (
 	"seedbed/images"
 )
 
-// runTiles is how many tiles the runs have that are made from packs in the bucket: sorting them takes 60 MB of memory, and
+// runTiles is how many tiles the runs have that are made from packs in the bucket: they are sorted in 30 MB of memory, and
 // an index of 10 TiB is then three merges away.
-const runTiles = 512 << 10
+const runTiles = 256 << 10
 
 // indexPacks enters packs of the bucket into the index, many at once. Those that cannot be read are left out, with a
 // warning.
 func (r *Repository) indexPacks(ctx context.Context, ids []images.Digest) error {
-	var mu sync.Mutex // guards batch and tiles
+	var mu sync.Mutex // guards batch and tiles; readers wait while a run is written, so that memory stays bounded
 	var batch []packEntries
 	tiles := 0
-	take := func(p packEntries, atLeast int) (full []packEntries) {
-		mu.Lock()
-		defer mu.Unlock()
-		if p.entries != nil {
-			batch, tiles = append(batch, p), tiles+len(p.entries)
+	write := func() {
+		if tiles > 0 {
+			r.index.addPacks(batch)
 		}
-		if tiles < atLeast {
-			return nil
-		}
-		full, batch, tiles = batch, nil, 0
-		return full
+		batch, tiles = batch[:0], 0
 	}
 	group, fetching := errgroup.WithContext(ctx)
 	group.SetLimit(parallelFetches)
@@ -46,8 +40,11 @@ func (r *Repository) indexPacks(ctx context.Context, ids []images.Digest) error 
 				r.log.Warn("pack cannot be read, its tiles are not used for new images", "err", err)
 				return nil
 			}
-			if full := take(packEntries{id, r.packs.add(id), entries}, runTiles); full != nil {
-				r.index.addPacks(full)
+			mu.Lock()
+			defer mu.Unlock()
+			batch, tiles = append(batch, packEntries{id, r.packs.add(id), entries}), tiles+len(entries)
+			if tiles >= runTiles {
+				write()
 			}
 			return nil
 		})
@@ -55,8 +52,6 @@ func (r *Repository) indexPacks(ctx context.Context, ids []images.Digest) error 
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	if rest := take(packEntries{}, 1); rest != nil {
-		r.index.addPacks(rest)
-	}
+	write()
 	return nil
 }
