@@ -177,9 +177,16 @@ func (d *varints) next(what string) int64 {
 	return int64(v)
 }
 
+// maxMapItems bounds the extents and the zero runs of an encoded map, 16 bytes each in memory.
+const maxMapItems = 8 << 20
+
 // count reads a number of items; each item takes at least two more bytes, which bounds what is allocated.
 func (d *varints) count(what string) int {
 	n := d.next(what)
+	if n > maxMapItems {
+		d.fail("%d %s, at most %d can be", n, what, maxMapItems)
+		return 0
+	}
 	if n > int64(len(d.b)-d.pos)/2 {
 		d.fail("%d %s do not fit into the rest", n, what)
 		return 0

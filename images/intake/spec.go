@@ -71,15 +71,14 @@ func Assemble(s *Spec, name, version string) (*images.Manifest, map[images.Diges
 		ref.Kind, ref.Offset = r.Kind, r.Offset
 		m.Frame.Region = append(m.Frame.Region, ref)
 	}
-	maps := make([]*images.Map, len(s.Partitions))
 	dataLength := int64(0)
 	for i := range s.Partitions {
 		p := &s.Partitions[i]
-		var err error
-		if maps[i], err = images.DecodeMap(p.Map); err != nil {
+		mp, err := images.DecodeMap(p.Map) // again below: one at a time is in memory
+		if err != nil {
 			return nil, nil, fmt.Errorf("partition %d: %w", p.Number, err)
 		}
-		n, err := count(p, maps[i])
+		n, err := count(p, mp)
 		if err != nil {
 			return nil, nil, fmt.Errorf("partition %d: %w", p.Number, err)
 		}
@@ -100,7 +99,11 @@ func Assemble(s *Spec, name, version string) (*images.Manifest, map[images.Diges
 		}
 	}
 	for i := range m.Partitions {
-		layer, root := tree(maps[i], s.Partitions[i].Tiles, m.PieceLength)
+		mp, err := images.DecodeMap(s.Partitions[i].Map)
+		if err != nil {
+			return nil, nil, err
+		}
+		layer, root := tree(mp, s.Partitions[i].Tiles, m.PieceLength)
 		m.Partitions[i].Root, m.Partitions[i].PieceLayer = root, add(layer)
 	}
 	return m, layers, m.Check()
