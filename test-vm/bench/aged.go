@@ -13,6 +13,8 @@ import (
 	"sort"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // agedArg makes this program the child process that fills and updates a file system, in a mount namespace of its own.
@@ -86,7 +88,14 @@ func age(args []string) {
 			return fmt.Errorf("losetup: %w", err)
 		}
 		dev := strings.TrimSpace(string(loop))
-		defer func() { err = errors.Join(err, tool(ctx, "mount", "losetup", "--detach", dev)) }()
+		held, err := os.OpenFile(dev, os.O_RDWR, 0) // the loop lasts at least as long as this
+		if err != nil {
+			return err
+		}
+		defer func() {
+			_ = tool(ctx, "mount", "losetup", "--detach", dev) // who detached it before us did no harm
+			err = errors.Join(err, held.Close())
+		}()
 		if !a.Update {
 			if err := format(ctx, a.FS, dev); err != nil {
 				return err
@@ -101,7 +110,7 @@ func age(args []string) {
 			return err
 		}
 		report, err := a.work(at)
-		if err := errors.Join(err, tool(ctx, "mount", "umount", at), settled(dev)); err != nil {
+		if err := errors.Join(err, tool(ctx, "mount", "umount", at), settled(held)); err != nil {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(report)
@@ -129,13 +138,13 @@ func mountAt(ctx context.Context, kind, dev, at string) error {
 	return tool(ctx, "mount", "mount", "-t", kind, dev, at)
 }
 
-// settled returns when nobody has the device open any more: a file system in user space ends after umount does.
-func settled(dev string) error {
-	f, err := os.OpenFile(dev, os.O_RDWR, 0)
-	if err != nil {
+// settled returns when everything is on the device. A file system in user space, which ends after umount does, keeps the
+// device locked until then.
+func settled(dev *os.File) error {
+	if err := unix.FcntlFlock(dev.Fd(), unix.F_OFD_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return dev.Sync()
 }
 
 func (a ageing) work(at string) (updateReport, error) {

@@ -34,6 +34,7 @@ type part struct {
 var parts = []part{
 	{"capture", "a filled disk into a repository, against partclone | zstd -1 -T0", benchCapture},
 	{"delta", "a second version after an update, against the 4 KiB regions that changed", benchDelta},
+	{"redeploy", "a new version onto a blank disk and onto the old one, over 1 Gbit/s", benchRedeploy},
 }
 
 func main() {
@@ -43,6 +44,10 @@ func main() {
 	}
 	if len(os.Args) > 1 && os.Args[1] == agedArg {
 		age(os.Args[2:]) // a child process that has a file system mounted
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == machineArg {
+		machineMain(os.Args[2:]) // a child process that is a machine
 		return
 	}
 	s := settings{}
