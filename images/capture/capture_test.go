@@ -6,16 +6,20 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"seedbed/images"
 	"seedbed/images/fsmap"
+	"seedbed/images/intake"
 	"seedbed/images/repository"
+	"seedbed/images/tile"
 )
 
 func TestACapturedDiskIsRestoredOverPoison(t *testing.T) {
@@ -190,5 +194,149 @@ func TestACancelledCapturePublishesNothing(t *testing.T) {
 	}
 	if list, _ := r.Images(t.Context()); len(list) != 0 {
 		t.Errorf("images: %v", list)
+	}
+}
+
+func TestOnlyTheChosenPartitionsAreCaptured(t *testing.T) {
+	r := openRepository(t)
+	disk, length := newDisk(t)
+	o := options("golden")
+	o.Partitions = []int{2, 4}
+	c := &counting{ReaderAt: open(t, disk)}
+	result, err := captureDisk(t.Context(), c, length, 512, r, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := result.Image.Manifest
+	for i, kind := range []string{images.MapNone, "used", images.MapNone, "header", images.MapNone} {
+		if p := m.Partitions[i]; p.MapKind != kind || (kind == images.MapNone) != (p.UsedLength == 0) {
+			t.Errorf("partition %d: %+v", p.Number, p)
+		}
+	}
+	if len(m.Partitions) != 5 || len(result.Warnings) != 3 || c.n.Load() > m.UsedLength()+4*mib {
+		t.Errorf("%d partitions, warnings %q, %d bytes read", len(m.Partitions), result.Warnings, c.n.Load())
+	}
+	if d := result.Dropped; len(d) != 1 || d[0].Partition != 4 || len(m.Partitions[3].Dropped) != 1 {
+		t.Errorf("dropped %+v", d)
+	}
+	if err := r.Verify(t.Context(), result.Image.Digest, nil); err != nil {
+		t.Error(err)
+	}
+	// Whatever a disk holds there stays.
+	folder := restore(t, r, result.Image.Digest, false)
+	for _, name := range []string{"p0001", "p0003", "p0005"} {
+		b, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil || len(bytes.Trim(b, "\xcc")) > 0 {
+			t.Errorf("%s would be written: %v", name, err)
+		}
+	}
+	o.Partitions = []int{6}
+	if _, err := captureDisk(t.Context(), c, length, 512, r, o); !errors.Is(err, ErrNoPartition) {
+		t.Errorf("partition 6: %v", err)
+	}
+}
+
+func TestASourceThatChangedIsNotPublished(t *testing.T) {
+	r := openRepository(t)
+	disk, length := newDisk(t)
+	o := options("golden")
+	changed := errors.New("it changed")
+	o.Unchanged = func() error { return changed }
+	if _, err := captureDisk(t.Context(), open(t, disk), length, 512, r, o); !errors.Is(err, changed) {
+		t.Errorf("the error is %v", err)
+	}
+	if list, _ := r.Images(t.Context()); len(list) != 0 {
+		t.Errorf("images: %v", list)
+	}
+}
+
+// flaky fails the first read of every megabyte.
+type flaky struct {
+	io.ReaderAt
+	seen sync.Map
+}
+
+func (f *flaky) ReadAt(b []byte, offset int64) (int, error) {
+	if _, again := f.seen.LoadOrStore(offset/mib, true); !again && len(b) > 64<<10 {
+		return 0, errors.New("a bad moment")
+	}
+	return f.ReaderAt.ReadAt(b, offset)
+}
+
+func TestWhatCannotBeReadIsTriedAgain(t *testing.T) {
+	r := openRepository(t)
+	disk, length := newDisk(t)
+	want, err := captureDisk(t.Context(), open(t, disk), length, 512, r, options("golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := captureDisk(t.Context(), &flaky{ReaderAt: open(t, disk)}, length, 512, r, options("golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range got.Image.Manifest.Partitions {
+		if p.Root != want.Image.Manifest.Partitions[i].Root {
+			t.Errorf("partition %d differs", p.Number)
+		}
+	}
+}
+
+func TestACutDiskIsSaidToBeCut(t *testing.T) {
+	r := openRepository(t)
+	disk, length := newDisk(t)
+	whole := open(t, disk)
+	cut := io.NewSectionReader(whole, 0, 151552*512+mib) // in partition 5; the table's copy is behind
+	_, err := captureDisk(t.Context(), cut, length, 512, r, options("golden"))
+	if err == nil || !strings.Contains(err.Error(), "cut off") && !strings.Contains(err.Error(), "EOF") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// distant is a sink behind a network: it answers late, and counts.
+type distant struct {
+	discard
+	haves, puts, keys, tiles, most atomic.Int64
+}
+
+const latency = 20 * time.Millisecond
+
+func (d *distant) Have(_ context.Context, keys []images.TileKey) ([]bool, error) {
+	time.Sleep(latency)
+	d.haves.Add(1)
+	d.keys.Add(int64(len(keys)))
+	if n := int64(len(keys)); n > d.most.Load() {
+		d.most.Store(n)
+	}
+	return make([]bool, len(keys)), nil
+}
+
+func (d *distant) Put(_ context.Context, tiles []intake.Tile) error {
+	time.Sleep(latency)
+	d.puts.Add(1)
+	d.tiles.Add(int64(len(tiles)))
+	for i, x := range tiles {
+		if i > 0 && bytes.Equal(x.Key.Hash[:], tiles[i-1].Key.Hash[:]) {
+			return errors.New("a tile came twice in a row")
+		}
+	}
+	return nil
+}
+
+// The units of a disk of 128 MiB one after the other would be 128 round trips for Have and 128 for Put: 5 s.
+func TestLatencyIsHiddenByBatches(t *testing.T) {
+	noise := make([]byte, 2*images.TileLength)
+	rand.NewChaCha8([32]byte{3}).Read(noise)
+	d := &distant{}
+	o := options("far")
+	o.Codec = tile.Stored
+	result, err := Disk(t.Context(), synthetic{noise}, 128*mib, 512, d, o.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.keys.Load() != d.tiles.Load() || d.tiles.Load() != result.NewTiles || result.NewTiles == 0 {
+		t.Errorf("%d keys, %d tiles, %d new", d.keys.Load(), d.tiles.Load(), result.NewTiles)
+	}
+	if d.haves.Load() > 64 || d.puts.Load() > 64 || d.most.Load() <= unitTiles {
+		t.Errorf("%d calls of Have with at most %d keys, %d of Put", d.haves.Load(), d.most.Load(), d.puts.Load())
 	}
 }

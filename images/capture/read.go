@@ -100,8 +100,18 @@ func (c *capture) readUsed(p *part, b []byte, start int64) error {
 	return nil
 }
 
-// readSpan fills b with the bytes of the partition from offset on. What cannot be read is tried once more; then the error
-// names the first 4 KiB that cannot.
+// patient tries once more what cannot be read.
+type patient struct{ io.ReaderAt }
+
+func (p patient) ReadAt(b []byte, offset int64) (int, error) {
+	n, err := p.ReaderAt.ReadAt(b, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		n, err = p.ReaderAt.ReadAt(b, offset)
+	}
+	return n, err
+}
+
+// readSpan fills b with the bytes of the partition from offset on. Its error names the first 4 KiB that cannot be read.
 func (c *capture) readSpan(p *part, b []byte, offset int64) error {
 	err := c.readAt(b, p.entry.Offset+offset)
 	if err == nil {
