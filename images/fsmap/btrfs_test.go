@@ -25,9 +25,9 @@ var btrfsVariants = []struct {
 	args    string
 	options string
 }{
-	{"default", 160, false, "", ""},
-	{"mixed", 80, false, "-M -m single -d single", "compress-force=zstd"},
-	{"blocks of 4k, DUP data", 240, false, "-n 4096 -m dup -d dup", ""},
+	{"default", 120, false, "", ""},
+	{"mixed", 64, false, "-M -m single -d single", "compress-force=zstd"},
+	{"blocks of 4k, DUP data", 240, true, "-n 4096 -m dup -d dup", ""},
 	{"single", 120, true, "-m single -d single", "compress-force=lzo"},
 	{"blocks of 64k", 160, true, "-n 65536", ""},
 	{"free-space cache version 1", 160, true, "-R ^free-space-tree -O ^no-holes", "space_cache=v1"},
@@ -37,6 +37,7 @@ var btrfsVariants = []struct {
 	{"sha256", 120, true, "--csum sha256", ""},
 	{"blake2", 120, true, "--csum blake2", ""},
 	{"quota", 160, true, "-R quota", ""},
+	{"metadata UUID", 120, true, "", ""},
 	{"large", 1024, true, "", "autodefrag"},
 }
 
@@ -76,6 +77,9 @@ func TestBtrfsPoison(t *testing.T) {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			path := makeBtrfs(t, v.mib, v.args)
+			if v.name == "metadata UUID" {
+				run(t, "btrfstune", "-m", path)
+			}
 			compareBtrfs(t, path, mapped(t, path, "btrfs").Used) // as mkfs.btrfs left it
 			want := ageBtrfs(t, path, v.mib, v.options)
 			r := mapped(t, path, "btrfs")

@@ -21,8 +21,8 @@ var packages = map[string]string{
 	"mkntfs": "ntfs-3g", "ntfs-3g": "ntfs-3g", "ntfsfix": "ntfs-3g", "ntfsresize": "ntfs-3g", "ntfsinfo": "ntfs-3g", "partclone.ntfs": "partclone",
 	"mkfs.exfat": "exfatprogs", "fsck.exfat": "exfatprogs", "dump.exfat": "exfatprogs", "partclone.exfat": "partclone",
 	"xfs_repair": "xfsprogs", "mkfs.xfs": "xfsprogs", "xfs_db": "xfsprogs", "xfs_logprint": "xfsprogs", "partclone.xfs": "partclone", "mount": "mount",
-	"mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "partclone.btrfs": "partclone", "lvm": "lvm2", "wipefs": "util-linux", "env": "coreutils", "cp": "coreutils", "fallocate": "util-linux", "sync": "coreutils",
-	"mount.exfat-fuse": "exfat-fuse", "losetup": "mount",
+	"mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "partclone.btrfs": "partclone", "lvm": "lvm2", "btrfstune": "btrfs-progs", "wipefs": "util-linux", "env": "coreutils", "cp": "coreutils", "sync": "coreutils",
+	"mount.exfat-fuse": "exfat-fuse", "losetup": "mount", "cryptsetup": "cryptsetup-bin", "mkfs.f2fs": "f2fs-tools",
 	"blkid": "util-linux", "partclone.extfs": "partclone", "partclone.fat": "partclone",
 }
 
