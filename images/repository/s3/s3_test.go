@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func open(t *testing.T, location string) *s3.Bucket {
+func open(t testing.TB, location string) *s3.Bucket {
 	t.Helper()
 	b, err := s3.Open(t.Context(), location)
 	if err != nil {
