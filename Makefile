@@ -12,7 +12,7 @@ export GOFLAGS ?= -buildvcs=false
 # What the lab and the tests need, as Debian packages. A missing one is installed by `setup`.
 PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe-qemu dnsmasq-base iproute2 gdisk fdisk mtools dosfstools e2fsprogs \
 	ntfs-3g partclone mmdebstrap debian-archive-keyring grub-common grub-pc-bin zstd cpio kmod xz-utils python3-libtorrent \
-	xfsprogs btrfs-progs exfatprogs lvm2 cryptsetup-bin mdadm fuse3 \
+	xfsprogs btrfs-progs exfatprogs lvm2 cryptsetup-bin f2fs-tools exfat-fuse fuse3 \
 	curl atftp openssl util-linux diffutils gcc libc6-dev ca-certificates
 
 help: ## print the targets
