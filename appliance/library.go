@@ -33,6 +33,9 @@ type library struct {
 	data        string // directory of the records
 	// usedBy names what uses an image, or returns ""; nil asks the records, where no appliance runs.
 	usedBy func(context.Context, images.Digest) (string, error)
+	// fromMachines fetches damaged tiles from machines; nil: no appliance runs that could.
+	fromMachines func(ctx context.Context, r *repository.Reader, damaged map[int]images.TileSet, put putTile) error
+	damaged      damagedTiles
 }
 
 // openLibrary opens the repository at a location, see openBucket, with its spool in the data directory, under its lock, and the identity, which no other process makes

@@ -195,7 +195,7 @@ func (a *appliance) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.lib.usedBy = usedByFleet(a.fleet)
+	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet), a.fromMachines
 	if err := a.openSwarm(); err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (a *appliance) openSwarm() error {
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return a.lib.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
-		Wanted: a.wanted,
+		Wanted: a.wanted, Damaged: a.lib.damaged.of,
 	})
 	if err != nil {
 		return err

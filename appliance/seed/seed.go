@@ -22,7 +22,7 @@ type Wanted struct {
 	InfoHash images.InfoHash
 }
 
-// Config of Seeders. All but MemoryBytes and Log are needed.
+// Config of Seeders. All but Damaged, MemoryBytes and Log are needed.
 type Config struct {
 	// Mux is the listener that all seeders share; its owner runs it.
 	Mux *swarm.Mux
@@ -34,6 +34,8 @@ type Config struct {
 	// Wanted returns the swarms to serve now; Changed a channel that is closed when that may have changed.
 	Wanted  func() []Wanted
 	Changed func() <-chan struct{}
+	// Damaged returns the tiles of a piece that are known to be damaged; nil means none. It must not block.
+	Damaged func(image images.Digest, piece int) images.TileSet
 	// MemoryBytes bounds the encoded tiles that one seeder holds; 0 is the swarm's default.
 	MemoryBytes int64
 	Log         *slog.Logger // nil discards
@@ -157,7 +159,7 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder) error {
 		return fmt.Errorf("certificate of the seeder: %w", err)
 	}
 	peer, err := swarm.New(swarm.Config{
-		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: NewStorage(reader), Mux: s.config.Mux, HandOut: true,
+		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: &Storage{reader, s.config.Damaged}, Mux: s.config.Mux, HandOut: true,
 		TLS: swarm.TLSConfig(cert, s.config.CA, w.InfoHash), MemoryBytes: s.config.MemoryBytes, Log: s.log,
 	})
 	if err != nil {

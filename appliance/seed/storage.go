@@ -11,10 +11,13 @@ import (
 
 // Storage is the swarm's storage over an image in the repository: everything is held, nothing is written. Safe for
 // concurrent use.
-type Storage struct{ reader *repository.Reader }
+type Storage struct {
+	reader  *repository.Reader
+	damaged func(images.Digest, int) images.TileSet // nil: nothing is known to be
+}
 
 // NewStorage returns the storage of an opened image.
-func NewStorage(r *repository.Reader) *Storage { return &Storage{r} }
+func NewStorage(r *repository.Reader) *Storage { return &Storage{reader: r} }
 
 // Held implements swarm.Storage: all data tiles.
 func (s *Storage) Held(piece int) images.TileSet { return s.reader.Layout().Data(piece) }
@@ -25,8 +28,15 @@ func (s *Storage) TileHashes(piece int) []images.Digest { return s.reader.TileHa
 // Learn implements swarm.Storage; the hashes are known.
 func (s *Storage) Learn(int, []images.Digest) {}
 
-// Read implements swarm.Storage.
+// errDamaged says that a tile was found damaged and is not healed yet.
+var errDamaged = errors.New("the tile is damaged in the repository")
+
+// Read implements swarm.Storage. Tiles that are known to be damaged are not given out: whoever hands out shows their piece
+// to nobody for a while then.
 func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+	if s.damaged != nil && !tiles.Intersect(s.damaged(s.reader.Image().Digest, piece)).IsEmpty() {
+		return nil, errDamaged
+	}
 	return s.reader.ReadPiece(ctx, piece, tiles)
 }
 

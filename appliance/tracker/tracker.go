@@ -101,6 +101,18 @@ func (t *Tracker) Machines(h images.InfoHash) (complete, lacking int) {
 	return 0, 0
 }
 
+// Peers returns the addresses of the machines of a swarm.
+func (t *Tracker) Peers(h images.InfoHash) []netip.AddrPort {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.swarms[h.Wire()]
+	if s == nil {
+		return nil
+	}
+	t.expire(s)
+	return slices.Collect(maps.Keys(s.machines))
+}
+
 // swarm returns a swarm, made where it is unknown; nil when there are too many. The caller holds mu.
 func (t *Tracker) swarm(wire [20]byte) *swarmPeers {
 	s := t.swarms[wire]

@@ -341,3 +341,46 @@ func TestZeroingAFileMakesHolesAndNothingElse(t *testing.T) {
 		t.Error("other bytes changed")
 	}
 }
+
+func TestTilesAreSalvagedFromADiskThatHoldsThem(t *testing.T) {
+	disk := newDisk(t)
+	s, image := take(t, disk, 512)
+	for piece := range s.layout.Count() {
+		data := s.layout.Data(piece)
+		if data.Len() < 3 {
+			continue
+		}
+		first := -1
+		for n := range data.All() {
+			first = n
+			break
+		}
+		span := s.layout.Span(piece)
+		e := s.layout.WriteExtents(nil, piece, first, 1)[0]
+		disk[s.layout.DiskOffset(span.Partition)+e.Offset] ^= 1
+		var got images.TileSet
+		err := image.Salvage(t.Context(), bytes.NewReader(disk), piece, data, func(n int, raw []byte) error {
+			got.Add(n)
+			if images.TileHash(raw) != s.TileHashes(piece)[len(setBefore(data, n))] {
+				t.Errorf("tile %d of piece %d has other bytes", n, piece)
+			}
+			return nil
+		})
+		var wrong images.TileSet
+		wrong.Add(first)
+		if err != nil || got != data.Minus(wrong) {
+			t.Errorf("%v of %v: %v", got, data, err)
+		}
+		return
+	}
+}
+
+// setBefore returns the tiles of a set before one of them.
+func setBefore(set images.TileSet, n int) (list []int) {
+	for t := range set.All() {
+		if t < n {
+			list = append(list, t)
+		}
+	}
+	return list
+}
