@@ -117,7 +117,7 @@ func (x *exfat) checkBoot() error {
 
 // next returns the cluster behind c in its chain, 0 at the end.
 func (x *exfat) next(c int64) (int64, error) {
-	const window = 64 << 10
+	const window = 4 << 10 // chains of directories are short or near together
 	at := c * 4
 	if !x.windowRead || at < x.windowAt || at >= x.windowAt+int64(len(x.window)) {
 		x.windowAt = at &^ (window - 1)

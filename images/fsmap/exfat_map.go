@@ -45,17 +45,21 @@ const maxUpcase = 1 << 20
 // root directory (§7).
 func (x *exfat) system() (bitmap, all []images.Extent, err error) {
 	length := (x.clusters + 7) / 8
+	seen := map[byte]bool{} // kinds; of bitmaps the second is 1
 	yield := func(e []byte) bool {
 		first, size := int64(le.Uint32(e[20:])), int64(le.Uint64(e[24:]))
 		var list []images.Extent
+		role := e[0]
+		if role == 0x81 {
+			role = e[1] & 1
+		}
 		switch kind := e[0]; {
+		case seen[role]:
+			err = unmapped("its root directory names a record twice; check it with fsck.exfat")
 		case kind == 0x81 && size < length:
 			err = unmapped("its bitmap of %d bytes is too short for %d clusters", size, x.clusters)
 		case kind == 0x81:
 			if list, err = x.chain(first, length, length); err == nil && (e[1]&1 != 0) == x.second {
-				if bitmap != nil {
-					err = unmapped("it has several bitmaps; check it with fsck.exfat")
-				}
 				bitmap = list
 			}
 		case kind == 0x82 && (size < 1 || size > maxUpcase):
@@ -65,6 +69,7 @@ func (x *exfat) system() (bitmap, all []images.Extent, err error) {
 		case kind&0xE0 == 0x80 && kind != 0x83 && kind != 0x85: // in use, critical, primary
 			err = fmt.Errorf("%w: directory entries of kind %#x; capture it in full, or with a newer release", ErrUnknownFeature, kind)
 		}
+		seen[role] = list != nil // a record of the file system; other entries come as often as they like
 		all = append(all, list...)
 		return err == nil
 	}

@@ -1,8 +1,9 @@
+//go:build linux
+
 package fsmap
 
 import (
 	"encoding/binary"
-	"errors"
 	"os"
 	"regexp"
 	"slices"
@@ -169,24 +170,5 @@ func TestExFATThatIsNotSureIsCopiedInFullOrRefused(t *testing.T) {
 	b[106] = exfatMediaFailure
 	if r, err := Scan(memory{b, int64(len(b))}, int64(len(b)), Options{}); err != nil || r.Kind != KindUsed || !strings.Contains(r.Warning, "errors") {
 		t.Errorf("media failure: %+v, %v", r, err)
-	}
-}
-
-// checkDoubtful checks that a partition is refused, with a remedy, or else copied in full with a warning.
-func checkDoubtful(t *testing.T, b []byte, fs, want string, refusal error) {
-	t.Helper()
-	length := int64(len(b))
-	r, err := Scan(memory{b, length}, length, Options{})
-	if refusal != nil {
-		if !errors.Is(err, refusal) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "capture") {
-			t.Errorf("error %v, want one about %q with the remedy", err, want)
-		}
-		r, err = Scan(memory{b, length}, length, Options{Full: true})
-	}
-	if err != nil || !strings.Contains(r.Warning, want) {
-		t.Fatalf("%+v, %v; want a warning about %q", r, err, want)
-	}
-	if r.Kind != KindFull || len(r.Used) != 1 || r.Used[0] != (images.Extent{Offset: 0, Length: length}) || r.FS != fs {
-		t.Errorf("not copied in full: %+v", r)
 	}
 }

@@ -2,6 +2,7 @@ package fsmap
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -199,4 +200,23 @@ func domain(t testing.TB, tool, path string) []images.Extent {
 		}
 	}
 	return list
+}
+
+// checkDoubtful checks that a partition is refused, with a remedy, or else copied in full with a warning.
+func checkDoubtful(t *testing.T, b []byte, fs, want string, refusal error) {
+	t.Helper()
+	length := int64(len(b))
+	r, err := Scan(memory{b, length}, length, Options{})
+	if refusal != nil {
+		if !errors.Is(err, refusal) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "capture") {
+			t.Errorf("error %v, want one about %q with the remedy", err, want)
+		}
+		r, err = Scan(memory{b, length}, length, Options{Full: true})
+	}
+	if err != nil || !strings.Contains(r.Warning, want) {
+		t.Fatalf("%+v, %v; want a warning about %q", r, err, want)
+	}
+	if r.Kind != KindFull || len(r.Used) != 1 || r.Used[0] != (images.Extent{Offset: 0, Length: length}) || r.FS != fs {
+		t.Errorf("not copied in full: %+v", r)
+	}
 }
