@@ -26,9 +26,9 @@ var btrfsVariants = []struct {
 	options string
 }{
 	{"default", 120, false, "", ""},
-	{"mixed", 64, false, "-M -m single -d single", "compress-force=zstd"},
+	{"mixed", 64, false, "-M -m single -d single", "compress-force=lzo"},
 	{"blocks of 4k, DUP data", 240, true, "-n 4096 -m dup -d dup", ""},
-	{"single", 120, true, "-m single -d single", "compress-force=lzo"},
+	{"single", 120, true, "-m single -d single", "compress-force=zstd"},
 	{"blocks of 64k", 160, true, "-n 65536", ""},
 	{"free-space cache version 1", 160, true, "-R ^free-space-tree -O ^no-holes", "space_cache=v1"},
 	{"no extended references, no skinny metadata", 160, true, "-R ^free-space-tree -O ^no-holes,^extref,^skinny-metadata", ""},
