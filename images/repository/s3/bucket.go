@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	// partLength is the length of the parts of a large object, in bytes: 64 of them make 1 GiB, of 10,000 allowed
+	// partLength is the length of the parts of a large object, in bytes: 128 of them make 1 GiB, of 10,000 allowed
 	// ("Amazon S3 multipart upload limits"). Each upload keeps a part for each of its connections, and one more.
-	partLength  = 16 << 20
+	partLength  = 8 << 20
 	connections = 4
 	// slowest is the rate in bytes a second below which an upload is given up.
 	slowest = 64 << 10
