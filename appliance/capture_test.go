@@ -34,7 +34,8 @@ import (
 type reference struct {
 	machine
 	disk    string
-	console bytes.Buffer // to be read when the agent has ended
+	console bytes.Buffer  // to be read when the agent has ended
+	hold    chan struct{} // the disk opens when this is closed; nil: at once
 }
 
 func (r *reference) SetClock(time.Time) error { return nil }
@@ -199,7 +200,7 @@ func roots(t *testing.T, data, image string) (list []string) {
 func TestMachineIsCapturedThoughApplianceAndAgentAreKilledInTheMiddle(t *testing.T) {
 	network(t)
 	data, boot := t.TempDir(), bootFiles(t)
-	const noise = 256 << 20
+	const noise = 96 << 20
 	file := newReferenceDisk(t, noise, 1)
 	before := sumOf(t, file)
 	p := serve(t, data, boot, "--admit", "auto")
@@ -298,21 +299,51 @@ func TestDirtySourceFailsWithTheRemedyAndNothingIsCaptured(t *testing.T) {
 	}
 }
 
-func TestTwoMachinesAreCapturedAtOnceAndOnlyOnceWhatTheyShare(t *testing.T) {
+func TestEightMachinesAreCapturedAtOnceInBoundedMemoryAndOnlyOnceWhatTheyShare(t *testing.T) {
 	network(t)
 	data := t.TempDir()
-	file := newReferenceDisk(t, 48<<20, 3)
-	serve(t, data, bootFiles(t), "--admit", "auto")
-	one, other := newReference(t, testMAC, file), newReference(t, "52:54:00:77:00:11", file)
-	must(t, data, "capture", one.mac, "--name", "room")
-	must(t, data, "capture", other.mac, "--name", "room")
-	a, b := one.work(t.Context()), other.work(t.Context())
-	one.finish(a)
-	other.finish(b)
-	if got, want := roots(t, data, "room:1"), roots(t, data, "room:2"); !slices.Equal(got, want) {
-		t.Errorf("roots %v and %v of one disk", got, want)
+	const noise = 16 << 20
+	file := newReferenceDisk(t, noise, 3)
+	p := serve(t, data, bootFiles(t), "--admit", "auto")
+	var machines []*reference
+	for i := range 8 {
+		machines = append(machines, newReference(t, fmt.Sprintf("52:54:00:77:00:%02x", 0x10+i), file))
+		must(t, data, "capture", machines[i].mac, "--name", "room")
 	}
-	stored := int64(0)
+	var ends []<-chan ended
+	for _, m := range machines {
+		ends = append(ends, m.work(t.Context()))
+	}
+	for i, m := range machines {
+		m.finish(ends[i])
+	}
+	peak, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(peak), "VmHWM:")
+	kib, err := strconv.ParseInt(strings.Fields(line)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the appliance's memory: %d MB at most", kib<<10/1000000)
+	if most := int64(1 << 30); kib<<10 > most {
+		t.Errorf("the appliance took %d bytes of memory, more than %d", kib<<10, most)
+	}
+	if stored := packed(t, data); stored < noise || stored > noise+noise/10 {
+		t.Errorf("%d bytes are stored of %d of noise", stored, noise)
+	}
+	want := roots(t, data, "room:1")
+	for i := range machines {
+		if got := roots(t, data, fmt.Sprintf("room:%d", i+1)); !slices.Equal(got, want) {
+			t.Errorf("roots %v and %v of one disk", got, want)
+		}
+	}
+}
+
+// packed is the length of all packs.
+func packed(t *testing.T, data string) (stored int64) {
+	t.Helper()
 	packs, _ := filepath.Glob(filepath.Join(data, "repository", "packs", "*"))
 	for _, name := range packs {
 		info, err := os.Stat(name)
@@ -321,8 +352,91 @@ func TestTwoMachinesAreCapturedAtOnceAndOnlyOnceWhatTheyShare(t *testing.T) {
 		}
 		stored += info.Size()
 	}
-	if stored < 48<<20 || stored > 52<<20 {
-		t.Errorf("%d bytes are stored of 48 MiB of noise", stored)
+	return stored
+}
+
+// await polls the one job until it is as ok wants it.
+func await(t *testing.T, data string, ok func(fleet.JobView) bool) fleet.JobView {
+	t.Helper()
+	c := api.NewClient(filepath.Join(data, "seedbed.sock"))
+	defer c.Close()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		list, err := c.Jobs(t.Context())
+		if err == nil && len(list) > 0 && ok(list[len(list)-1]) {
+			return list[len(list)-1]
+		}
+		if time.Now().After(end) {
+			t.Fatalf("jobs %+v, %v", list, err)
+		}
+	}
+}
+
+func TestCaptureSendsNothingWhilePausedAndStopsForGoodWhenCancelled(t *testing.T) {
+	network(t)
+	data := t.TempDir()
+	file := newReferenceDisk(t, 32<<20, 5)
+	serve(t, data, bootFiles(t), "--admit", "auto")
+	r := newReference(t, "", file)
+	c := api.NewClient(filepath.Join(data, "seedbed.sock"))
+	defer c.Close()
+	operate := func(id, verb string) (at time.Time) {
+		t.Helper()
+		if err := c.Operate(t.Context(), id, verb); err != nil {
+			t.Fatal(err)
+		}
+		return time.Now()
+	}
+	must(t, data, "capture", testMAC, "--name", "debian")
+	r.hold = make(chan struct{})
+	out := r.work(t.Context())
+	j := await(t, data, func(j fleet.JobView) bool { return j.State == job.Running && j.Phase == job.PhaseCheck })
+	paused := operate(j.ID, "pause")
+	heard := await(t, data, func(j fleet.JobView) bool { return j.Reported.After(paused) })
+	await(t, data, func(j fleet.JobView) bool { return j.Reported.After(heard.Reported) })
+	close(r.hold)
+	j = await(t, data, func(j fleet.JobView) bool { return j.Reported.After(heard.Reported.Add(2 * time.Second)) })
+	if j.State != job.Paused || j.Sent != 0 {
+		t.Errorf("the job is %s, %d bytes were sent", j.State, j.Sent)
+	}
+	operate(j.ID, "resume")
+	r.finish(out)
+
+	must(t, data, "capture", testMAC, "--name", "debian")
+	r.hold = make(chan struct{})
+	out = r.work(t.Context())
+	j = await(t, data, func(j fleet.JobView) bool { return j.State == job.Running })
+	operate(j.ID, "cancel")
+	must(t, data, "capture", testMAC, "--name", "debian", "--version", "later", "--after", "stay")
+	close(r.hold)
+	if e := <-out; e.err != nil || e.after != agent.Stay { // the same boot of the agent takes the next job
+		t.Fatalf("%v, then %q:\n%s", e.err, e.after, r.console.String())
+	}
+	list := jobs(t, data)
+	if len(list) != 3 || list[0].State != job.Succeeded || list[1].State != job.Cancelled || list[2].State != job.Succeeded {
+		t.Errorf("jobs %+v", list)
+	}
+}
+
+func TestFullRepositoryStopsTheCaptureWithTheFigure(t *testing.T) {
+	network(t)
+	data := t.TempDir()
+	tools(t, "", "mount", "-t", "tmpfs", "-o", "size=48m", "seedbed-test", data)
+	t.Cleanup(func() { tools(t, "", "umount", "-l", data) })
+	file := newReferenceDisk(t, 64<<20, 6)
+	serve(t, data, bootFiles(t), "--admit", "auto")
+	r := newReference(t, "", file)
+	must(t, data, "capture", testMAC, "--name", "debian")
+	ctx, cancel := context.WithCancel(t.Context())
+	out := r.work(ctx)
+	j := await(t, data, func(j fleet.JobView) bool { return j.State.Ended() })
+	cancel()
+	<-out
+	if j.State != job.Failed || j.Code != job.CodeRepositoryFull || !strings.Contains(j.Reason, "MB") && !strings.Contains(j.Reason, "bytes") {
+		t.Errorf("job %s (%s): %s", j.State, j.Code, j.Reason)
+	}
+	t.Log(j.Reason)
+	if list := decode[[]api.ImageListing](t, data, "image", "ls"); len(list) != 0 {
+		t.Errorf("images %+v", list)
 	}
 }
 

@@ -81,6 +81,13 @@ const (
 	commitTimeout = time.Hour       // 2 TiB of hashes travel, and are hashed
 )
 
+// maxFailed is how often the appliance may say that it could not do its part before the capture fails: some two minutes of
+// storage that is away. An appliance that does not answer at all is waited for.
+const maxFailed = 50
+
+// codeInternal is the appliance's word for a failure of its own.
+const codeInternal = "internal"
+
 // begin begins a session, unless another one than old has begun meanwhile.
 func (s *sink) begin(ctx context.Context, old string) error {
 	s.beginning.Lock()
@@ -138,13 +145,19 @@ func (s *sink) ask(ctx context.Context, what, path, contentType string, timeout 
 // those about the session as they are. into, where not nil, takes a JSON answer.
 func (s *sink) send(ctx context.Context, what, method, path, contentType string, timeout time.Duration, body []byte, into any) (answer []byte, err error) {
 	var final error
+	failed := 0 // answers that say that the appliance could not
 	err = s.c.a.retry(ctx, what, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		_, b, _, err := s.client.do(ctx, method, path, contentType, body, maxAnswer)
-		if full := (*problem)(nil); errors.As(err, &full) && full.Code == job.CodeRepositoryFull {
-			final = err
-			return nil
+		if p := (*problem)(nil); errors.As(err, &p) {
+			if p.Code == codeInternal {
+				failed++
+			}
+			if p.Code == job.CodeRepositoryFull || failed == maxFailed {
+				final = err
+				return nil
+			}
 		}
 		answer = b
 		if err == nil && into != nil {
