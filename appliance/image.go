@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"seedbed/appliance/api"
+	"seedbed/images"
 )
 
 func imageCommand(o *options) *cobra.Command {
@@ -52,13 +53,13 @@ func imageList(o *options) *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
-			t := newTable(cmd.OutOrStdout(), "NAME", "VERSION", "DIGEST", "CREATED", "DISK", "USED", "PARTITIONS")
+			t := newTable(cmd.OutOrStdout(), "NAME", "VERSION", "DIGEST", "CREATED", "DISK", "USED", "STORED", "PARTITIONS")
 			for _, i := range list {
 				if i.Problem != "" {
 					t.row(i.Name, i.Version, i.Digest.Short(), i.Problem)
 					continue
 				}
-				t.row(i.Name, i.Version, i.Digest.Short(), timeText(i.Created), bytesText(i.DiskLength), bytesText(i.UsedLength), i.Partitions)
+				t.row(i.Name, i.Version, i.Digest.Short(), timeText(i.Created), bytesText(i.DiskLength), bytesText(i.UsedLength), bytesText(i.EncodedLength), i.Partitions)
 			}
 			return t.flush()
 		})
@@ -76,28 +77,51 @@ func imageShow(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), d)
+			u, err := lib.Usage(cmd.Context(), d.Digest.String())
+			if err != nil {
+				return err
 			}
-			return printImage(cmd.OutOrStdout(), d)
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), struct {
+					*api.ImageDetail
+					Usage *api.ImageUsage `json:"usage"`
+				}{d, u})
+			}
+			return printImage(cmd.OutOrStdout(), d, u)
 		})
 	}
 	return cmd
 }
 
-func printImage(w io.Writer, d *api.ImageDetail) error {
+func printImage(w io.Writer, d *api.ImageDetail, u *api.ImageUsage) error {
 	m := d.Manifest
 	signed := "by this site"
 	if !d.Signed {
 		signed = "NOT by this site"
 	}
-	fmt.Fprintf(w, "image     %s:%s\ndigest    %s\nsigned    %s\ncreated   %s\ndisk      %s, sectors of %d bytes, table %s\npieces    %s\nto send   %s\ninfohash  %s\n\n",
-		m.Name, m.Version, d.Digest, signed, timeText(m.CreatedAt()), bytesText(m.DiskLength), m.SectorLength, m.Frame.Table,
-		bytesText(m.PieceLength), bytesText(d.EncodedLength), d.InfoHash)
-	t := newTable(w, "PARTITION", "OFFSET", "LENGTH", "FILE SYSTEM", "UUID", "MAP", "USED", "LABEL")
+	fmt.Fprintf(w, "image     %s:%s\ndigest    %s\nsigned    %s\ncreated   %s\ndisk      %s, sectors of %d bytes, table %s\nused      %s\n",
+		m.Name, m.Version, d.Digest, signed, timeText(m.CreatedAt()), bytesText(m.DiskLength), m.SectorLength, m.Frame.Table, bytesText(m.UsedLength()))
+	fmt.Fprintf(w, "data      %s in %d tiles\nstored    %s, %s of the data; to send to a machine that has nothing\npieces    %s\ninfohash  %s\n",
+		bytesText(u.DataLength), u.DataTiles, bytesText(u.EncodedLength), percent(u.EncodedLength, u.DataLength), bytesText(m.PieceLength), d.InfoHash)
+	if m.Origin != "" {
+		fmt.Fprintf(w, "origin    %s\n", m.Origin)
+	}
+	for _, s := range u.Shared {
+		fmt.Fprintf(w, "shared    %s with %s, %s of the data\n", bytesText(s.Length), s.Image, percent(s.Length, u.DataLength))
+	}
+	if len(u.Shared) > 0 {
+		fmt.Fprintf(w, "own       %s that no other version has\n", bytesText(u.OwnLength))
+	}
+	for i := range m.Partitions {
+		for _, name := range m.Partitions[i].Dropped {
+			fmt.Fprintf(w, "dropped   partition %d: %s\n", m.Partitions[i].Number, name)
+		}
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "PARTITION", "OFFSET", "LENGTH", "FILE SYSTEM", "UUID", "MAP", "USED", "DATA", "LABEL")
 	for i := range m.Partitions {
 		p := &m.Partitions[i]
-		t.row(p.Number, p.Offset, bytesText(p.Length), dash(p.FS), dash(p.FSUUID), p.MapKind, bytesText(p.UsedLength), dash(p.Label))
+		t.row(p.Number, p.Offset, bytesText(p.Length), dash(p.FS), dash(p.FSUUID), p.MapKind, bytesText(p.UsedLength), bytesText(p.DataTiles*images.TileLength), dash(p.Label))
 	}
 	return t.flush()
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sync/errgroup"
+
 	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/site"
@@ -122,7 +124,22 @@ func (l *library) List(ctx context.Context) ([]api.ImageListing, error) {
 			DiskLength: i.DiskLength, UsedLength: i.UsedLength, Partitions: i.Partitions,
 		})
 	}
-	return list, nil
+	var g errgroup.Group
+	g.SetLimit(8) // storage may be far away
+	for i := range list {
+		if list[i].Problem == "" {
+			g.Go(func() error {
+				r, err := l.repo.OpenImage(ctx, list[i].Digest)
+				if err != nil {
+					list[i].Problem = err.Error()
+					return ctx.Err()
+				}
+				list[i].EncodedLength = r.EncodedLength()
+				return nil
+			})
+		}
+	}
+	return list, g.Wait()
 }
 
 // Show implements api.Images.

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -129,4 +130,31 @@ func TestAllImagesAreVerified(t *testing.T) {
 	if out, code := seedbed(t, data, "image", "verify", "--all"); code != exitDamaged {
 		t.Errorf("a lost manifest: exit code %d: %s", code, out)
 	}
+}
+
+func TestShowSaysWhatIsShared(t *testing.T) {
+	network(t)
+	data := filepath.Join(t.TempDir(), "data")
+	disk, _ := newDisk(t)
+	must(t, data, "image", "add", disk, "--name", "debian")
+	nextVersion(t, disk, 5)
+	must(t, data, "image", "add", disk, "--name", "debian")
+	withoutAndWith(t, data, func(t *testing.T) {
+		d := decode[struct {
+			Usage api.ImageUsage `json:"usage"`
+		}](t, data, "image", "show", "debian:2")
+		want := api.ImageUsage{DataTiles: 64, DataLength: 4 << 20, Own: 5, OwnLength: 5 * images.TileLength, EncodedLength: d.Usage.EncodedLength,
+			Shared: []api.SharedTiles{{Image: "debian:1", Tiles: 59, Length: 59 * images.TileLength}}}
+		if !reflect.DeepEqual(d.Usage, want) {
+			t.Errorf("%+v", d.Usage)
+		}
+		if out := must(t, data, "image", "show", "debian:1"); !strings.Contains(out, "with debian:2, 92.2 % of the data") {
+			t.Error(out)
+		}
+		for _, i := range decode[[]api.ImageListing](t, data, "image", "ls") {
+			if i.EncodedLength < 4<<20 {
+				t.Errorf("%+v", i)
+			}
+		}
+	})
 }

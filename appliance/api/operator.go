@@ -67,7 +67,9 @@ type ImageListing struct {
 	Created    time.Time     `json:"created,omitzero"`
 	DiskLength int64         `json:"disk_length"` // bytes
 	UsedLength int64         `json:"used_length"` // bytes
-	Partitions int           `json:"partitions"`
+	// EncodedLength are the encoded bytes of the distinct data tiles, shared with other images or not.
+	EncodedLength int64 `json:"encoded_length"`
+	Partitions    int   `json:"partitions"`
 }
 
 // ImageDetail is everything about an image but its content.

@@ -113,6 +113,26 @@ type PartitionDiff struct {
 	ZeroTiles int64 `json:"zero_tiles"`
 }
 
+// ImageUsage says what an image takes.
+type ImageUsage struct {
+	DataTiles int64 `json:"data_tiles"` // distinct ones
+	// DataLength and EncodedLength are bytes of these tiles, decoded and as they are stored.
+	DataLength    int64 `json:"data_length"`
+	EncodedLength int64 `json:"encoded_length"`
+	// Own are tiles that no other version of the name has, OwnLength their bytes decoded.
+	Own       int64 `json:"own"`
+	OwnLength int64 `json:"own_length"`
+	// Shared says what other versions of the name have too.
+	Shared []SharedTiles `json:"shared"`
+}
+
+// SharedTiles is what an image and another version have in common.
+type SharedTiles struct {
+	Image  string `json:"image"` // "debian:2"
+	Tiles  int64  `json:"tiles"`
+	Length int64  `json:"length"` // bytes, decoded
+}
+
 // Upkeep are the operations on what the repository keeps. Safe for concurrent use; progress may be nil, is called often,
 // one call at a time.
 type Upkeep interface {
@@ -122,6 +142,7 @@ type Upkeep interface {
 	Remove(ctx context.Context, ref string) error
 	Prune(ctx context.Context, o PruneOrder, progress func(Progress)) (*PruneReport, error)
 	Diff(ctx context.Context, from, to string) (*ImageDiff, error)
+	Usage(ctx context.Context, ref string) (*ImageUsage, error)
 }
 
 // serveUpkeep adds the endpoints of Upkeep.
@@ -147,6 +168,9 @@ func serveUpkeep(mux *http.ServeMux, lib Upkeep, log *slog.Logger) {
 	mux.Handle("DELETE /v1/images/{ref}", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, lib.Remove(r.Context(), r.PathValue("ref"))
 	}))
+	mux.Handle("GET /v1/images/{ref}/usage", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return lib.Usage(r.Context(), r.PathValue("ref"))
+	}))
 	mux.Handle("GET /v1/images/{ref}/diff/{to}", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return lib.Diff(r.Context(), r.PathValue("ref"), r.PathValue("to"))
 	}))
@@ -171,4 +195,10 @@ func (c *Client) Remove(ctx context.Context, ref string) error {
 func (c *Client) Diff(ctx context.Context, from, to string) (*ImageDiff, error) {
 	d := new(ImageDiff)
 	return d, c.call(ctx, "GET", "/v1/images/"+url.PathEscape(from)+"/diff/"+url.PathEscape(to), nil, d)
+}
+
+// Usage implements Upkeep.
+func (c *Client) Usage(ctx context.Context, ref string) (*ImageUsage, error) {
+	u := new(ImageUsage)
+	return u, c.call(ctx, "GET", "/v1/images/"+url.PathEscape(ref)+"/usage", nil, u)
 }
