@@ -132,11 +132,20 @@ func (f *Fleet) next(c Caller) (oldest *Job) {
 	}
 	for _, j := range f.open {
 		if j.Machine == c.session.Machine && !j.HeldByOperator &&
-			(oldest == nil || j.Created.Before(oldest.Created)) {
+			(oldest == nil || comesBefore(j, oldest)) {
 			oldest = j
 		}
 	}
 	return oldest
+}
+
+// comesBefore reports whether a machine does a before b: a capture first, since a deployment destroys what it is about,
+// then the older one.
+func comesBefore(a, b *Job) bool {
+	if (a.Kind == job.Capture) != (b.Kind == job.Capture) {
+		return a.Kind == job.Capture
+	}
+	return a.Created.Before(b.Created)
 }
 
 // claim gives a job to the caller; nil if the job is not to be had any more.
