@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"io"
 	"runtime"
 
@@ -21,9 +22,10 @@ func (s *Storage) workers() int {
 
 // runReader reads successive tiles from the disk itself, past the page cache. Owned by one goroutine.
 type runReader struct {
-	s   *Storage
-	r   *DirectReader
-	buf []byte
+	s    *Storage
+	r    *DirectReader
+	buf  []byte // begins at a page, so that nothing is copied
+	free func() error
 }
 
 // newRunReader opens a reader; the caller closes it.
@@ -36,10 +38,14 @@ func (s *Storage) newRunReader() (*runReader, error) {
 	if s.dev.Rotational {
 		length = max(length, s.layout.PieceLength()) // a piece in one go: the other worker's piece lies elsewhere
 	}
-	return &runReader{s, r, make([]byte, length)}, nil
+	buf, free, err := newAligned(int(length))
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return &runReader{s, r, buf, free}, nil
 }
 
-func (r *runReader) Close() error { return r.r.Close() }
+func (r *runReader) Close() error { return errors.Join(r.free(), r.r.Close()) }
 
 // tiles shows f each of the tiles of a piece as the disk holds it through the mask, in order. raw is valid until f
 // returns.

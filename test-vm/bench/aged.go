@@ -267,8 +267,8 @@ func update(at string, random *rand.Rand) (r updateReport, err error) {
 			break
 		}
 		for _, name := range packages[f] {
-			if lengths[name] > share(replacedShare/4) {
-				continue // one file is not an update
+			if lengths[name] > share(replacedShare/4) || r.Replaced > share(replacedShare) {
+				continue // one file is not an update, and no package is so large
 			}
 			n, err := copyFile(name+".new", name, 23)
 			if err == nil {
