@@ -202,7 +202,7 @@ func (f *Fleet) editCapture(ctx context.Context, c Caller, id string, epoch int6
 
 // Captured ends a capture with the image that it published. Saying it again changes nothing.
 func (f *Fleet) Captured(ctx context.Context, id string, p *intake.Published) error {
-	return f.change(ctx, func(d *draft) error {
+	err := f.change(ctx, func(d *draft) error {
 		j := d.job(id)
 		if j == nil || j.Capture == nil {
 			return refuse(CodeJobUnknown, "no capture has the ID %q", id)
@@ -229,6 +229,13 @@ func (f *Fleet) Captured(ctx context.Context, id string, p *intake.Published) er
 		d.end(own, job.Succeeded, "", "")
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.live[id] = live{report: f.state.jobs[id].Last, at: f.now()}
+	return nil
 }
 
 // OpenCaptures returns the captures that have not ended, by job ID.

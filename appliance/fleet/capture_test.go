@@ -24,6 +24,7 @@ func TestCaptureComesBeforeADeploymentThatWouldDestroyIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.clock.add(time.Second)
 	r.deployAll()
 	r.kill()
 	if next := r.powerOn(macA); !next.Agent {
