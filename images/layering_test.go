@@ -40,6 +40,8 @@ var bans = []ban{
 		reason: "protocol packages know no features"},
 	{from: "images/layout", never: []string{"net", "net/http", "images/swarm", "images/repository"},
 		reason: "layout is pure arithmetic"},
+	{from: "images/restore", never: []string{"net", "net/http", "images/swarm", "images/repository", "images/capture"},
+		reason: "a disk is held against an image wherever its tiles come from: a repository, a swarm, a machine's memory"},
 	{from: "appliance/fleet", never: []string{"appliance/store", "appliance/api", "database/sql"},
 		reason: "fleet declares the records interface that store implements"},
 	{from: "appliance/dhcp", never: []string{"appliance/fleet", "appliance/store", "appliance/api", "appliance/seed"},
