@@ -150,3 +150,19 @@ func (r *Repository) condemnRecords(ctx context.Context, id images.Digest, bad b
 	r.applyAvoidance()
 	return nil
 }
+
+// condemnAll is condemnRecords for several packs.
+func (r *Repository) condemnAll(ctx context.Context, bad map[images.Digest]badRecords) error {
+	if len(bad) == 0 {
+		return nil
+	}
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	for id, records := range bad {
+		if err := r.condemnRecords(ctx, id, records); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -134,6 +134,9 @@ func packKey(id images.Digest) string { return "packs/" + id.String() }
 // usualIndex is the length of a pack over that of its index, for tiles of 20 KiB encoded and longer.
 const usualIndex = 450
 
+// errPackDamaged says that a pack is not what it was.
+var errPackDamaged = errors.New("is damaged")
+
 // readIndex fetches and checks the index of a pack. Errors name the pack.
 func readIndex(ctx context.Context, b Bucket, id images.Digest) ([]entry, error) {
 	key := packKey(id)
@@ -142,7 +145,7 @@ func readIndex(ctx context.Context, b Bucket, id images.Digest) ([]entry, error)
 		return nil, err
 	}
 	damaged := func(format string, a ...any) error {
-		return fmt.Errorf("pack %s is damaged: "+format, append([]any{id}, a...)...)
+		return fmt.Errorf("pack %s %w: "+format, append([]any{id, errPackDamaged}, a...)...)
 	}
 	if o.Length < int64(len(packMagic)+len(indexMagic)+trailerLength) || o.Length > maxPackLength+maxPackLength/4 {
 		return nil, damaged("it has %d bytes", o.Length)

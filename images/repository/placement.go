@@ -56,6 +56,12 @@ func (p *placement) find(rank int64) int {
 	return sort.Search(len(p.runs), func(i int) bool { return p.runs[i].start > rank }) - 1
 }
 
+// at returns where data tile number rank lies.
+func (p *placement) at(rank int64) (images.Digest, uint32) {
+	r := p.runs[p.find(rank)]
+	return p.packs[r.pack], r.ordinal + uint32(rank-r.start)
+}
+
 func (p *placement) encode() []byte {
 	b := append([]byte(nil), placementMagic...)
 	b = binary.AppendUvarint(b, uint64(p.encodedLength))

@@ -61,10 +61,23 @@ const maxDamage = 1000
 // Progress says how far a long operation is, in decoded bytes.
 type Progress struct{ Done, Total int64 }
 
-// Verify reads everything that an image needs from the bucket, decodes and hashes every tile, and returns a *DamageError
-// that names each damaged object and the byte ranges it concerns. The signature is the caller's to check. progress, if
-// not nil, is called often and one at a time; it must not block.
+// VerifyConfig says how to verify; the zero value is usable.
+type VerifyConfig struct {
+	// BytesPerSecond bounds what is read from the bucket; 0 means no bound.
+	BytesPerSecond int64
+	// Progress, if not nil, is called often and one at a time; it must not block.
+	Progress func(Progress)
+}
+
+// Verify is VerifyImage at full speed.
 func (r *Repository) Verify(ctx context.Context, d images.Digest, progress func(Progress)) error {
+	return r.VerifyImage(ctx, d, VerifyConfig{Progress: progress})
+}
+
+// VerifyImage reads everything that an image needs from the bucket, decodes and hashes every tile, and returns a
+// *DamageError that names each damaged object and the byte ranges it concerns. No capture uses tiles that were found
+// damaged: it stores them anew. The signature is the caller's to check. Progress is in decoded bytes.
+func (r *Repository) VerifyImage(ctx context.Context, d images.Digest, cfg VerifyConfig) error {
 	done, err := r.begin()
 	if err != nil {
 		return err
@@ -77,7 +90,7 @@ func (r *Repository) Verify(ctx context.Context, d images.Digest, progress func(
 		}
 		return &DamageError{Damage: []*Damage{{Image: d.Short(), Partition: -1, Object: manifestKey(d), Err: err}}}
 	}
-	v := &verification{r: r, image: image, progress: progress}
+	v := &verification{r: r, image: image, progress: cfg.Progress, pace: newPace(cfg.BytesPerSecond), bad: map[images.Digest]badRecords{}}
 	if err := v.layers(ctx); err != nil {
 		return err
 	}
@@ -86,24 +99,31 @@ func (r *Repository) Verify(ctx context.Context, d images.Digest, progress func(
 			return err
 		}
 	}
+	if err := r.condemnAll(ctx, v.bad); err != nil {
+		return err
+	}
 	if len(v.found.Damage) > 0 {
 		return &v.found
 	}
 	return nil
 }
 
-// verification is one Verify.
+// verification is one VerifyImage.
 type verification struct {
 	r        *Repository
 	image    *Image
 	progress func(Progress)
+	pace     *pace
 
+	// checked says of layers what is wrong with them, once they were read; nil remembers nothing.
+	checked map[images.Digest]error
 	// packs says what is wrong with packs whose tiles are therefore damaged; set before tiles are read.
 	packs map[images.Digest]error
 
 	mu    sync.Mutex
-	found DamageError // guarded by mu
-	done  Progress    // guarded by mu
+	found DamageError // guarded by mu, as all below
+	done  Progress
+	bad   map[images.Digest]badRecords // not to be used any more
 }
 
 func (v *verification) name() string { return v.image.Manifest.Name + ":" + v.image.Manifest.Version }
@@ -133,7 +153,7 @@ func (v *verification) layers(ctx context.Context) error {
 		return nil
 	}
 	for _, ref := range m.Frame.Region {
-		_, err := v.r.Layer(ctx, ref.Digest)
+		err := v.layer(ctx, ref)
 		if err := check(nil, layerKey(ref.Digest), err); err != nil {
 			return err
 		}
@@ -144,7 +164,7 @@ func (v *verification) layers(ctx context.Context) error {
 			if ref.Length == 0 {
 				continue
 			}
-			err := v.r.checkLayer(ctx, ref)
+			err := v.layer(ctx, ref)
 			if err := check(p, layerKey(ref.Digest), err); err != nil {
 				return err
 			}
@@ -158,6 +178,21 @@ func (v *verification) layers(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// layer checks one layer.
+func (v *verification) layer(ctx context.Context, ref images.Ref) error {
+	if err, known := v.checked[ref.Digest]; known {
+		return err
+	}
+	err := v.pace.wait(ctx, ref.Length)
+	if err == nil {
+		err = v.r.checkLayer(ctx, ref)
+	}
+	if v.checked != nil && ctx.Err() == nil {
+		v.checked[ref.Digest] = err
+	}
+	return err
 }
 
 // tiles checks every tile, and the tile layers against the pieces, on all cores.
@@ -212,6 +247,9 @@ func (v *verification) checkPacks(ctx context.Context, x *Reader) error {
 			mu.Lock()
 			defer mu.Unlock()
 			v.packs[id] = err
+			if errors.Is(err, errPackDamaged) || errors.Is(err, ErrNotExist) {
+				v.bad[id] = badRecords{all: true}
+			}
 			return fetching.Err()
 		})
 	}
@@ -224,8 +262,20 @@ func (v *verification) fetch(x *Reader) fetcher {
 		if err := v.packs[id]; err != nil {
 			return nil, err
 		}
+		if err := v.pace.wait(ctx, end-start); err != nil {
+			return nil, err
+		}
 		return x.fetchDirect(ctx, id, start, end)
 	}
+}
+
+// condemn notes the record of a tile as damaged.
+func (v *verification) condemn(x *Reader, partition int, t int64) {
+	rank, _ := x.rank(partition, t)
+	id, ordinal := x.parts[partition].placement.at(rank)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.bad[id] = v.bad[id].with(badRecords{ordinals: map[uint32]bool{ordinal: true}})
 }
 
 // piece checks the tiles of one piece: together, and one at a time if something is wrong.
@@ -253,6 +303,9 @@ func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 			var damage *Damage
 			if errors.As(err, &damage) {
 				v.add(damage)
+				if errors.Is(err, errRecord) {
+					v.condemn(x, s.Partition, t)
+				}
 			} else if err != nil {
 				return err
 			} else {
@@ -281,6 +334,7 @@ func (v *verification) hash(x *Reader, piece int, t int64, e tile.Encoded, hashe
 		place := x.parts[partition].placement
 		id := place.packs[place.runs[place.find(rank)].pack]
 		v.add(x.damage(context.Background(), partition, []int64{t}, packKey(id), err).(*Damage))
+		v.condemn(x, partition, t)
 	}
 }
 
