@@ -76,7 +76,7 @@ type Dropped struct {
 
 // Disk captures the disk src of diskLength bytes, whose logical sector has sectorLength bytes, and commits the image to
 // sink, which the caller closes. It reads the used extents only (with gaps below a tile read along), on all cores, and keeps
-// 32 bytes for each data tile beside the maps and at most 96 MiB of content. The source is never written. What is not safe
+// 32 bytes for each data tile beside the maps and at most 64 MiB of content. The source is never written. What is not safe
 // to map is an error that fsmap.Refused knows, unless Options.Full is set. Nothing is published after an error; tiles put so
 // far stay and serve the next try.
 func Disk(ctx context.Context, src io.ReaderAt, diskLength int64, sectorLength int, sink intake.Sink, o Options) (*Result, error) {

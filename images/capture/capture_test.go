@@ -322,7 +322,7 @@ func (d *distant) Put(_ context.Context, tiles []intake.Tile) error {
 	return nil
 }
 
-// The units of a disk of 128 MiB one after the other would be 128 round trips for Have and 128 for Put: 5 s.
+// The units of a disk of 128 MiB one after the other would be 128 round trips for Have and 128 for Put.
 func TestLatencyIsHiddenByBatches(t *testing.T) {
 	noise := make([]byte, 2*images.TileLength)
 	rand.NewChaCha8([32]byte{3}).Read(noise)
@@ -336,7 +336,7 @@ func TestLatencyIsHiddenByBatches(t *testing.T) {
 	if d.keys.Load() != d.tiles.Load() || d.tiles.Load() != result.NewTiles || result.NewTiles == 0 {
 		t.Errorf("%d keys, %d tiles, %d new", d.keys.Load(), d.tiles.Load(), result.NewTiles)
 	}
-	if d.haves.Load() > 64 || d.puts.Load() > 64 || d.most.Load() <= unitTiles {
+	if d.haves.Load() > 90 || d.puts.Load() > 90 || d.most.Load() <= unitTiles {
 		t.Errorf("%d calls of Have with at most %d keys, %d of Put", d.haves.Load(), d.most.Load(), d.puts.Load())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"seedbed/images"
@@ -51,6 +52,7 @@ func TestMemoryStaysBounded(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	peak := uint64(0)
+	defer debug.SetGCPercent(debug.SetGCPercent(25)) // what is in use counts, not what waits to be collected
 	o := options("large")
 	o.Codec, o.Workers = tile.LZ4, 16
 	n := 0
@@ -63,7 +65,7 @@ func TestMemoryStaysBounded(t *testing.T) {
 	if _, err := Disk(t.Context(), synthetic{noise}, length, 512, discard{}, o.Options); err != nil {
 		t.Fatal(err)
 	}
-	if grown := int64(peak) - int64(before.HeapInuse); grown > 112*mib {
+	if grown := int64(peak) - int64(before.HeapInuse); grown > 96*mib {
 		t.Errorf("the heap grew by %d bytes", grown)
 	}
 }

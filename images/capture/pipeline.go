@@ -14,15 +14,15 @@ import (
 // A unit goes round: produce cuts the used tiles of all partitions into units -> a worker reads and hashes it -> an asker
 // asks the sink which tiles it holds, together with the units that became ready meanwhile -> a worker compresses the
 // others -> store puts units in the order of the disk, so that a pack can later be read in that order too, and gives the
-// unit's memory back. The units bound the memory, and are enough to hide 40 ms of latency.
+// unit's memory back. The units bound the memory.
 
 const (
 	// unitTiles is how many tiles are read at once: 1 MiB, which is near a disk's full rate.
 	unitTiles = 16
-	// maxUnits bounds the units under way: 96 MiB.
-	maxUnits = 96
+	// maxUnits bounds the units under way: 64 MiB, which the Go heap may double.
+	maxUnits = 64
 	// askers is how many calls of Have are under way at once.
-	askers = 4
+	askers = 2
 )
 
 // unit is a run of used tiles of one partition.
