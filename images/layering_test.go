@@ -44,6 +44,8 @@ var bans = []ban{
 		reason: "a disk is held against an image wherever its tiles come from: a repository, a swarm, a machine's memory"},
 	{from: "appliance/fleet", never: []string{"appliance/store", "appliance/api", "database/sql"},
 		reason: "fleet declares the records interface that store implements"},
+	{from: "appliance/upload", never: []string{"appliance/api", "appliance/store", "database/sql", "net/http"},
+		reason: "what a capture may do is decided apart from how its requests travel"},
 	{from: "appliance/dhcp", never: []string{"appliance/fleet", "appliance/store", "appliance/api", "appliance/seed"},
 		reason: "protocol packages know no features"},
 	{from: "appliance/tftp", never: []string{"appliance/fleet", "appliance/store", "appliance/api", "appliance/seed"},
