@@ -236,14 +236,7 @@ func (v *verification) checkPacks(ctx context.Context, x *Reader) error {
 	group.SetLimit(parallelFetches)
 	for _, id := range slices.Collect(maps.Keys(v.packs)) {
 		group.Go(func() error {
-			_, err := readIndex(fetching, v.r.bucket, id)
-			if err == nil {
-				var magic []byte
-				magic, err = fetchRange(fetching, v.r.bucket, packKey(id), 0, int64(len(packMagic)))
-				if err == nil && string(magic) != packMagic {
-					err = errors.New("it does not begin as a pack does")
-				}
-			}
+			err := v.r.checkFrame(fetching, id)
 			mu.Lock()
 			defer mu.Unlock()
 			v.packs[id] = err

@@ -189,10 +189,7 @@ func (a *verifyAll) packs(ctx context.Context) error {
 
 // pack reads one pack.
 func (a *verifyAll) pack(ctx context.Context, id images.Digest) error {
-	entries, err := readIndex(ctx, a.r.bucket, id)
-	if err == nil {
-		err = a.expectMagic(ctx, id)
-	}
+	entries, err := a.r.readFrame(ctx, id)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -318,10 +315,21 @@ func (a *verifyAll) name(ctx context.Context) error {
 	return nil
 }
 
-func (a *verifyAll) expectMagic(ctx context.Context, id images.Digest) error {
-	magic, err := fetchRange(ctx, a.r.bucket, packKey(id), 0, int64(len(packMagic)))
+// checkFrame reads what a pack has beside its records: magic, index and trailer.
+func (r *Repository) checkFrame(ctx context.Context, id images.Digest) error {
+	_, err := r.readFrame(ctx, id)
+	return err
+}
+
+// readFrame is readIndex, and checks that the pack begins as one.
+func (r *Repository) readFrame(ctx context.Context, id images.Digest) ([]entry, error) {
+	entries, err := readIndex(ctx, r.bucket, id)
+	if err != nil {
+		return nil, err
+	}
+	magic, err := fetchRange(ctx, r.bucket, packKey(id), 0, int64(len(packMagic)))
 	if err == nil && string(magic) != packMagic {
 		err = fmt.Errorf("pack %s %w: it does not begin as a pack does", id, errPackDamaged)
 	}
-	return err
+	return entries, err
 }
