@@ -23,6 +23,20 @@ func (l *library) begin(ctx context.Context, name, version string) (intake.Sink,
 	return l.repo.Begin(ctx, repository.SessionConfig{Name: name, Version: version, Sign: l.site.SignManifest})
 }
 
+// free implements fleet.Config.FreeVersion: a session that begins could be carried out.
+func (l *library) free(ctx context.Context, name, version string) error {
+	session, err := l.begin(ctx, name, version)
+	switch {
+	case errors.Is(err, intake.ErrVersionExists):
+		return &fleet.Refusal{Code: fleet.CodeVersionExists, Detail: err.Error() + "; choose another version"}
+	case errors.Is(err, intake.ErrBusy):
+		return &fleet.Refusal{Code: fleet.CodeCaptureBusy, Detail: err.Error()}
+	case err != nil:
+		return err
+	}
+	return session.Close()
+}
+
 func captureCommand(o *options) *cobra.Command {
 	var order fleet.CaptureOrder
 	var wait, asJSON bool

@@ -190,7 +190,7 @@ func (a *appliance) open(ctx context.Context) error {
 	a.fleet, err = fleet.New(ctx, fleet.Config{
 		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, InfoHashURI: swarm.InfoHashURI, Log: a.log,
 		Appliances: []string{"https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()},
-		Seeds:      []netip.AddrPort{a.seeder()}, NextVersion: a.lib.repo.NextVersion,
+		Seeds:      []netip.AddrPort{a.seeder()}, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
 	})
 	if err != nil {
 		return err

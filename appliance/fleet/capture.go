@@ -87,6 +87,9 @@ func (f *Fleet) Capture(ctx context.Context, o CaptureOrder) (*JobView, error) {
 // freeVersion returns the first whole number that no image has as its version, if c counts; else it refuses a version
 // that exists.
 func (f *Fleet) freeVersion(ctx context.Context, c *Capture) (next int64, err error) {
+	if !c.Counted && f.config.FreeVersion != nil {
+		return 0, f.config.FreeVersion(ctx, c.Name, c.Version)
+	}
 	if !c.Counted {
 		_, err := f.config.Library.Image(ctx, c.Name+":"+c.Version)
 		if err == nil {

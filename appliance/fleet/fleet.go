@@ -73,6 +73,8 @@ type Config struct {
 	InfoHashURI func(images.InfoHash) string
 	// NextVersion returns the whole number after the versions of the image of that name; nil means that a capture needs a version.
 	NextVersion func(ctx context.Context, name string) (string, error)
+	// FreeVersion returns a Refusal unless the version can be made now; nil means that Library alone tells.
+	FreeVersion func(ctx context.Context, name, version string) error
 	// ClaimPoll is how long a claim waits for a job; 0 is 20 s.
 	ClaimPoll time.Duration
 	// ClaimExpires is after how long without a report a job goes back to Waiting; 0 is 90 s: a report is due each second,
