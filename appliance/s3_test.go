@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -14,6 +15,9 @@ func TestImagesLieOnObjectStorage(t *testing.T) {
 	disk, _ := newDisk(t)
 	must(t, data, "--repository", location, "image", "add", disk, "--name", "debian")
 	must(t, data, "--repository", location, "image", "verify", "debian")
-	other := filepath.Join(t.TempDir(), "data") // another appliance, without spool and index
-	must(t, other, "--repository", location, "image", "show", "debian:1")
+	if err := os.RemoveAll(filepath.Join(data, "spool")); err != nil { // and with it the index
+		t.Fatal(err)
+	}
+	must(t, data, "--repository", location, "image", "add", disk, "--name", "debian")
+	must(t, data, "--repository", location, "image", "show", "debian:2")
 }

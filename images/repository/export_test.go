@@ -40,3 +40,10 @@ func forget[K comparable, V any](c *cache[K, V]) {
 		c.mu.Unlock()
 	}
 }
+
+// held returns how many bytes a cache holds.
+func held[K comparable, V any](c *cache[K, V]) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.length
+}

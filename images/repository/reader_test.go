@@ -62,7 +62,7 @@ func TestAFrameSaysWhereRecordsLie(t *testing.T) {
 func TestADamagedTileLayerConcernsItsPiecesOnly(t *testing.T) {
 	folder := t.TempDir()
 	r := openTest(t, folder)
-	s := newSample(rng(90), "debian", "1", 1<<20, 300<<20)
+	s := newSample(rng(90), "debian", "1", 1<<20, 24<<20)
 	image, err := s.publish(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
@@ -129,8 +129,8 @@ func TestManySequentialReadersStayWithinTheCache(t *testing.T) {
 			t.Errorf("%d requests for %d pieces", n, readers*each)
 		}
 		synctest.Wait()
-		if r.cache.length > r.cache.limit {
-			t.Errorf("the cache holds %d bytes, its limit is %d", r.cache.length, r.cache.limit)
+		if n := held(r.cache); n > r.cache.limit {
+			t.Errorf("the cache holds %d bytes, its limit is %d", n, r.cache.limit)
 		}
 	})
 }

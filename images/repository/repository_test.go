@@ -279,8 +279,8 @@ func TestReadersShareOneImage(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if r.cache.length > r.cache.limit {
-		t.Errorf("the cache holds %d bytes, its limit is %d", r.cache.length, r.cache.limit)
+	if n := held(r.cache); n > r.cache.limit {
+		t.Errorf("the cache holds %d bytes, its limit is %d", n, r.cache.limit)
 	}
 	if _, err := x.Read(t.Context(), 0, []int64{1 << 40}); err == nil {
 		t.Error("a tile that is not there was read")

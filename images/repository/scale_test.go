@@ -86,8 +86,8 @@ func TestReadingHidesTheLatencyOfStorage(t *testing.T) {
 			if rate < 200 {
 				t.Errorf("pieces of %d KiB: %.0f MB/s", x.shape.PieceLength()>>10, rate)
 			}
-			if r.cache.length > r.cache.limit {
-				t.Errorf("the cache holds %d bytes, its limit is %d", r.cache.length, r.cache.limit)
+			if n := held(r.cache); n > r.cache.limit {
+				t.Errorf("the cache holds %d bytes, its limit is %d", n, r.cache.limit)
 			}
 		})
 	}
