@@ -26,8 +26,9 @@ func newPace(bytesPerSecond int64) *pace {
 func (p *pace) wait(ctx context.Context, bytes int64) error {
 	for p != nil && bytes > 0 {
 		n := min(bytes, int64(p.limiter.Burst()))
-		if err := p.limiter.WaitN(ctx, int(n)); err != nil {
-			return err
+		if p.limiter.WaitN(ctx, int(n)) != nil { // it gives up early where the deadline would come first
+			<-ctx.Done()
+			return ctx.Err()
 		}
 		bytes -= n
 	}
