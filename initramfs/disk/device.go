@@ -28,6 +28,7 @@ type Device struct {
 	fence   atomic.Pointer[error]
 	written atomic.Int64 // bytes
 	noZero  atomic.Bool  // the device refused to zero a range by itself
+	observe func(Change) (ended func(), err error)
 
 	mu     sync.Mutex // guards active, since and busy
 	active int        // writes under way
@@ -97,17 +98,36 @@ func (d *Device) Written() (bytes int64, busy time.Duration) {
 	return d.written.Load(), busy
 }
 
-// begin counts a write as under way, end as over.
-func (d *Device) begin() error {
+// Change is one change that a disk is asked for. Bytes are what is written at Offset, nil where Length bytes are made zero;
+// a Flush makes durable what had ended before it began.
+type Change struct {
+	Offset, Length int64
+	Bytes          []byte
+	Flush          bool
+}
+
+// Observe has f called before each change, on the goroutine that makes it, and what f returns when the change has ended;
+// an error of f takes the place of the change. Call it before anything is written. Tests learn by it what a power cut
+// would leave.
+func (d *Device) Observe(f func(Change) (ended func(), err error)) { d.observe = f }
+
+// begin counts a write as under way; the function it returns counts it as over.
+func (d *Device) begin(c Change) (end func(), err error) {
 	if err := d.fence.Load(); err != nil {
-		return *err
+		return nil, *err
+	}
+	ended := func() {}
+	if d.observe != nil {
+		if ended, err = d.observe(c); err != nil {
+			return nil, err
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.active++; d.active == 1 {
 		d.since = time.Now()
 	}
-	return nil
+	return func() { d.end(); ended() }, nil
 }
 
 func (d *Device) end() {
@@ -133,10 +153,11 @@ func (d *Device) WriteAt(b []byte, offset int64) (int, error) {
 	if err := d.inside(offset, int64(len(b))); err != nil {
 		return 0, err
 	}
-	if err := d.begin(); err != nil {
+	end, err := d.begin(Change{Offset: offset, Length: int64(len(b)), Bytes: b})
+	if err != nil {
 		return 0, err
 	}
-	defer d.end()
+	defer end()
 	n, err := d.f.WriteAt(b, offset)
 	d.written.Add(int64(n))
 	if err != nil {
@@ -182,10 +203,11 @@ func (d *Device) Zero(offset, length int64) error {
 // zeroOut asks the kernel for zeros (BLKZEROOUT, linux/fs.h: two 64-bit numbers, offset and length in bytes). done is
 // false where the device does not know the request.
 func (d *Device) zeroOut(offset, length int64) (done bool, err error) {
-	if err := d.begin(); err != nil {
+	end, err := d.begin(Change{Offset: offset, Length: length})
+	if err != nil {
 		return false, err
 	}
-	defer d.end()
+	defer end()
 	arg := [2]uint64{uint64(offset), uint64(length)}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKZEROOUT, uintptr(unsafe.Pointer(&arg[0])))
 	switch errno {
@@ -200,10 +222,11 @@ func (d *Device) zeroOut(offset, length int64) (done bool, err error) {
 
 // Sync returns when everything written is durable: written back, and the disk's own cache flushed.
 func (d *Device) Sync() error {
-	if err := d.begin(); err != nil {
+	end, err := d.begin(Change{Flush: true})
+	if err != nil {
 		return err
 	}
-	defer d.end()
+	defer end()
 	if err := d.f.Sync(); err != nil {
 		return fmt.Errorf("flush disk %s: %w", d.Name, err)
 	}
