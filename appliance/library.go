@@ -38,6 +38,8 @@ type library struct {
 	// fromMachines fetches damaged tiles from machines; nil: no appliance runs that could.
 	fromMachines func(ctx context.Context, r *repository.Reader, damaged map[int]images.TileSet, put putTile) error
 	damaged      damagedTiles
+	// reopen makes the seeder of an image read what was healed; nil: there is none.
+	reopen func(ctx context.Context, image images.Digest)
 }
 
 // openLibrary opens the repository at a location, see openBucket, with its spool in the data directory, under its lock, and the identity, which no other process makes

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"seedbed/appliance/api"
-	"seedbed/images/repository"
 )
 
 // Kinds of events about images.
@@ -194,20 +193,4 @@ func (a *appliance) openSchedule() {
 		pruneEvery: a.config.PruneEvery, verifyRate: a.config.VerifyRate, verifyEvery: 7 * 24 * time.Hour, lookEvery: time.Hour,
 	}
 	a.parts = append(a.parts, s.Run)
-}
-
-// atRate returns a callback that holds up what calls it, so that it goes on by so many bytes a second; 0 is no bound.
-func atRate(ctx context.Context, bytesPerSecond int64, told func(repository.Progress)) func(repository.Progress) {
-	if bytesPerSecond <= 0 {
-		return told
-	}
-	begun := time.Now()
-	return func(p repository.Progress) {
-		told(p)
-		due := begun.Add(time.Duration(float64(p.Done) / float64(bytesPerSecond) * float64(time.Second)))
-		select {
-		case <-time.After(time.Until(due)):
-		case <-ctx.Done():
-		}
-	}
 }

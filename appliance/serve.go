@@ -230,6 +230,7 @@ func (a *appliance) openSwarm() error {
 	if err != nil {
 		return err
 	}
+	a.lib.reopen = seeders.Reopen
 	a.parts = append(a.parts, seeders.Run)
 	return nil
 }

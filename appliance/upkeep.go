@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -287,22 +288,68 @@ func (l *library) verify(ctx context.Context, ref string, o api.VerifyOrder, tol
 			return one, nil
 		}
 	}
-	err = l.repo.Verify(ctx, d, atRate(ctx, o.BytesPerSecond, told))
-	damage, ok := errors.AsType[*repository.DamageError](err)
-	switch {
-	case errors.Is(err, repository.ErrNoImage): // the version names a manifest that is gone
-		bad("manifests/"+d.String(), fmt.Errorf("image %s: its manifest is lost: %w", ref, err))
-	case err != nil && !ok:
-		return nil, err
-	}
-	if damage != nil {
-		one.More = damage.More
-		for _, e := range damage.Damage {
-			one.Damage = append(one.Damage, api.Damage{Partition: e.Partition, Offset: e.Extent.Offset, Length: e.Extent.Length, Object: e.Object, Text: e.Error()})
+	config := repository.VerifyConfig{BytesPerSecond: o.BytesPerSecond, Progress: told}
+	for range maxHealRounds {
+		again, err := l.verifyOnce(ctx, one, o, config)
+		if err != nil || !again {
+			return one, err
 		}
 	}
 	return one, nil
 }
+
+// maxHealRounds bounds how often an image is verified again because more was damaged than one list holds.
+const maxHealRounds = 100
+
+// verifyOnce verifies an image and heals it if that is asked for; again says that there is more to be found.
+func (l *library) verifyOnce(ctx context.Context, one *api.VerifiedImage, o api.VerifyOrder, config repository.VerifyConfig) (again bool, err error) {
+	d := one.Digest
+	err = l.repo.VerifyImage(ctx, d, config)
+	found, ok := errors.AsType[*repository.DamageError](err)
+	switch {
+	case errors.Is(err, repository.ErrNoImage): // the version names a manifest that is gone
+		one.Damage = append(one.Damage, api.Damage{Partition: -1, Object: "manifests/" + d.String(),
+			Text: fmt.Sprintf("image %s: its manifest is lost: %v", one.Image, err)})
+		return false, nil
+	case err != nil && !ok:
+		return false, err
+	case err == nil:
+		one.More = 0
+		l.damaged.set(d, nil)
+		return false, nil
+	}
+	if r, err := l.repo.OpenImage(ctx, d); err == nil {
+		l.damaged.set(d, tilesOf(r, found.Damage))
+	}
+	failed := found.Damage
+	if o.Heal {
+		if failed, err = l.heal(ctx, d, found.Damage, o.HealFrom); err != nil {
+			return false, err
+		}
+		if r, err := l.repo.OpenImage(ctx, d); err == nil {
+			l.damaged.set(d, tilesOf(r, failed))
+		}
+	}
+	one.More = found.More
+	for _, e := range found.Damage {
+		same := func(f *repository.Damage) bool {
+			return f.Partition == e.Partition && f.Extent == e.Extent && f.Object == e.Object
+		}
+		a := api.Damage{Partition: e.Partition, Offset: e.Extent.Offset, Length: e.Extent.Length, Object: e.Object, Text: e.Error(), Healed: true}
+		if i := slices.IndexFunc(failed, same); i >= 0 {
+			if a.Healed = false; o.Heal && failed[i].Err != e.Err {
+				a.Text += "; not healed: " + failed[i].Err.Error()
+			}
+		}
+		if one.Damage = append(one.Damage, a); len(one.Damage) == api.MaxRanges {
+			return false, nil
+		}
+	}
+	return found.More > 0 && len(failed) == 0 || o.Heal && slices.ContainsFunc(found.Damage, isLayer) && len(failed) == 0, nil
+}
+
+// isLayer reports whether damage hides what else is damaged: without its layers the tiles of an image are not looked at.
+func isLayer(d *repository.Damage) bool { return !strings.HasPrefix(d.Object, "packs/") }
 
 // Prune implements api.Upkeep.
 func (l *library) Prune(ctx context.Context, o api.PruneOrder, _ func(api.Progress)) (*api.PruneReport, error) {

@@ -52,9 +52,11 @@ type Seeders struct {
 
 // seeder is one peer in one swarm.
 type seeder struct {
-	cancel context.CancelFunc
-	done   chan struct{} // closed when it has ended
-	swarm  *swarm.Swarm  // nil while the image is being opened; guarded by Seeders.mu
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when it has ended
+	swarm   *swarm.Swarm  // nil while the image is being opened; guarded by Seeders.mu, as all below
+	storage *Storage
+	image   images.Digest
 }
 
 // New checks the configuration and starts nothing.
@@ -77,9 +79,9 @@ const retryAfter = 5 * time.Second
 func (s *Seeders) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	for {
+	for fresh := false; ; fresh = true { // who is wanted at the start was served before it
 		changed := s.config.Changed() // before Wanted, so that no change is missed
-		s.settle(ctx, &group)
+		s.settle(ctx, &group, fresh)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -89,7 +91,7 @@ func (s *Seeders) Run(ctx context.Context) error {
 }
 
 // settle starts seeders that are wanted and stops the others.
-func (s *Seeders) settle(ctx context.Context, group *sync.WaitGroup) {
+func (s *Seeders) settle(ctx context.Context, group *sync.WaitGroup, fresh bool) {
 	wanted := map[images.InfoHash]bool{}
 	for _, w := range s.config.Wanted() {
 		wanted[w.InfoHash] = true
@@ -107,7 +109,7 @@ func (s *Seeders) settle(ctx context.Context, group *sync.WaitGroup) {
 		group.Go(func() {
 			defer close(one.done)
 			defer cancel()
-			s.keep(own, w, one)
+			s.keep(own, w, one, fresh)
 		})
 	}
 	for h, one := range s.list() {
@@ -134,9 +136,9 @@ func (s *Seeders) list() map[images.InfoHash]*seeder {
 }
 
 // keep serves one swarm until ctx is done.
-func (s *Seeders) keep(ctx context.Context, w Wanted, one *seeder) {
-	for {
-		err := s.serve(ctx, w, one)
+func (s *Seeders) keep(ctx context.Context, w Wanted, one *seeder, fresh bool) {
+	for ; ; fresh = false {
+		err := s.serve(ctx, w, one, fresh)
 		if ctx.Err() != nil {
 			return
 		}
@@ -149,7 +151,7 @@ func (s *Seeders) keep(ctx context.Context, w Wanted, one *seeder) {
 	}
 }
 
-func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder) error {
+func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder, fresh bool) error {
 	reader, err := s.config.Open(ctx, w.Image)
 	if err != nil {
 		return err
@@ -158,18 +160,37 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder) error {
 	if err != nil {
 		return fmt.Errorf("certificate of the seeder: %w", err)
 	}
+	storage := newStorage(reader, s.config.Damaged)
 	peer, err := swarm.New(swarm.Config{
-		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: &Storage{reader, s.config.Damaged}, Mux: s.config.Mux, HandOut: true,
+		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: storage, Mux: s.config.Mux, HandOut: true, Fresh: fresh,
 		TLS: swarm.TLSConfig(cert, s.config.CA, w.InfoHash), MemoryBytes: s.config.MemoryBytes, Log: s.log,
 	})
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	one.swarm = peer
+	one.swarm, one.storage, one.image = peer, storage, w.Image
 	s.mu.Unlock()
 	s.log.Info("seeder started", "image", w.Image.String(), "infohash", w.InfoHash.String())
 	return peer.Run(ctx)
+}
+
+// Reopen makes the seeders of an image read it anew: some of its tiles lie elsewhere now.
+func (s *Seeders) Reopen(ctx context.Context, image images.Digest) {
+	for h, one := range s.list() {
+		s.mu.Lock()
+		storage, own := one.storage, one.image
+		s.mu.Unlock()
+		if storage == nil || own != image {
+			continue
+		}
+		reader, err := s.config.Open(ctx, image)
+		if err != nil {
+			s.log.Error("seeder reads the image as it was before it was healed", "image", image.String(), "infohash", h.String(), "err", err)
+			continue
+		}
+		storage.current.Store(reader)
+	}
 }
 
 // Stats returns the counters of each seeder that serves.

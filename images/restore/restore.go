@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"seedbed/images"
@@ -167,31 +166,4 @@ func (i *Image) damage(piece int, tiles images.TileSet, err error) error {
 	}
 	p := &i.manifest.Partitions[i.layout.Span(piece).Partition]
 	return &DamageError{i.Name(), p.Number, i.layout.TileExtent(piece, first, last-first+1), err}
-}
-
-// Salvage reads data tiles of a piece from a disk that may hold the image, and gives put those that are right. raw is not
-// kept beyond put. What cannot be read is left out.
-func (i *Image) Salvage(ctx context.Context, disk io.ReaderAt, piece int, tiles images.TileSet, put func(tile int, raw []byte) error) error {
-	hashes := i.tiles.TileHashes(piece)
-	rank := 0
-	buf := make([]byte, images.TileLength)
-	for t := range i.layout.Data(piece).All() {
-		if tiles.Has(t) && rank < len(hashes) {
-			e, base, partition := i.extent(run{piece, t, 1})
-			raw := buf[:e.Length]
-			if _, err := io.ReadFull(io.NewSectionReader(disk, base+e.Offset, e.Length), raw); err == nil {
-				i.layout.Mask(partition, raw, e.Offset)
-				if tile.Hash(raw) == hashes[rank] {
-					if err := put(t, raw); err != nil {
-						return err
-					}
-				}
-			}
-		}
-		rank++
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	return nil
 }

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/job"
+	"seedbed/images"
+	"seedbed/images/announce"
+)
+
+// flipBit changes one bit in the middle of a file.
+func flipBit(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(t, path, int64(len(b)/2), []byte{b[len(b)/2] ^ 4})
+}
+
+// onlyPack returns the one pack of a repository.
+func onlyPack(t *testing.T, data string) string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(data, "repository", "packs", "*"))
+	if err != nil || len(list) != 1 {
+		t.Fatalf("packs %v: %v", list, err)
+	}
+	return list[0]
+}
+
+// TestADamagedImageIsHealedFromAMachine: one bit of a pack is wrong, and a machine that was just imaged has the tile.
+func TestADamagedImageIsHealedFromAMachine(t *testing.T) {
+	network(t)
+	data, boot := t.TempDir(), bootFiles(t)
+	disk, content := newDisk(t)
+	p := serve(t, data, boot, "--admit", "auto")
+	must(t, data, "image", "add", disk, "--name", "debian")
+	must(t, data, "deploy", "debian", "--all")
+	m := powerOn(t)
+	shape, _ := m.claim()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer m.peer.Wait()
+	defer cancel()
+	peer := m.join(ctx, shape)
+	select {
+	case <-peer.Done():
+	case <-ctx.Done():
+		t.Fatalf("the content did not arrive: %+v", peer.Stats())
+	}
+	transport := m.client.Transport.(*http.Transport).Clone() // from the machine's own address, by which others reach it
+	transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(machineAddr)}}).DialContext
+	defer transport.CloseIdleConnections()
+	tracker := &announce.Client{URL: m.boot.Appliances[0] + job.PathAnnounce, HTTP: &http.Client{Transport: transport}}
+	if _, err := tracker.Announce(ctx, announce.Request{InfoHash: m.job.InfoHash.Wire(), PeerID: peer.PeerID(), Port: peer.Addr().Port()}); err != nil {
+		t.Fatal(err)
+	}
+	flipBit(t, onlyPack(t, data))
+	r := decode[api.VerifyReport](t, data, "image", "verify", "debian", "--heal")
+	if !r.IsWhole() || len(r.Images[0].Damage) != 1 || !r.Images[0].Damage[0].Healed || r.Images[0].Damage[0].Length != images.TileLength {
+		t.Fatalf("%+v", r)
+	}
+	late := &machine{t: t, mac: "52:54:00:77:00:11"} // gets all of it, from the appliance or its neighbour
+	late.bootAgent()
+	late.hello()
+	lateShape, _ := late.claim()
+	latePeer := late.join(ctx, lateShape)
+	defer late.peer.Wait()
+	select {
+	case <-latePeer.Done():
+	case <-ctx.Done():
+		t.Fatalf("the content did not arrive after it was healed: %+v", latePeer.Stats())
+	}
+	if !bytes.Equal(late.disk.content(), content) || latePeer.Stats().Damaged > 0 {
+		t.Errorf("a machine that came later: %+v", latePeer.Stats())
+	}
+	cancel()
+	p.kill()
+	if r := decode[api.VerifyReport](t, data, "image", "verify", "debian"); len(r.Images[0].Damage) != 0 {
+		t.Errorf("after healing: %+v", r)
+	}
+}
+
+func TestADamagedImageIsHealedFromADisk(t *testing.T) {
+	network(t)
+	data := filepath.Join(t.TempDir(), "data")
+	disk, _ := tableDisk(t)
+	must(t, data, "image", "add", disk, "--name", "debian")
+	exported := filepath.Join(t.TempDir(), "exported")
+	must(t, data, "image", "export", "debian", exported)
+	flipBit(t, onlyPack(t, data))
+	if out := output(t, data, exitDamaged, "image", "verify", "debian", "--heal"); !strings.Contains(string(out), "--heal-from") {
+		t.Errorf("nobody has it: %s", out)
+	}
+	if out, code := seedbed(t, data, "image", "export", "debian", filepath.Join(t.TempDir(), "x")); code != exitDamaged {
+		t.Errorf("a damaged image was exported: exit code %d: %s", code, out)
+	}
+	wrong := filepath.Join(t.TempDir(), "wrong")
+	if err := os.WriteFile(wrong, make([]byte, 20<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output(t, data, exitDamaged, "image", "verify", "debian", "--heal-from", wrong)
+	if out := must(t, data, "image", "verify", "debian", "--heal-from", exported); !strings.Contains(out, "whole again") {
+		t.Error(out)
+	}
+	must(t, data, "image", "verify", "debian")
+	layers, err := filepath.Glob(filepath.Join(data, "repository", "layers", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layer := range layers {
+		flipBit(t, layer)
+	}
+	output(t, data, exitDamaged, "image", "verify", "debian", "--heal")
+	if out := must(t, data, "image", "verify", "debian", "--heal-from", exported); !strings.Contains(out, "whole again") {
+		t.Error(out)
+	}
+	must(t, data, "image", "verify", "debian")
+	must(t, data, "verify", "debian", disk)
+}
