@@ -74,9 +74,12 @@ type appliance struct {
 	seen       chan struct{}     // closed and replaced at each report
 }
 
-func newAppliance(t *testing.T) *appliance {
+func newAppliance(t *testing.T) *appliance { return newApplianceOf(t, disktest.New(t)) }
+
+// newApplianceOf deploys another image.
+func newApplianceOf(t *testing.T, img *disktest.Image) *appliance {
 	t.Helper()
-	a := &appliance{t: t, img: disktest.New(t), token: strings.Repeat("ab", 32), seen: make(chan struct{}),
+	a := &appliance{t: t, img: img, token: strings.Repeat("ab", 32), seen: make(chan struct{}),
 		say: func(r job.Report) job.Directive { return job.Directive{State: r.State, Release: true} }, on: func(string) {}}
 	var err error
 	if a.info, err = torrent.FromManifest(a.img.Manifest); err != nil {

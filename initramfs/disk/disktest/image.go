@@ -53,13 +53,13 @@ func New(t testing.TB) *Image {
 // NewBare returns an image of a disk of 4 MiB without a table.
 func NewBare(t testing.TB) *Image {
 	t.Helper()
-	return capture(t, make([]byte, 4<<20))
+	return take(t, make([]byte, 4<<20))
 }
 
 // NewLong returns an image of a disk of 40 MiB without a table: with more tiles than are looked at one by one.
 func NewLong(t testing.TB) *Image {
 	t.Helper()
-	return capture(t, make([]byte, 40<<20))
+	return take(t, make([]byte, 40<<20))
 }
 
 func makeImage(t testing.TB) *Image {
@@ -83,11 +83,11 @@ func makeImage(t testing.TB) *Image {
 		t.Fatal(err)
 	}
 	copy(b, "boot code") // LBA 0 of an image that boots from a BIOS
-	return capture(t, b)
+	return take(t, b)
 }
 
-// capture makes an image of a disk whose partitions are filled here.
-func capture(t testing.TB, b []byte) *Image {
+// take makes an image of a disk whose partitions are filled here.
+func take(t testing.TB, b []byte) *Image {
 	t.Helper()
 	table, err := parttable.Read(bytes.NewReader(b), int64(len(b)), 512)
 	if err != nil {
