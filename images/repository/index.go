@@ -42,8 +42,8 @@ func newIndex(fsys fileSystem, dir string, log *slog.Logger) *index {
 	return &index{fs: fsys, dir: dir, log: log, recent: map[images.TileKey]Location{}, condemned: map[uint32]bool{}}
 }
 
-// load opens the runs, once. handle returns the handle of a pack, false if the bucket has no such pack: a run that names
-// one is removed. It returns which packs are covered.
+// load opens the runs, once. handle returns the handle of a pack, false if the bucket has no such pack: its tiles
+// are taken out. It returns which packs are covered.
 func (x *index) load(handle func(images.Digest) (uint32, bool)) (map[images.Digest]bool, error) {
 	x.writing.Lock()
 	defer x.writing.Unlock()
@@ -92,22 +92,29 @@ func (x *index) covered() map[images.Digest]bool {
 	return covered
 }
 
-// keep takes the runs whose packs all exist and that cover a pack which no longer run covers: after a merge that was
-// cut short the merged run wins. It removes the others and returns the packs covered. The caller holds writing.
+// keep takes the runs that cover a pack which no longer run covers: after a merge that was cut short the merged run wins.
+// Packs that do not exist any more are taken out. It removes the other runs and returns the packs covered. The caller holds
+// writing.
 func (x *index) keep(found []*run, handle func(images.Digest) (uint32, bool)) map[images.Digest]bool {
 	slices.SortFunc(found, func(a, b *run) int { return len(b.packs) - len(a.packs) })
 	covered := map[images.Digest]bool{}
 	var kept []*run
 	for _, r := range found {
-		whole, fresh := true, false
-		for _, id := range r.packs {
-			h, ok := handle(id)
+		gone, any := goneOf(r, handle)
+		fresh := false
+		for i, id := range r.packs {
+			h, _ := handle(id)
 			r.handles = append(r.handles, h)
-			whole, fresh = whole && ok, fresh || !covered[id]
+			fresh = fresh || !gone[i] && !covered[id]
 		}
-		if !whole || !fresh {
+		if !fresh {
 			x.discard(r)
 			continue
+		}
+		if any {
+			if r = x.without(r, gone); r == nil {
+				continue
+			}
 		}
 		for _, id := range r.packs {
 			covered[id] = true
