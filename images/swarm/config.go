@@ -34,6 +34,9 @@ type Config struct {
 	// HandOut makes a complete peer show each other peer different pieces, every piece once before any piece twice,
 	// in place of announcing all of them: what an appliance's seeder does.
 	HandOut bool
+	// Fresh says that nobody handed out this content here before. Else who hands out waits a moment after its start if peers
+	// come that hold something: after a restart they come back one by one, and need not be shown what the others hold.
+	Fresh bool
 	// MemoryBytes bounds the encoded tiles held in memory: half for pieces on their way in, half for recent pieces to
 	// pass on. The smallest that works is two pieces. Zero means 64 MiB. Decoding takes one piece per worker more.
 	MemoryBytes int64

@@ -175,3 +175,18 @@ func TestASearchThatFindsEverythingCompletes(t *testing.T) {
 		t.Errorf("%+v, %d writes", got, s.writes)
 	}
 }
+
+// TestFreshHandOutDoesNotWait for machines to come back: nobody was there before.
+func TestFreshHandOutDoesNotWait(t *testing.T) {
+	site, c := newSite(t), newContent(4<<20, images.MinPieceLength)
+	a := site.appliance(c, fullStore(c), func(cfg *Config) {
+		cfg.Fresh, cfg.timing = true, defaultTiming
+		cfg.timing.restart = time.Minute
+	})
+	disk := emptyStore(c)
+	disk.held[0], disk.hashes[0] = c.data[0], c.hashes[0]
+	copy(disk.raw, c.raw[:c.pieceLength])
+	m := site.run(c, disk, func(cfg *Config) { cfg.Seeds = a.addrs() })
+	wait(t, m, 10*time.Second)
+	equal(t, disk)
+}

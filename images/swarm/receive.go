@@ -181,7 +181,7 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 	}
 	l.ready, l.handsOut = true, v.HandsOut
 	if st.hand != nil && !l.appliance {
-		if hold := st.started.Add(st.cfg.timing.restart); st.now.Before(hold) && l.has.intersects(st.data) {
+		if hold := st.started.Add(st.cfg.timing.restart); !st.cfg.Fresh && st.now.Before(hold) && l.has.intersects(st.data) {
 			st.hand.holdUntil = hold
 		}
 		st.hand.join(l.id, l.has, st.now)
