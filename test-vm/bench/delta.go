@@ -41,7 +41,7 @@ type deltaResult struct {
 // benchDelta captures an aged file system before and after an update.
 func benchDelta(ctx context.Context, s settings) error {
 	fmt.Printf("disk of %.1f GB with an aged file system; %.0f %% of the bytes replaced, files deleted, logs appended, temporary files\n\n",
-		float64(s.length)/1e9, 100*replacedShare)
+		float64(s.aged)/1e9, 100*replacedShare)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tused MB\treplaced\tchanged 4 KiB\tcompressed\tas tiles\tdiffering tiles\twire\tstored\twire x\tstored x\ttarget\t")
 	var short []error
@@ -80,7 +80,7 @@ func deltaOf(ctx context.Context, s settings, kind string) (r deltaResult, err e
 		return r, err
 	}
 	defer os.RemoveAll(folder)
-	disks, update, err := makeVersions(ctx, folder, kind, s.length)
+	disks, update, err := makeVersions(ctx, folder, kind, s.aged)
 	if err != nil {
 		return r, err
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ const machineArg = "-machine"
 type machineOrder struct {
 	Appliance, Address, MAC string
 	Disk                    string
+	Profile                 string // file; "" makes none
 }
 
 // machineResult is what came out, on standard output.
@@ -45,6 +47,12 @@ type machineResult struct {
 func machineMain(args []string) {
 	var order machineOrder
 	err := json.Unmarshal([]byte(args[0]), &order)
+	if err == nil && order.Profile != "" {
+		f, e := os.Create(order.Profile)
+		if err = errors.Join(e, pprof.StartCPUProfile(f)); err == nil {
+			defer pprof.StopCPUProfile()
+		}
+	}
 	if err == nil {
 		err = bootMachine(context.Background(), order)
 	}

@@ -20,6 +20,7 @@ import (
 type settings struct {
 	runs    int    // of each contender; the median counts
 	length  int64  // of the disk in bytes
+	aged    int64  // of a disk with an aged file system in bytes
 	scratch string // folder for disks and repositories; a tmpfs, so that no disk is measured
 	profile string // folder for CPU profiles; "" makes none
 }
@@ -51,14 +52,15 @@ func main() {
 		return
 	}
 	s := settings{}
-	var gib float64
+	var gib, agedGiB float64
 	flag.IntVar(&s.runs, "runs", 3, "how often each contender runs")
 	flag.Float64Var(&gib, "disk", 8, "length of the disk in `GiB`")
+	flag.Float64Var(&agedGiB, "aged", 3, "length of the disks of delta and redeploy in `GiB`; six times that is needed as scratch")
 	flag.StringVar(&s.scratch, "scratch", "/dev/shm", "`FOLDER` for disks and repositories")
 	flag.StringVar(&s.profile, "profile", "", "write CPU profiles into this `FOLDER`")
 	flag.Usage = usage
 	flag.Parse()
-	s.length = int64(gib*1024) << 20
+	s.length, s.aged = int64(gib*1024)<<20, int64(agedGiB*1024)<<20
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, s, flag.Args()); err != nil {

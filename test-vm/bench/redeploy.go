@@ -66,7 +66,7 @@ func benchRedeploy(ctx context.Context, s settings) (err error) {
 }
 
 func redeployOf(ctx context.Context, s settings, folder, kind string) (err error) {
-	disks, update, err := makeVersions(ctx, folder, kind, s.length)
+	disks, update, err := makeVersions(ctx, folder, kind, s.aged)
 	if err != nil {
 		return err
 	}
@@ -74,18 +74,19 @@ func redeployOf(ctx context.Context, s settings, folder, kind string) (err error
 	if err != nil {
 		return err
 	}
+	room.profile = s.profile
 	defer func() { err = errors.Join(err, room.close()) }()
 	for i, d := range disks {
 		if err := room.seedbed(ctx, nil, "image", "add", d, "--name", "bench", "--version", fmt.Sprint(i+1)); err != nil {
 			return err
 		}
 	}
-	fmt.Printf("%s, disk of %.1f GB, %.0f MB of files, %.1f MB replaced; link of 1 Gbit/s; median of %d runs\n\n", kind, float64(s.length)/1e9,
+	fmt.Printf("%s, disk of %.1f GB, %.0f MB of files, %.1f MB replaced; link of 1 Gbit/s; median of %d runs\n\n", kind, float64(s.aged)/1e9,
 		float64(update.Files)/1e6, float64(update.Replaced)/1e6, s.runs)
 	results := make([][]deployRun, len(redeployCases))
 	for range s.runs {
 		for i, c := range redeployCases {
-			r, err := room.deploy(ctx, c, disks, s.length)
+			r, err := room.deploy(ctx, c, disks, s.aged)
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
@@ -124,6 +125,7 @@ func printRedeploy(results [][]deployRun) error {
 // room is an appliance and a machine's place, in two network namespaces that are joined by a cable.
 type room struct {
 	folder, data string
+	profile      string    // folder for CPU profiles; "" makes none
 	names        [2]string // of the namespaces: appliance, machine
 	serve        *exec.Cmd
 	log          *os.File
@@ -243,7 +245,11 @@ func (r *room) deploy(ctx context.Context, c redeployCase, disks [2]string, leng
 	if err := r.seedbed(ctx, nil, "deploy", c.image, "--all"); err != nil {
 		return d, err
 	}
-	order, err := json.Marshal(machineOrder{Appliance: benchAppliance, Address: benchMachine, MAC: benchMAC, Disk: file})
+	o := machineOrder{Appliance: benchAppliance, Address: benchMachine, MAC: benchMAC, Disk: file}
+	if r.profile != "" {
+		o.Profile = filepath.Join(r.profile, strings.ReplaceAll(c.name, " ", "-")+".prof")
+	}
+	order, err := json.Marshal(o)
 	if err != nil {
 		return d, err
 	}
