@@ -127,7 +127,9 @@ safe. It also brings together what belongs together. A running appliance prunes 
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return o.withImages(cmd.Context(), func(lib api.Images) error {
-			r, err := lib.Prune(cmd.Context(), order, nil)
+			show := newMeter(os.Stderr, "rewritten")
+			r, err := lib.Prune(cmd.Context(), order, show.update)
+			show.end()
 			if err != nil {
 				return err
 			}

@@ -352,8 +352,13 @@ func (l *library) verifyOnce(ctx context.Context, one *api.VerifiedImage, o api.
 func isLayer(d *repository.Damage) bool { return !strings.HasPrefix(d.Object, "packs/") }
 
 // Prune implements api.Upkeep.
-func (l *library) Prune(ctx context.Context, o api.PruneOrder, _ func(api.Progress)) (*api.PruneReport, error) {
-	r, err := l.repo.Prune(ctx, repository.PruneConfig{DryRun: o.DryRun, Grace: o.Grace})
+func (l *library) Prune(ctx context.Context, o api.PruneOrder, progress func(api.Progress)) (*api.PruneReport, error) {
+	config := repository.PruneConfig{DryRun: o.DryRun, Grace: o.Grace, Progress: func(phase repository.PrunePhase, p repository.Progress) {
+		if progress != nil && phase == repository.PruneCompact { // the others count objects, and are short
+			progress(api.Progress{Done: p.Done, Total: p.Total})
+		}
+	}}
+	r, err := l.repo.Prune(ctx, config)
 	switch {
 	case errors.Is(err, repository.ErrPruning):
 		return nil, &fleet.Refusal{Code: codePruning, Detail: err.Error() + "; wait for it"}
