@@ -63,8 +63,8 @@ type Repository struct {
 	// sessions are those of this process.
 	sessions sessionTable
 
-	opening sync.Mutex  // serialises ready
-	isReady atomic.Bool // packs and index are known
+	opening chan struct{} // holds one while ready works
+	isReady atomic.Bool   // packs and index are known
 
 	ctx    context.Context // ends with Close; for work that no caller waits for
 	cancel context.CancelFunc
@@ -118,6 +118,7 @@ func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
 	r.packs.handles = map[images.Digest]uint32{}
 	r.index = newIndex(r.fs, filepath.Join(cfg.Spool, "index"), cfg.Log)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.opening = make(chan struct{}, 1)
 	r.cache = newCache[groupKey, *records](r, cfg.CacheLength)
 	r.frames = newCache[images.Digest, *frame](r, frameCache)
 	r.layers = newCache[layerRangeKey, []byte](r, layerCache)
@@ -143,11 +144,24 @@ func (r *Repository) open(ctx context.Context) (err error) {
 	return r.recover(ctx)
 }
 
+// manyPacks is how many packs take long enough to index that an operator should know: some 10 s for 4,096 of them.
+const manyPacks = 256
+
 // ready lists the packs and opens the index, once: what storing tiles needs and serving images does not. Packs that no file
 // of the index covers are read.
 func (r *Repository) ready(ctx context.Context) error {
-	r.opening.Lock()
-	defer r.opening.Unlock()
+	if r.isReady.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)() // Close does not wait for a large index
+	select {
+	case r.opening <- struct{}{}:
+		defer func() { <-r.opening }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if r.isReady.Load() {
 		return nil
 	}
@@ -170,6 +184,9 @@ func (r *Repository) ready(ctx context.Context) error {
 			missing = append(missing, id)
 		}
 	}
+	if len(missing) > manyPacks {
+		r.log.Info("making the index of tiles", "packs", len(missing))
+	}
 	if err := r.indexPacks(ctx, missing); err != nil {
 		return fmt.Errorf("open the index of tiles: %w", err)
 	}
@@ -177,7 +194,7 @@ func (r *Repository) ready(ctx context.Context) error {
 		return err
 	}
 	r.isReady.Store(true)
-	if len(missing) > 0 {
+	if len(missing) > manyPacks {
 		r.log.Info("index of tiles made", "packs", len(missing), "took", time.Since(started).Round(time.Second))
 	}
 	return nil
