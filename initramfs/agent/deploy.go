@@ -247,7 +247,9 @@ func (d *deployment) look(ctx context.Context) error {
 	d.enter(job.PhaseHash, "disk "+d.dev.Name)
 	store := disk.NewStorage(d.dev, d.layout)
 	if d.manifest.Frame.Table == parttable.None {
-		store.HoldFirst()
+		if err := store.HoldFirst(); err != nil {
+			return d.diskFailure(err)
+		}
 	}
 	d.mu.Lock()
 	d.store = store

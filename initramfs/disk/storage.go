@@ -60,12 +60,19 @@ func NewStorage(dev *Device, l *layout.Layout) *Storage {
 	return s
 }
 
-// HoldFirst keeps the first tile of the image in memory until WriteFirst: for a file system on the whole disk, whose
-// superblock lies there and takes the place of a table. Call it before anything is written.
-func (s *Storage) HoldFirst() {
+// HoldFirst makes the first tile of the image zeros, and keeps its content in memory until WriteFirst: for a file system on
+// the whole disk, whose superblock lies there and takes the place of a table; an earlier one would find half of the new
+// content. Call it before Probe and before anything is written.
+func (s *Storage) HoldFirst() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.holdFirst = true
+	s.mu.Unlock()
+	for _, e := range s.layout.WriteExtents(nil, 0, 0, 1) {
+		if err := s.dev.Zero(s.layout.DiskOffset(0)+e.Offset, e.Length); err != nil {
+			return err
+		}
+	}
+	return s.dev.Sync()
 }
 
 // WriteFirst writes the tile that HoldFirst kept, durably, and reads it back. Without one it does nothing.
