@@ -26,7 +26,11 @@ func Start(t testing.TB, buckets ...string) (endpoint string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
+	folder, err := os.MkdirTemp(memory(), "seedbed-s3-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
 	for _, name := range buckets {
 		if err := os.MkdirAll(filepath.Join(folder, "data", name), 0o700); err != nil {
 			t.Fatal(err)
@@ -74,6 +78,14 @@ func Start(t testing.TB, buckets ...string) (endpoint string) {
 		case <-time.After(10 * time.Millisecond): // until it listens
 		}
 	}
+}
+
+// memory returns a folder in memory where there is one: what is tested is the protocol and not a disk.
+func memory() string {
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		return "/dev/shm"
+	}
+	return ""
 }
 
 func setenv(t testing.TB, name, value string) {
