@@ -83,10 +83,7 @@ func (s *Storage) WriteFirst() error {
 	if first == nil {
 		return nil
 	}
-	if err := s.writeTiles(0, 0, first); err != nil {
-		return err
-	}
-	if err := s.dev.Sync(); err != nil {
+	if err := s.writeFirst(first); err != nil {
 		return err
 	}
 	s.mu.Lock()
