@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,6 +140,7 @@ func TestACaptureDoesNotBuildOnWhatIsMarked(t *testing.T) {
 		"captured by another after the mark":      {"mark", "capture elsewhere", "sweep"},
 		"begun elsewhere before the mark":         {"begin elsewhere", "mark", "commit", "sweep"},
 		"begun elsewhere after the mark":          {"mark", "begin elsewhere", "put", "wait", "commit", "sweep"},
+		"put elsewhere before the mark":           {"begin elsewhere", "put", "mark", "commit only", "sweep"},
 		"captured after the sweep":                {"mark", "sweep", "capture"},
 		"captured elsewhere after the sweep":      {"capture elsewhere", "mark", "sweep", "capture elsewhere"},
 		"marked by another, captured, swept here": {"mark elsewhere", "capture", "sweep"},
@@ -191,6 +193,10 @@ func captureAndPrune(t *testing.T, steps []string) {
 			}
 		case "commit":
 			if _, err := s.capture(t.Context(), session); err != nil {
+				t.Fatal(err)
+			}
+		case "commit only":
+			if _, err := session.Commit(t.Context(), s.spec()); err != nil {
 				t.Fatal(err)
 			}
 		case "capture":
@@ -316,4 +322,93 @@ func TestAnUnreadableImageKeepsEverything(t *testing.T) {
 			t.Errorf("with a placement lost: %v, %d of %d packs", err, p.packs(), before)
 		}
 	})
+}
+
+// hooked is a bucket that calls a function before the first delete of an object whose key has a prefix.
+type hooked struct {
+	Bucket
+	prefix string
+	hook   func()
+}
+
+func (h *hooked) Delete(ctx context.Context, key string) error {
+	if hook := h.hook; hook != nil && strings.HasPrefix(key, h.prefix) {
+		h.hook = nil
+		hook()
+	}
+	return h.Bucket.Delete(ctx, key)
+}
+
+// TestACaptureThatCommitsDuringTheSweepLosesNothing commits between the look at what is in use and the first deletion.
+func TestACaptureThatCommitsDuringTheSweepLosesNothing(t *testing.T) {
+	for _, prefix := range []string{"layers/", "manifests/", "packs/", "placements/"} {
+		for _, begun := range []string{"before the mark", "after the mark", "during the sweep"} {
+			t.Run(prefix+" begun "+begun, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { commitDuringSweep(t, prefix, begun) })
+			})
+		}
+	}
+}
+
+func commitDuringSweep(t *testing.T, prefix, begun string) {
+	p := newPowerFS(-1)
+	elsewhere := openPruned(t, p, "/srv/spool2")
+	dir, err := openDir(p, "/srv/bucket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hook := &hooked{Bucket: dir, prefix: prefix}
+	pruner, err := Open(t.Context(), hook, Config{Spool: "/srv/spool", files: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pruner.Close()
+	s := newSample(rng(330), "debian", "1", 1<<20, 3<<20)
+	s.mustCapture(t, elsewhere, "")
+	newSample(rng(331), "ubuntu", "1", 1<<20, 1<<20).mustCapture(t, elsewhere, "")
+	time.Sleep(25 * time.Hour)
+	if err := elsewhere.Remove(t.Context(), "debian", "1"); err != nil {
+		t.Fatal(err)
+	}
+	var session *Session
+	begin := func() {
+		var err error
+		if session, err = elsewhere.Begin(t.Context(), SessionConfig{Name: "debian", Sign: testSign, Expire: 100 * time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		if err := session.Put(t.Context(), s.tiles()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if begun == "before the mark" {
+		begin()
+	}
+	mustPrune(t, pruner)
+	time.Sleep(24 * time.Hour)
+	if begun == "after the mark" {
+		begin()
+	}
+	time.Sleep(2 * time.Hour)
+	reached := false
+	hook.hook = func() {
+		reached = true
+		if begun == "during the sweep" {
+			begin()
+		}
+		_, err := session.Commit(t.Context(), s.spec())
+		if begun == "before the mark" {
+			if !errors.Is(err, intake.ErrExpired) {
+				t.Errorf("commit after the grace: %v, want ErrExpired", err)
+			}
+		} else if err != nil {
+			t.Error(err)
+		}
+		session.Close()
+	}
+	mustPrune(t, pruner)
+	if !reached {
+		t.Error("nothing was swept")
+	}
+	expectAllWhole(t, elsewhere)
+	expectAllWhole(t, pruner)
 }
