@@ -61,9 +61,14 @@ func canMount(t testing.TB, path string) bool {
 // attach makes a loop device of a partition, until detach is called, at the latest at the end of the test.
 func attach(t testing.TB, path string, options ...string) (device string, detach func()) {
 	t.Helper()
-	out, err := exec.Command("losetup", append(options, "--find", "--show", path)...).Output()
-	if err != nil {
-		t.Fatalf("losetup of the package mount: %v", err)
+	var out []byte
+	var err error
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // another program may take the free one first
+		if out, err = exec.Command("losetup", append(options, "--find", "--show", path)...).Output(); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("losetup of the package mount: %v", err)
+		}
 	}
 	device = strings.TrimSpace(string(out))
 	done := false
