@@ -151,18 +151,18 @@ func (r *Repository) condemnRecords(ctx context.Context, id images.Digest, bad b
 	return nil
 }
 
-// condemnAll is condemnRecords for several packs.
-func (r *Repository) condemnAll(ctx context.Context, bad map[images.Digest]badRecords) error {
+// condemnAll is condemnRecords for what a verification found, which it tells even where it cannot be noted.
+func (r *Repository) condemnAll(ctx context.Context, bad map[images.Digest]badRecords) {
 	if len(bad) == 0 {
-		return nil
+		return
 	}
-	if err := r.ready(ctx); err != nil {
-		return err
-	}
+	err := r.ready(ctx)
 	for id, records := range bad {
-		if err := r.condemnRecords(ctx, id, records); err != nil {
-			return err
+		if err == nil {
+			err = r.condemnRecords(ctx, id, records)
 		}
 	}
-	return nil
+	if err != nil {
+		r.log.Warn("damaged tiles cannot be noted, captures may use them; verify again", "err", err)
+	}
 }

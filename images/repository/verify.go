@@ -99,9 +99,7 @@ func (r *Repository) VerifyImage(ctx context.Context, d images.Digest, cfg Verif
 			return err
 		}
 	}
-	if err := r.condemnAll(ctx, v.bad); err != nil {
-		return err
-	}
+	r.condemnAll(ctx, v.bad)
 	if len(v.found.Damage) > 0 {
 		return &v.found
 	}
