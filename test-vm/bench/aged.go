@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -18,7 +19,7 @@ import (
 )
 
 // agedArg makes this program the child process that fills and updates a file system, in a mount namespace of its own.
-const agedArg = "-aged"
+const agedArg = "-make-aged"
 
 // ageing is what that child does: fill a new file system while junk is written and deleted, or update what is there.
 type ageing struct {
@@ -31,6 +32,7 @@ type ageing struct {
 // updateReport says what an update changed, in bytes of files.
 type updateReport struct {
 	Files, Replaced, Deleted, Appended, Temporary int64
+	Packages, ReplacedFiles                       int // replaced
 }
 
 // Shares of an update, of the bytes of all files: a monthly update of a Linux system.
@@ -217,7 +219,6 @@ func fillAged(at string, limit int64, random *rand.Rand) error {
 // update replaces packages, folders with their files, by writing each file anew and renaming it over the old one, deletes
 // single files, appends to logs, and writes temporary files that it deletes at the end.
 func update(at string, random *rand.Rand) (r updateReport, err error) {
-	packages := map[string][]string{}
 	lengths := map[string]int64{}
 	var names []string
 	err = filepath.WalkDir(at, func(name string, e fs.DirEntry, err error) error {
@@ -231,7 +232,6 @@ func update(at string, random *rand.Rand) (r updateReport, err error) {
 		r.Files += info.Size()
 		lengths[name] = info.Size()
 		names = append(names, name)
-		packages[filepath.Dir(name)] = append(packages[filepath.Dir(name)], name)
 		return nil
 	})
 	if err != nil {
@@ -255,21 +255,26 @@ func update(at string, random *rand.Rand) (r updateReport, err error) {
 	if err := litter(share(tempShare / 2)); err != nil {
 		return r, err
 	}
-	folders := make([]string, 0, len(packages))
-	for f := range packages {
-		folders = append(folders, f)
+	packages, folders, err := packagesIn(at, lengths)
+	if err != nil {
+		return r, err
 	}
-	sort.Strings(folders)
+	random.Shuffle(len(packages), func(i, j int) { packages[i], packages[j] = packages[j], packages[i] })
 	random.Shuffle(len(folders), func(i, j int) { folders[i], folders[j] = folders[j], folders[i] })
 	gone := map[string]bool{}
-	for _, f := range folders {
+	for _, files := range append(packages, folders...) {
 		if r.Replaced >= share(replacedShare) {
 			break
 		}
-		for _, name := range packages[f] {
-			if lengths[name] > share(replacedShare/4) || r.Replaced > share(replacedShare) {
-				continue // one file is not an update, and no package is so large
-			}
+		total := int64(0)
+		for _, name := range files {
+			total += lengths[name]
+		}
+		if total > share(replacedShare/4) {
+			continue // one package is not an update
+		}
+		r.Packages++
+		for _, name := range files {
 			n, err := copyFile(name+".new", name, 23)
 			if err == nil {
 				err = os.Rename(name+".new", name)
@@ -278,6 +283,7 @@ func update(at string, random *rand.Rand) (r updateReport, err error) {
 				return r, err
 			}
 			r.Replaced += n
+			r.ReplacedFiles++
 			gone[name] = true
 		}
 	}
@@ -297,6 +303,44 @@ func update(at string, random *rand.Rand) (r updateReport, err error) {
 		return r, err
 	}
 	return r, os.RemoveAll(temp)
+}
+
+// packagesIn returns the files of each of this host's packages that were copied, in the order of names, and the others by
+// folder, for hosts without packages.
+func packagesIn(at string, lengths map[string]int64) (packages, rest [][]string, err error) {
+	owned := map[string]bool{}
+	lists, err := filepath.Glob("/var/lib/dpkg/info/*.list")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, list := range lists {
+		b, err := os.ReadFile(list)
+		if err != nil {
+			return nil, nil, err
+		}
+		var files []string
+		for name := range strings.Lines(string(b)) {
+			name = filepath.Join(at, "0", strings.TrimSpace(name))
+			if _, ok := lengths[name]; ok && !owned[name] {
+				owned[name] = true
+				files = append(files, name)
+			}
+		}
+		if len(files) > 0 {
+			packages = append(packages, files)
+		}
+	}
+	folders := map[string][]string{}
+	for name := range lengths {
+		if !owned[name] {
+			folders[filepath.Dir(name)] = append(folders[filepath.Dir(name)], name)
+		}
+	}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		slices.Sort(folders[folder])
+		rest = append(rest, folders[folder])
+	}
+	return packages, rest, nil
 }
 
 // appendLogs appends lines to twenty logs in turn.

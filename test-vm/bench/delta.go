@@ -43,7 +43,7 @@ func benchDelta(ctx context.Context, s settings) error {
 	fmt.Printf("disk of %.1f GB with an aged file system; %.0f %% of the bytes replaced, files deleted, logs appended, temporary files\n\n",
 		float64(s.aged)/1e9, 100*replacedShare)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tused MB\treplaced\tchanged 4 KiB\tcompressed\tas tiles\tdiffering tiles\twire\tstored\twire x\tstored x\ttarget\t")
+	fmt.Fprintln(w, "\tused MB\tpackages\tfiles\treplaced\tchanged 4 KiB\tcompressed\tas tiles\tdiffering tiles\twire\tstored\twire x\tstored x\ttarget\t")
 	var short []error
 	for _, target := range deltaTargets {
 		r, err := deltaOf(ctx, s, target.fs)
@@ -52,7 +52,7 @@ func benchDelta(ctx context.Context, s settings) error {
 		}
 		mb := func(n int64) string { return fmt.Sprintf("%.1f", float64(n)/1e6) }
 		wire, stored := float64(r.tileBytes)/float64(r.stream), float64(r.growth)/float64(r.stream)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.1f\t\n", target.fs, mb(r.used), mb(r.update.Replaced), mb(r.regions), mb(r.stream),
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.1f\t\n", target.fs, mb(r.used), r.update.Packages, r.update.ReplacedFiles, mb(r.update.Replaced), mb(r.regions), mb(r.stream),
 			mb(r.separate), mb(r.tiles), mb(r.tileBytes), mb(r.growth), wire, stored, target.ratio)
 		if max(wire, stored) > target.ratio {
 			short = append(short, fmt.Errorf("%s: wire %.2f and stored %.2f times what changed, the target is %.1f", target.fs, wire, stored, target.ratio))
