@@ -51,6 +51,7 @@ type appliance struct {
 	server *httptest.Server
 	seeder *swarm.Swarm
 	seed   *seedStorage
+	fresh  bool // the seeder began with the deployment
 
 	mu      sync.Mutex // guards everything below
 	token   string     // "" once it was redeemed
@@ -165,13 +166,14 @@ func (a *appliance) startSeeder() {
 	a.seed = &seedStorage{img: a.img}
 	cert := a.keyPair(swarm.InfoHashURI(a.info.InfoHash), swarm.URIRoleAppliance)
 	a.seeder, err = swarm.New(swarm.Config{InfoHash: a.info.InfoHash, Pieces: a.img.Layout, Storage: a.seed,
-		TLS: swarm.TLSConfig(cert, a.ca, a.info.InfoHash), Listener: l, HandOut: true})
+		TLS: swarm.TLSConfig(cert, a.ca, a.info.InfoHash), Listener: l, HandOut: true, Fresh: a.fresh})
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- a.seeder.Run(ctx) }()
+	seeder := a.seeder
+	go func() { ended <- seeder.Run(ctx) }()
 	a.t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {

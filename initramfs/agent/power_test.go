@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,7 +66,10 @@ func newProof(t *testing.T, captured []byte) *proof {
 // returns the record and what the disk holds then.
 func (p *proof) deploy(t *testing.T, state []byte, kill int) (record *tape, after []byte, fetched int64) {
 	t.Helper()
+	p.fresh = true // else it waits for machines that it may have known
+	p.startSeeder()
 	p.mu.Lock()
+	p.seeds = []netip.AddrPort{p.seeder.Addr()}
 	p.token, p.claimed, p.reports, p.receipts, p.frames = strings.Repeat("ab", 32), false, nil, nil, nil
 	p.mu.Unlock()
 	c := &computer{t: t, dir: inMemory(t)}
@@ -86,12 +90,13 @@ func (p *proof) deploy(t *testing.T, state []byte, kill int) (record *tape, afte
 		}
 		return nil
 	}
-	agent, err := New(Config{Boot: p.boot(), Machine: &plug{c, record}, Screen: NewScreen(), ListenAddr: "127.0.0.1:0", Version: "test",
+	screen := NewScreen(testWriter{t})
+	defer screen.Close(time.Second)
+	agent, err := New(Config{Boot: p.boot(), Machine: &plug{c, record}, Screen: screen, ListenAddr: "127.0.0.1:0", Version: "test",
 		timing: timing{rest: time.Millisecond, rescan: 20 * time.Millisecond, progress: time.Second, failed: 50 * time.Millisecond, alone: 2 * time.Second, idle: time.Minute}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := p.seed.total()
 	out := make(chan error, 1)
 	go func() { _, err := agent.Run(ctx); out <- err }()
 	select {
@@ -106,7 +111,7 @@ func (p *proof) deploy(t *testing.T, state []byte, kill int) (record *tape, afte
 	if record.denied != nil {
 		t.Error(record.denied)
 	}
-	return record, bytesOf(t, file), p.seed.total() - before
+	return record, bytesOf(t, file), p.seed.total()
 }
 
 // table says what a firmware or a kernel could take for a table or, on a disk without one, for a file system; "" for nothing.
