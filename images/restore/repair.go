@@ -40,6 +40,16 @@ type Repaired struct {
 	Past bool
 	// Left are tiles of which the image has no right copy. The table is not written then, if it was wrong.
 	Left []*DamageError
+	// Rest is what is wrong still where something is left, else nil: Left, and what is written after it. With it the repair
+	// goes on when there are other copies.
+	Rest *Difference
+}
+
+// With returns the same difference, of which a repair takes content from tiles.
+func (d *Difference) With(tiles Tiles) *Difference {
+	image, other := *d.image, *d
+	image.tiles, other.image = tiles, &image
+	return &other
 }
 
 // ReadBackError says that a disk returned other bytes than were written.
@@ -66,13 +76,14 @@ func (d *Difference) Repair(ctx context.Context, disk Disk, progress Progress) (
 	if err := w.readBack(ctx); err != nil {
 		return &w.result, err
 	}
-	if len(w.result.Left) > 0 {
-		return &w.result, nil
-	}
-	if w.held != nil {
+	if len(w.result.Left) == 0 && w.held != nil {
 		if err := w.last(ctx); err != nil {
 			return &w.result, err
 		}
+	}
+	if len(w.result.Left) > 0 {
+		w.result.Rest = w.rest()
+		return &w.result, nil
 	}
 	return &w.result, w.frame()
 }
@@ -199,6 +210,18 @@ func (w *repair) zero(ctx context.Context, r run) error {
 	return nil
 }
 
+// rest returns the difference without what is written.
+func (w *repair) rest() *Difference {
+	d := *w.Difference
+	d.wrong = map[int]images.TileSet{}
+	for piece, set := range w.Difference.wrong {
+		if set = set.Minus(w.written[piece]); !set.IsEmpty() {
+			d.wrong[piece] = set
+		}
+	}
+	return &d
+}
+
 // set returns the tiles of a run.
 func (r run) set() (s images.TileSet) {
 	for t := r.first; t < r.first+r.count; t++ {
@@ -220,71 +243,4 @@ func (w *repair) wrote(r run) {
 	if w.progress != nil {
 		w.progress(w.done, w.total)
 	}
-}
-
-// readBack compares what was written with what the disk returns.
-func (w *repair) readBack(ctx context.Context) (err error) {
-	direct, past, err := w.disk.Direct()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, direct.Close()) }()
-	w.result.Past = past
-	c := &comparison{image: w.image, disk: direct}
-	if err := c.compare(ctx, func(piece int) images.TileSet { return w.written[piece] }); err != nil {
-		return err
-	}
-	again := &Difference{image: w.image, wrong: c.wrong, failed: c.failed}
-	if list, _ := again.Ranges(1); len(list) > 0 {
-		return &ReadBackError{list[0]}
-	}
-	return nil
-}
-
-// last writes the tile that was held back, durably.
-func (w *repair) last(ctx context.Context) error {
-	w.written = map[int]images.TileSet{}
-	if err := w.run(ctx, *w.held, nil); err != nil {
-		return err
-	}
-	if err := w.disk.Sync(); err != nil {
-		return err
-	}
-	return w.readBack(ctx)
-}
-
-// frame writes the sectors of the frame that differ, those of the last region after all else is durable, and reads them
-// back.
-func (w *repair) frame() (err error) {
-	if len(w.Difference.frame) == 0 {
-		return nil
-	}
-	for n, r := range w.table {
-		if n == len(w.table)-1 {
-			if err := w.disk.Sync(); err != nil {
-				return err
-			}
-		}
-		for _, e := range w.Difference.frame[n] {
-			if _, err := w.disk.WriteAt(r.Bytes[e.Offset-r.Offset:e.End()-r.Offset], e.Offset); err != nil {
-				return err
-			}
-			w.result.Length += e.Length
-		}
-	}
-	if err := w.disk.Sync(); err != nil {
-		return err
-	}
-	direct, past, err := w.disk.Direct()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, direct.Close()) }()
-	w.result.Past = past
-	for _, r := range w.table {
-		if list := differing(direct, r, int64(w.image.manifest.SectorLength)); len(list) > 0 {
-			return &ReadBackError{Range{-1, list[0].Offset, list[0].Length, r.Kind}}
-		}
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -190,6 +191,7 @@ func TestATileThatTheImageLacksIsNamedAndTheTableNotWritten(t *testing.T) {
 	d := compare(t, image, disk)
 	list, _ := d.Ranges(100)
 	var lost restore.Range
+	elsewhere := &shelf{manifest: s.manifest, layers: s.layers, layout: s.layout, hashes: s.hashes, before: s.before}
 	for _, r := range list {
 		if r.Kind == restore.KindData {
 			lost = r
@@ -205,7 +207,9 @@ func TestATileThatTheImageLacksIsNamedAndTheTableNotWritten(t *testing.T) {
 				}
 				rank++
 			}
-			delete(s.tiles, images.TileKey{Hash: s.TileHashes(piece)[rank], Length: int32(s.layout.TileLength(piece, in))})
+			key := images.TileKey{Hash: s.TileHashes(piece)[rank], Length: int32(s.layout.TileLength(piece, in))}
+			elsewhere.tiles = maps.Clone(s.tiles)
+			delete(s.tiles, key)
 		}
 	}
 	result, err := d.Repair(t.Context(), &memoryDisk{b: disk}, nil)
@@ -215,6 +219,14 @@ func TestATileThatTheImageLacksIsNamedAndTheTableNotWritten(t *testing.T) {
 	after := compare(t, image, disk)
 	if tiles, _, frame := after.Count(); tiles != 1 || frame != 1024 || disk[440] == want[440] {
 		t.Errorf("%d tiles are wrong, %d bytes of table", tiles, frame)
+	}
+	again, err := result.Rest.Repair(t.Context(), &memoryDisk{b: disk}, nil)
+	if err != nil || len(again.Left) != 1 || again.Tiles != 0 {
+		t.Fatalf("without another copy: %+v: %v", again, err)
+	}
+	rest, err := again.Rest.With(elsewhere).Repair(t.Context(), &memoryDisk{b: disk}, nil)
+	if err != nil || rest.Tiles != 1 || rest.Rest != nil || !bytes.Equal(disk, want) {
+		t.Errorf("from elsewhere: %+v: %v", rest, err)
 	}
 }
 
