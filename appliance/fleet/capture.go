@@ -192,6 +192,9 @@ func (f *Fleet) editCapture(ctx context.Context, c Caller, id string, epoch int6
 		if err != nil {
 			return err
 		}
+		if j.State.Ended() {
+			return refuse(CodeJobEnded, "job %s has already %s", id, j.State)
+		}
 		capture := *j.Capture
 		if err := fn(d, &capture); err != nil {
 			return err

@@ -37,11 +37,11 @@ type Config struct {
 type Uploads struct {
 	config Config
 
-	storing   sync.Mutex // held by Put, so that the tiles of a machine lie together in their pack
-	beginning sync.Mutex // held while a capture begins: two of one job would take the version from each other
+	storing sync.Mutex // held by Put, so that the tiles of a machine lie together in their pack
 
-	mu       sync.Mutex // guards sessions and the use of each
-	sessions map[string]*session
+	mu        sync.Mutex // guards what follows and the use of each session
+	sessions  map[string]*session
+	beginning map[string]chan struct{} // by job: closed when its capture has begun
 }
 
 // session is one capture of one boot of an agent.
@@ -71,7 +71,7 @@ func New(config Config) *Uploads {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Uploads{config: config, sessions: map[string]*session{}}
+	return &Uploads{config: config, sessions: map[string]*session{}, beginning: map[string]chan struct{}{}}
 }
 
 // expireEvery is how often expired captures are looked for.
@@ -142,8 +142,16 @@ const slotsEach = 2
 // Begin begins the capture of a claimed job, in the place of an earlier beginning. Where the job has made its image
 // already, the answer says so.
 func (u *Uploads) Begin(ctx context.Context, c fleet.Caller, b job.CaptureBegin) (answer job.CaptureSession, err error) {
-	u.beginning.Lock()
-	defer u.beginning.Unlock()
+	if _, err := u.config.Fleet.Capturing(c, b.Job, b.Epoch); err != nil {
+		return answer, err
+	}
+	begun, err := u.alone(ctx, b.Job)
+	if err != nil {
+		return answer, err
+	}
+	defer begun()
+	// An earlier beginning may be publishing its image: what came of that is known when it is closed.
+	u.closeWhere(func(s *session) bool { return s.job == b.Job })
 	j, err := u.config.Fleet.Capturing(c, b.Job, b.Epoch)
 	if err != nil {
 		return answer, err
@@ -152,7 +160,6 @@ func (u *Uploads) Begin(ctx context.Context, c fleet.Caller, b job.CaptureBegin)
 	if answer.Published, err = u.finished(ctx, j); answer.Published != nil || err != nil {
 		return answer, err
 	}
-	u.closeWhere(func(s *session) bool { return s.job == j.ID })
 	sink, err := u.open(ctx, c, j)
 	if err != nil {
 		return answer, err
@@ -163,6 +170,31 @@ func (u *Uploads) Begin(ctx context.Context, c fleet.Caller, b job.CaptureBegin)
 	u.mu.Unlock()
 	answer.ID = s.id
 	return answer, nil
+}
+
+// alone waits until no other capture of a job begins: two would take the version from each other.
+func (u *Uploads) alone(ctx context.Context, id string) (begun func(), err error) {
+	for {
+		u.mu.Lock()
+		other := u.beginning[id]
+		if other == nil {
+			own := make(chan struct{})
+			u.beginning[id] = own
+			u.mu.Unlock()
+			return func() {
+				u.mu.Lock()
+				delete(u.beginning, id)
+				u.mu.Unlock()
+				close(own)
+			}, nil
+		}
+		u.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // finished returns the image of a job that has published it: by its record, or where the appliance was stopped before it
