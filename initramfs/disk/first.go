@@ -9,9 +9,6 @@ const superblocks = 4096
 // writeFirst writes the first tile, of which HoldFirst left zeros, so that no power cut shows a superblock before all else is
 // there: the sectors that may hold one come last, from behind, each durable before the next.
 func (s *Storage) writeFirst(first []byte) error {
-	s.mu.Lock()
-	s.search.proven.remove(0)
-	s.mu.Unlock()
 	end, sector := min(superblocks, int64(len(first))), int64(s.dev.SectorLength)
 	if err := s.writePart(first, images.Extent{Offset: end, Length: int64(len(first)) - end}); err != nil {
 		return err
@@ -34,7 +31,7 @@ func (s *Storage) writePart(first []byte, part images.Extent) error {
 		if e.Length <= 0 || isZero(first[e.Offset:e.End()]) {
 			continue
 		}
-		if _, err := s.dev.WriteAt(first[e.Offset:e.End()], s.layout.DiskOffset(0)+e.Offset); err != nil {
+		if err := s.write(first[e.Offset:e.End()], s.layout.DiskOffset(0)+e.Offset); err != nil {
 			return err
 		}
 		written = true

@@ -15,13 +15,12 @@ const maxFound = 1 << 19
 
 // search is how far the looking at the disk has come. Guarded by Storage.mu.
 type search struct {
-	unseen pieceSet
-	taken  pieceSet // unseen pieces that a worker looks at
-	wanted []int    // to be looked at next
-	front  int      // what lies before was looked at, or taken
-	zeroed bool     // the zero tiles are zeros
-	// proven are pieces of which every used byte was read from the disk, right, in this job, and not written since.
-	proven  pieceSet
+	unseen  pieceSet
+	taken   pieceSet // unseen pieces that a worker looks at
+	wanted  []int    // to be looked at next
+	front   int      // what lies before was looked at, or taken
+	zeroed  bool     // the zero tiles are zeros
+	proof   proof
 	changed sync.Cond
 }
 
@@ -37,6 +36,7 @@ func (p pieceSet) remove(piece int)   { p[piece>>6] &^= 1 << (piece & 63) }
 func (s *Storage) expect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.search.proof = newProof(s.layout.Count(), s.layout.PieceLength())
 	for piece := range s.layout.Count() {
 		if !s.used(piece).IsEmpty() {
 			s.search.unseen.add(piece)
@@ -194,20 +194,19 @@ func (s *Storage) look(r *runReader, piece int, progress func(int64)) error {
 	}
 	for t := range dirty.All() {
 		for _, e := range s.layout.WriteExtents(nil, piece, t, 1) {
-			if err := s.dev.Zero(s.layout.DiskOffset(s.layout.Span(piece).Partition)+e.Offset, e.Length); err != nil {
+			if err := s.zero(s.layout.DiskOffset(s.layout.Span(piece).Partition)+e.Offset, e.Length); err != nil {
 				return err
 			}
 		}
 	}
-	s.settle(piece, hashes, blank, dirty.IsEmpty() && err == nil)
+	s.settle(piece, hashes, blank, zero.Minus(dirty))
 	return nil
 }
 
 // settle enters what was found out about a piece: the hashes of its data tiles on the disk, nil if they are unknown, and
-// whether its zero tiles were zeros.
-func (s *Storage) settle(piece int, hashes []images.Digest, blank, zeros bool) {
-	whole := len(hashes) > 0 && s.layout.CheckHashes(piece, hashes) == nil
-	if whole {
+// which of its zero tiles were zeros.
+func (s *Storage) settle(piece int, hashes []images.Digest, blank bool, zeros images.TileSet) {
+	if len(hashes) > 0 && s.layout.CheckHashes(piece, hashes) == nil {
 		s.Learn(piece, hashes)
 	}
 	s.mu.Lock()
@@ -221,22 +220,23 @@ func (s *Storage) settle(piece int, hashes []images.Digest, blank, zeros bool) {
 		s.found[piece] = hashes
 		s.foundKept += len(hashes)
 	}
-	if zeros && (whole || s.layout.Data(piece).IsEmpty()) {
-		s.search.proven.add(piece)
-	}
+	s.search.proof.add(piece, zeros)
 	s.search.unseen.remove(piece)
 }
 
-// compare marks the tiles whose hash on the disk is right as held. The caller holds mu.
+// compare marks the data tiles that a runReader read, and whose hash is right, as held. The caller holds mu.
 func (s *Storage) compare(piece int, have, want []images.Digest) {
 	var right images.TileSet
 	i := 0
 	for t := range s.layout.Data(piece).All() {
-		if have[i] == want[i] && !s.held[piece].Has(t) {
+		if have[i] == want[i] {
 			right.Add(t)
-			s.resumed += int64(s.layout.TileLength(piece, t))
+			if !s.held[piece].Has(t) {
+				s.resumed += int64(s.layout.TileLength(piece, t))
+			}
 		}
 		i++
 	}
+	s.search.proof.add(piece, right)
 	s.mark(piece, right)
 }

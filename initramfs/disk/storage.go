@@ -52,7 +52,7 @@ func NewStorage(dev *Device, l *layout.Layout) *Storage {
 	s := &Storage{dev: dev, layout: l, zeroRun: zeroRun, maxFound: maxFound, held: make([]images.TileSet, l.Count()), hashes: map[int][]images.Digest{},
 		found: map[int][]images.Digest{}, complete: make([]byte, (l.Count()+7)/8)}
 	n := l.Count()
-	s.search = search{unseen: newPieceSet(n), taken: newPieceSet(n), proven: newPieceSet(n)}
+	s.search = search{unseen: newPieceSet(n), taken: newPieceSet(n)}
 	s.search.changed.L = &s.mu
 	for piece := range s.held {
 		s.mark(piece, images.TileSet{})
@@ -68,7 +68,7 @@ func (s *Storage) HoldFirst() error {
 	s.holdFirst = true
 	s.mu.Unlock()
 	for _, e := range s.layout.WriteExtents(nil, 0, 0, 1) {
-		if err := s.dev.Zero(s.layout.DiskOffset(0)+e.Offset, e.Length); err != nil {
+		if err := s.zero(s.layout.DiskOffset(0)+e.Offset, e.Length); err != nil {
 			return err
 		}
 	}
@@ -250,12 +250,9 @@ func (s *Storage) writeTiles(piece, t int, raw []byte) error {
 	span := s.layout.Span(piece)
 	first := span.Offset + int64(t)*images.TileLength
 	base := s.layout.DiskOffset(span.Partition)
-	s.mu.Lock()
-	s.search.proven.remove(piece)
-	s.mu.Unlock()
 	var extents [16]images.Extent
 	for _, e := range s.layout.WriteExtents(extents[:0], piece, t, int(images.TileCount(int64(len(raw))))) {
-		if _, err := s.dev.WriteAt(raw[e.Offset-first:e.End()-first], base+e.Offset); err != nil {
+		if err := s.write(raw[e.Offset-first:e.End()-first], base+e.Offset); err != nil {
 			return err
 		}
 	}
@@ -280,7 +277,7 @@ func (s *Storage) WriteZeros(ctx context.Context, partitions int, progress func(
 						return err
 					}
 					n := min(e.Length, s.zeroRun)
-					if err := s.dev.Zero(base+e.Offset, n); err != nil {
+					if err := s.zero(base+e.Offset, n); err != nil {
 						return err
 					}
 					progress(n)

@@ -24,9 +24,9 @@ func (e *ErrContent) Error() string {
 }
 
 // Verify reads the content back from the disk, past the page cache, and returns the root of each partition, which are
-// those of the manifest; else the error is an *ErrContent. Pieces that Look read past the page cache, all right, and of
-// which nothing was written since are not read a second time. progress is called with the bytes of data tiles that are
-// right, on several goroutines. Flush first.
+// those of the manifest; else the error is an *ErrContent. Tiles that Look read past the page cache and found right, and
+// near which nothing was written in this job, are not read a second time: the hash that they were found to have counts.
+// progress is called with the bytes of data tiles that are right, on several goroutines. Flush first.
 func (s *Storage) Verify(ctx context.Context, m *images.Manifest, progress func(int64)) ([]job.PartitionRoot, error) {
 	var roots []job.PartitionRoot
 	for i := range m.Partitions {
@@ -51,7 +51,8 @@ func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, first in
 	g.Go(func() error {
 		defer close(work)
 		for i := range pieces {
-			if s.used(first+i).IsEmpty() || s.isProven(first+i) {
+			if unproven, known := s.unproven(first + i); unproven.IsEmpty() && known == nil {
+				// Nothing is in use, or the hashes were checked when it was looked at and are no longer in memory.
 				pieces[i] = s.layout.PieceHash(first + i)
 				for t := range s.layout.Data(first + i).All() {
 					progress(int64(s.layout.TileLength(first+i, t)))
@@ -91,11 +92,21 @@ func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, first in
 // readBack returns the hash of one piece from the bytes on the disk.
 func (s *Storage) readBack(r *runReader, piece int, progress func(int64)) (images.Digest, error) {
 	data := s.layout.Data(piece)
+	unproven, known := s.unproven(piece)
 	tiles := make([]images.Digest, s.layout.Tiles(piece))
+	rank := 0 // among the data tiles
 	for t := range tiles {
-		tiles[t] = images.ZeroTileHash(s.layout.TileLength(piece, t))
+		switch {
+		case !data.Has(t):
+			tiles[t] = images.ZeroTileHash(s.layout.TileLength(piece, t))
+			continue
+		case !unproven.Has(t):
+			tiles[t] = known[rank]
+			progress(int64(s.layout.TileLength(piece, t)))
+		}
+		rank++
 	}
-	err := r.tiles(piece, s.used(piece), func(t int, raw []byte) {
+	err := r.tiles(piece, unproven, func(t int, raw []byte) {
 		tiles[t] = images.TileHash(raw)
 		if data.Has(t) {
 			progress(int64(len(raw)))
@@ -104,12 +115,17 @@ func (s *Storage) readBack(r *runReader, piece int, progress func(int64)) (image
 	return s.pieceHash(piece, s.layout.Span(piece).Length, tiles), err
 }
 
-// isProven reports whether every used byte of the piece was read from the disk and right in this job, and nothing of it
-// was written since: reading it again would say nothing more.
-func (s *Storage) isProven(piece int) bool {
+// unproven returns the used tiles of a piece that have to be read back, and the hashes of its data tiles where they are
+// known. A piece that is proven in part, and whose hashes are no longer in memory, has to be read whole.
+func (s *Storage) unproven(piece int) (tiles images.TileSet, known []images.Digest) {
+	used := s.used(piece)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.search.proven.has(piece)
+	tiles, known = used.Minus(s.search.proof.of(piece)), s.hashes[piece]
+	if known == nil && !tiles.IsEmpty() {
+		return used, nil
+	}
+	return tiles, known
 }
 
 // pieceHash joins the tiles' hashes; it overwrites them.
