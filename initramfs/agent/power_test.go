@@ -288,7 +288,7 @@ func (p *proof) goOn(t *testing.T, f *figures, state []byte) {
 }
 
 // states looks at the states of a record: at every stride-th moment and at all around flushes.
-func (p *proof) states(t *testing.T, f *figures, record *tape, stride, judge, resume int, random *rand.Rand) {
+func (p *proof) states(t *testing.T, f *figures, record *tape, stride, judge, resume, rounds int, random *rand.Rand) {
 	t.Helper()
 	near := map[int]bool{}
 	for _, fl := range record.flushes {
@@ -303,7 +303,8 @@ func (p *proof) states(t *testing.T, f *figures, record *tape, stride, judge, re
 		if !near[m] && m%stride != 0 && !resumes[m] && !judges[m] {
 			continue
 		}
-		for loss := range losses {
+		for n := range rounds * losses {
+			loss := n % losses
 			state := r.at(m, loss, random)
 			f.states++
 			if p.table(state) != "" {
@@ -348,9 +349,9 @@ func picks(random *rand.Rand, moments, n int) map[int]bool {
 // earlier version and over another system.
 func TestPowerCutsAtEveryMomentOfADeployment(t *testing.T) {
 	versions := newParts(t)
-	stride, judge, resume, kills := 40, 2, 1, 1
+	stride, judge, resume, kills, rounds := 40, 2, 1, 1, 1
 	if full() {
-		stride, judge, resume, kills = 1, 20, 12, 23 // 9 cases: 207 kills
+		stride, judge, resume, kills, rounds = 1, 20, 12, 23, 10 // 9 cases: 207 kills
 	}
 	const seed = 11
 	var f figures
@@ -386,7 +387,7 @@ func TestPowerCutsAtEveryMomentOfADeployment(t *testing.T) {
 				if end := record.play().at(record.clock, loseAll, nil); !bytes.Equal(end, after) {
 					t.Fatal("the record is not what was done to the disk, or something was not flushed")
 				}
-				p.states(t, &f, record, stride, judge, resume, random)
+				p.states(t, &f, record, stride, judge, resume, rounds, random)
 				p.kills(t, &f, old.disk, record.begun, kills, random)
 			})
 		}
@@ -400,7 +401,7 @@ func TestPowerCutsAtEveryMomentOfADeployment(t *testing.T) {
 func (p *proof) kills(t *testing.T, f *figures, old []byte, changes, kills int, random *rand.Rand) {
 	t.Helper()
 	state := old
-	for n := range kills {
+	for n, end := 0, f.kills+kills; f.kills < end && n < 10*kills; n++ {
 		lacking, total := p.lacks(state), p.img.Layout.DataLength()
 		record, after, fetched := p.deploy(t, state, 1+random.IntN(changes))
 		if fetched > lacking+total/20 {
