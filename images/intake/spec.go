@@ -16,7 +16,7 @@ type Spec struct {
 	PieceLength int64    `cbor:"4,keyasint"`
 	Table       string   `cbor:"5,keyasint"` // images.Frame.Table: "gpt", "mbr" or "none"
 	Regions     []Region `cbor:"6,keyasint"` // the frame
-	Firmware    []string `cbor:"7,keyasint,omitempty"`
+	Firmware    names    `cbor:"7,keyasint,omitempty"`
 	// Partitions in ascending order of Number.
 	Partitions []Partition `cbor:"8,keyasint"`
 	Origin     string      `cbor:"9,keyasint,omitempty"` // images.Manifest.Origin
@@ -45,7 +45,7 @@ type Partition struct {
 	// Tiles are the hashes of the data tiles in order, 32 bytes each: the tile layer.
 	Tiles []byte `cbor:"11,keyasint"`
 	// Dropped names what was left out by choice, as images.Partition has it.
-	Dropped []string `cbor:"12,keyasint,omitempty"`
+	Dropped names `cbor:"12,keyasint,omitempty"`
 }
 
 // Assemble computes the manifest of an image, with name and version as given, and its layers by digest: maps, tile layers,

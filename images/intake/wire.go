@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -155,12 +156,24 @@ func (t Tile) Check(buf []byte) ([]byte, error) {
 }
 
 var (
-	encoding = must(cbor.CoreDetEncOptions().EncMode())
-	decoding = must(cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, MaxArrayElements: 1 << 17, MaxNestedLevels: 8,
-	}.DecMode())
+	encoding = must(cbor.CoreDetEncOptions().UserBufferEncMode())
+	decoding = decodingOf(1 << 17)
+	few      = decodingOf(images.MaxDropped)
 )
+
+// decodingOf reads arrays of at most so many elements.
+func decodingOf(elements int) cbor.DecMode {
+	return must(cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, MaxArrayElements: elements, MaxNestedLevels: 8,
+	}.DecMode())
+}
+
+// names are at most images.MaxDropped: an empty one takes 16 times as much memory as it has bytes.
+type names []string
+
+// UnmarshalCBOR implements cbor.Unmarshaler.
+func (n *names) UnmarshalCBOR(b []byte) error { return few.Unmarshal(b, (*[]string)(n)) }
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -171,11 +184,22 @@ func must[T any](v T, err error) T {
 
 // Encode returns the encoding of a Spec.
 func (s *Spec) Encode() ([]byte, error) {
-	b, err := encoding.Marshal(s)
-	if err == nil && len(b) > MaxSpecLength {
-		err = fmt.Errorf("the description of the image has %d bytes, at most %d are taken: the disk holds too much data", len(b), MaxSpecLength)
+	var b bytes.Buffer
+	n := 4 << 10 // of all but what is long, which the buffer takes without being moved
+	for i := range s.Regions {
+		n += len(s.Regions[i].Bytes) + 64
 	}
-	return b, err
+	for i := range s.Partitions {
+		n += len(s.Partitions[i].Map) + len(s.Partitions[i].Tiles) + 512
+	}
+	b.Grow(n)
+	if err := encoding.MarshalToBuffer(s, &b); err != nil {
+		return nil, err
+	}
+	if b.Len() > MaxSpecLength {
+		return nil, fmt.Errorf("the description of the image has %d bytes, at most %d are taken: the disk holds too much data", b.Len(), MaxSpecLength)
+	}
+	return b.Bytes(), nil
 }
 
 // DecodeSpec is the reverse of Encode.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -166,4 +167,37 @@ func FuzzSpec(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A description of many empty strings would take 16 times its length in memory.
+func TestADescriptionTakesNoMoreMemoryThanItHasBytes(t *testing.T) {
+	b, err := (&Spec{Partitions: []Partition{{Dropped: make([]string, 1<<16)}}}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeSpec(b); err == nil {
+		t.Error("65,536 names of dropped contents were read")
+	}
+	b, err = (&Spec{Firmware: make([]string, 1<<16)}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeSpec(b); err == nil {
+		t.Error("65,536 kinds of firmware were read")
+	}
+}
+
+// A machine of 1 GiB describes its disk once more in memory, not several times.
+func TestADescriptionIsEncodedWithoutCopies(t *testing.T) {
+	const length = 8 << 20
+	s := &Spec{Partitions: []Partition{{Tiles: make([]byte, length)}, {Number: 1, Map: make([]byte, length)}}}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := s.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(2*length+length/8); got > most {
+		t.Errorf("%d bytes of memory for %d, more than %d", got, 2*length, most)
+	}
 }
