@@ -93,7 +93,7 @@ func openNTFS(v *volume) (*ntfs, error) {
 	if err := n.mft.load(r, ntfsData, ""); err != nil {
 		return nil, err
 	}
-	if !n.mft.found || n.mft.resident != nil || n.mft.runs[0].lcn != n.mftLCN {
+	if !n.mft.found || len(n.mft.runs) == 0 || n.mft.runs[0].lcn != n.mftLCN {
 		return nil, unmapped("its master file table is not where its boot sector says")
 	}
 	return n, nil

@@ -124,7 +124,7 @@ func (n *ntfs) open(number int64, kind uint32, name string) (*ntfsStream, error)
 	switch {
 	case !s.found:
 		return nil, unmapped("record %d of its master file table has no attribute %#x", number, kind)
-	case s.flags&(ntfsCompressed|ntfsEncrypted) != 0:
+	case s.resident == nil && s.flags&(ntfsCompressed|ntfsEncrypted) != 0: // on a directory's resident root: of files made later
 		return nil, unmapped("record %d of its master file table is compressed or encrypted", number)
 	}
 	return s, nil

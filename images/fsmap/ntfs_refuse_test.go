@@ -96,6 +96,7 @@ func TestNTFSThatIsNotSureIsCopiedInFullOrRefused(t *testing.T) {
 		"bitmap forgets MFT": {p.content(ntfsBitmap), "\x03", "$MFT are free", nil},
 		"bitmap compressed":  {p.attribute(ntfsBitmap, ntfsData) + 12, "\x01", "compressed", nil},
 		"runs outside":       {p.attribute(ntfsBitmap, ntfsData) + 0x40, "\x21\x01\xff\x7f", "clusters from cluster", nil},
+		"table without end":  {p.attribute(ntfsMFT, ntfsData) + 0x30, strings.Repeat("\x00", 17), "master file table is not where", nil},
 		"root directory":     {p.attribute(ntfsRoot, ntfsIndexRoot) + 0x20 + 16, "\xff\xff", "root directory", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -104,11 +105,20 @@ func TestNTFSThatIsNotSureIsCopiedInFullOrRefused(t *testing.T) {
 			checkDoubtful(t, b, "ntfs", c.want, c.refusal)
 		})
 	}
-	for name, flag := range map[string]string{"of Windows 8 and later": "\x80\x00", "modified by chkdsk": "\x00\x80"} {
+	root := p.attribute(ntfsRoot, ntfsIndexRoot) + 12
+	for name, c := range map[string]struct {
+		off int
+		b   string
+	}{
+		"flag of Windows 8 and later":             {flags + 10, "\x80\x00"},
+		"modified by chkdsk":                      {flags + 10, "\x00\x80"},
+		"new files in the root get compressed":    {root, "\x01\x00"}, // "compress this drive": the index itself never is
+		"new files in the root will be encrypted": {root, "\x00\x40"},
+	} {
 		b := slices.Clone(good)
-		copy(b[flags+10:], flag)
+		copy(b[c.off:], c.b)
 		if r, err := Scan(memory{b, int64(len(b))}, int64(len(b)), Options{}); err != nil || r.Kind != KindUsed {
-			t.Errorf("flag %s: %+v, %v", name, r, err)
+			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
 }
