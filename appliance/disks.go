@@ -74,10 +74,16 @@ func (l *library) CheckDisk(ctx context.Context, ref string, o api.DiskOrder, pr
 		return nil, diskRefusal(fmt.Errorf("repair %s: %w", o.Path, err))
 	}
 	report.Repair = &api.DiskRepair{Tiles: done.Tiles, Length: done.Length, FromDisk: done.Past}
-	for _, e := range done.Left {
+	left := done.Left
+	if len(left) > 0 {
+		if left, err = l.repairRest(ctx, digest, o, disk, done, report.Repair); err != nil {
+			return nil, diskRefusal(fmt.Errorf("repair %s: %w", o.Path, err))
+		}
+	}
+	for _, e := range left {
 		report.Repair.Left = append(report.Repair.Left, e.Error())
 	}
-	if report.WrongFrame > 0 && len(done.Left) == 0 {
+	if report.WrongFrame > 0 && len(left) == 0 {
 		if err := disk.RereadTable(); err != nil {
 			l.log.Warn("the kernel still has the old partitions of this disk", "device", o.Path, "err", err)
 		}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"seedbed/appliance/heal"
@@ -38,6 +40,17 @@ func (d *damagedTiles) set(image images.Digest, tiles map[int]images.TileSet) {
 		return
 	}
 	d.tiles[image] = tiles
+}
+
+// remove forgets tiles of an image that are healed.
+func (d *damagedTiles) remove(image images.Digest, healed map[int]images.TileSet) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for piece, set := range healed {
+		if old, ok := d.tiles[image][piece]; ok {
+			d.tiles[image][piece] = old.Minus(set)
+		}
+	}
 }
 
 // of returns the damaged tiles of a piece.
@@ -78,7 +91,8 @@ type copies struct {
 	lib    *library
 	reader *repository.Reader       // nil: the image cannot be opened
 	left   map[int]images.TileSet   // damaged tiles that were not looked for on machines yet
-	found  map[tilePlace][]byte     // by machines, and not asked for yet
+	found  map[tilePlace][]byte     // by machines with the last fetch, and not asked for yet
+	older  map[tilePlace][]byte     // with the fetch before
 	disk   *restore.File            // nil: none was named
 	layers map[images.Digest][]byte // of what the disk holds; nil: not looked at yet
 }
@@ -86,8 +100,9 @@ type copies struct {
 // tilePlace is a tile of a piece.
 type tilePlace struct{ piece, tile int }
 
-// batchTiles is how many tiles are fetched from machines at once: 128 MiB are in memory then.
-const batchTiles = 2048
+// batchTiles is how many tiles are fetched from machines at once: at most 128 MiB are in memory then, with those of the
+// fetch before.
+const batchTiles = 1024
 
 var (
 	_ repository.TileSource  = (*copies)(nil)
@@ -131,14 +146,19 @@ func (c *copies) Tile(ctx context.Context, image images.Digest, partition int, t
 	}
 	piece, in := c.reader.Layout().Piece(partition, t)
 	at := tilePlace{piece, in}
-	if c.found[at] == nil && c.left[piece].Has(in) && c.lib.fromMachines != nil {
+	if c.found[at] == nil && c.older[at] == nil && c.left[piece].Has(in) && c.lib.fromMachines != nil {
 		if err := c.fetch(ctx, at); err != nil {
 			return nil, err
 		}
 	}
-	if raw := c.found[at]; raw != nil {
-		delete(c.found, at)
-		return raw, nil
+	for _, found := range []map[tilePlace][]byte{c.found, c.older} {
+		if raw := found[at]; raw != nil {
+			delete(found, at)
+			return raw, nil
+		}
+	}
+	if c.lib.fromMachines == nil {
+		return nil, errors.New("no appliance runs that could ask machines for it; start it, name a disk that holds the image with --heal-from, or capture it again")
 	}
 	return nil, errors.New("neither a disk nor a machine that has it was found; name a disk with --heal-from, or capture it again")
 }
@@ -168,15 +188,15 @@ func (c *copies) fetch(ctx context.Context, first tilePlace) error {
 		n++
 	}
 	take(first)
-	for piece, set := range c.left {
-		for t := range set.All() {
+	for _, piece := range slices.Sorted(maps.Keys(c.left)) { // they are asked for in about this order
+		for t := range c.left[piece].All() {
 			if n < batchTiles {
 				take(tilePlace{piece, t})
 			}
 		}
 	}
 	var mu sync.Mutex // guards found
-	c.found = map[tilePlace][]byte{}
+	c.found, c.older = map[tilePlace][]byte{}, c.found
 	return c.lib.fromMachines(ctx, c.reader, batch, func(piece, t int, raw []byte) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -243,6 +263,13 @@ func (l *library) heal(ctx context.Context, image images.Digest, damage []*repos
 	report, err := l.repo.Heal(ctx, image, damage, c)
 	if err = errors.Join(err, c.close()); err != nil {
 		return nil, err
+	}
+	if c.reader != nil {
+		healed := tilesOf(c.reader, damage)
+		for piece, set := range tilesOf(c.reader, report.Failed) {
+			healed[piece] = healed[piece].Minus(set)
+		}
+		l.damaged.remove(image, healed)
 	}
 	if l.reopen != nil && report.Tiles > 0 {
 		l.reopen(ctx, image)

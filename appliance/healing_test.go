@@ -20,19 +20,36 @@ import (
 // flipBit changes one bit in the middle of a file.
 func flipBit(t *testing.T, path string) {
 	t.Helper()
+	flipBitAt(t, path, 0.5)
+}
+
+// flipBitAt changes one bit at a part of the length of a file.
+func flipBitAt(t *testing.T, path string, part float64) {
+	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	change(t, path, int64(len(b)/2), []byte{b[len(b)/2] ^ 4})
+	at := int(part * float64(len(b)))
+	change(t, path, int64(at), []byte{b[at] ^ 4})
+}
+
+// packs returns the packs of a repository.
+func packs(t *testing.T, data string) []string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(data, "repository", "packs", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 // onlyPack returns the one pack of a repository.
 func onlyPack(t *testing.T, data string) string {
 	t.Helper()
-	list, err := filepath.Glob(filepath.Join(data, "repository", "packs", "*"))
-	if err != nil || len(list) != 1 {
-		t.Fatalf("packs %v: %v", list, err)
+	list := packs(t, data)
+	if len(list) != 1 {
+		t.Fatalf("packs %v", list)
 	}
 	return list[0]
 }
@@ -65,10 +82,23 @@ func TestADamagedImageIsHealedFromAMachine(t *testing.T) {
 	if _, err := tracker.Announce(ctx, announce.Request{InfoHash: m.job.InfoHash.Wire(), PeerID: peer.PeerID(), Port: peer.Addr().Port()}); err != nil {
 		t.Fatal(err)
 	}
-	flipBit(t, onlyPack(t, data))
+	pack := onlyPack(t, data)
+	flipBit(t, pack)
 	r := decode[api.VerifyReport](t, data, "image", "verify", "debian", "--heal")
 	if !r.IsWhole() || len(r.Images[0].Damage) != 1 || !r.Images[0].Damage[0].Healed || r.Images[0].Damage[0].Length != images.TileLength {
 		t.Fatalf("%+v", r)
+	}
+	flipBitAt(t, pack, 0.25)
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, make([]byte, len(content)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	repaired := decode[api.DiskReport](t, data, "verify", "debian", empty, "--repair")
+	if r := repaired.Repair; r == nil || r.Elsewhere != 1 || r.NotHealed != "" || len(r.Left) > 0 || r.Tiles != repaired.WrongTiles {
+		t.Fatalf("a disk repaired with what a machine has: %+v", r)
+	}
+	if written, err := os.ReadFile(empty); err != nil || !bytes.Equal(written, content) {
+		t.Error("the disk is not as it was captured")
 	}
 	leave()
 	m.peer.Wait()
@@ -108,6 +138,20 @@ func TestADamagedImageIsHealedFromADisk(t *testing.T) {
 	if out, code := seedbed(t, data, "image", "export", "debian", filepath.Join(t.TempDir(), "x")); code != exitDamaged {
 		t.Errorf("a damaged image was exported: exit code %d: %s", code, out)
 	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, make([]byte, 20<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := seedbed(t, data, "verify", "debian", empty, "--repair"); code != exitDamaged || !strings.Contains(out, "--heal-from") {
+		t.Errorf("a repair without the damaged tile: exit code %d: %s", code, out)
+	}
+	if out := string(output(t, data, exitDamaged, "verify", "debian", empty, "--repair")); !strings.Contains(out, "no appliance runs") {
+		t.Errorf("a repair without machines: %s", out)
+	}
+	must(t, data, "verify", "debian", empty, "--repair", "--heal-from", exported)
+	must(t, data, "image", "verify", "debian")
+	flipBitAt(t, packs(t, data)[0], 0.3)
+	flipBitAt(t, packs(t, data)[1], 0.5)
 	wrong := filepath.Join(t.TempDir(), "wrong")
 	if err := os.WriteFile(wrong, make([]byte, 20<<20), 0o600); err != nil {
 		t.Fatal(err)

@@ -101,16 +101,17 @@ func printImage(w io.Writer, d *api.ImageDetail, u *api.ImageUsage) error {
 	}
 	fmt.Fprintf(w, "image     %s:%s\ndigest    %s\nsigned    %s\ncreated   %s\ndisk      %s, sectors of %d bytes, table %s\nused      %s\n",
 		m.Name, m.Version, d.Digest, signed, timeText(m.CreatedAt()), bytesText(m.DiskLength), m.SectorLength, m.Frame.Table, bytesText(m.UsedLength()))
-	fmt.Fprintf(w, "data      %s in %d tiles\nstored    %s, %s of the data; to send to a machine that has nothing\npieces    %s\ninfohash  %s\n",
-		bytesText(u.DataLength), u.DataTiles, bytesText(u.EncodedLength), percent(u.EncodedLength, u.DataLength), bytesText(m.PieceLength), d.InfoHash)
+	fmt.Fprintf(w, "data      %s\nstored    %s, %s of the data, in %d packs; to send to a machine that has nothing\npieces    %s, %s reads each\ninfohash  %s\n",
+		bytesText(u.DataLength), bytesText(u.EncodedLength), percent(u.EncodedLength, u.DataLength), u.Packs, bytesText(m.PieceLength),
+		ratio(u.Requests, u.Pieces), d.InfoHash)
 	if m.Origin != "" {
 		fmt.Fprintf(w, "origin    %s\n", m.Origin)
 	}
 	for _, s := range u.Shared {
-		fmt.Fprintf(w, "shared    %s with %s, %s of the data\n", bytesText(s.Length), s.Image, percent(s.Length, u.DataLength))
+		fmt.Fprintf(w, "shared    %s with %s, %s of what is stored\n", bytesText(s.Stored), s.Image, percent(s.Stored, u.Stored))
 	}
 	if len(u.Shared) > 0 {
-		fmt.Fprintf(w, "own       %s that no other version has\n", bytesText(u.OwnLength))
+		fmt.Fprintf(w, "own       %s that no other image has\n", bytesText(u.Own))
 	}
 	for i := range m.Partitions {
 		for _, name := range m.Partitions[i].Dropped {

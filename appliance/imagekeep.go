@@ -194,3 +194,10 @@ func percent(n, of int64) string {
 	}
 	return fmt.Sprintf("%.1f %%", 100*float64(n)/float64(of))
 }
+
+func ratio(n, of int64) string {
+	if of == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", float64(n)/float64(of))
+}

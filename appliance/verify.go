@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,8 +27,8 @@ type damagedSource struct {
 }
 
 func (e *damagedSource) Error() string {
-	return fmt.Sprintf("%s is not repaired: %d tiles of image %s are damaged in the repository; `seedbed image verify %s --heal` looks for other copies",
-		e.path, e.tiles, e.image, e.image)
+	return fmt.Sprintf("%s is not repaired: %d tiles of image %s are damaged in the repository and were found nowhere else; repair it once more while machines hold the image, or name a disk that does with --heal-from",
+		e.path, e.tiles, e.image)
 }
 
 func verifyCommand(o *options) *cobra.Command {
@@ -38,14 +39,25 @@ func verifyCommand(o *options) *cobra.Command {
 another length than the captured one is right if its partition table is the image's, made for that length.
 
 With --repair it writes what is wrong and nothing else, the partition table last, and reads it back from the disk. A disk
-that is in use is refused. Without --repair the disk is only read. A repair that was interrupted is completed by another.`}
+that is in use is refused. Without --repair the disk is only read. A repair that was interrupted is completed by another.
+What is damaged in the repository comes, while an appliance runs, from machines that hold the image, and from the disk that
+--heal-from names; the repository is healed with it.`}
 	f := cmd.Flags()
 	f.BoolVar(&order.Repair, "repair", false, "write what is wrong")
+	f.StringVar(&order.HealFrom, "heal-from", "", "another `DISK`, or a file that holds one, with the image: for what is damaged in the repository")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var err error
 		if order.Path, err = filepath.Abs(args[1]); err != nil {
 			return err
+		}
+		if order.HealFrom != "" {
+			if !order.Repair {
+				return usageError{errors.New("--heal-from needs --repair; `seedbed image verify --heal-from` heals the repository alone")}
+			}
+			if order.HealFrom, err = filepath.Abs(order.HealFrom); err != nil {
+				return err
+			}
 		}
 		return o.withImages(cmd.Context(), func(lib api.Images) error {
 			show := newMeter(os.Stderr, "checked")
@@ -96,4 +108,11 @@ func printDisk(w io.Writer, r *api.DiskReport, took time.Duration) {
 		how = "read back through the memory of this machine, since this file cannot be read otherwise"
 	}
 	fmt.Fprintf(w, "repaired: %d tiles, %d bytes were written and %s\n", r.Repair.Tiles, r.Repair.Length, how)
+	if r.Repair.Elsewhere > 0 {
+		state := "the repository is healed with them"
+		if r.Repair.NotHealed != "" {
+			state = r.Repair.NotHealed
+		}
+		fmt.Fprintf(w, "%d of the tiles were damaged in the repository and came from elsewhere; %s\n", r.Repair.Elsewhere, state)
+	}
 }

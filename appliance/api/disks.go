@@ -23,6 +23,9 @@ import (
 type DiskOrder struct {
 	Path   string `json:"path"` // absolute: of a disk, or a file that holds one
 	Repair bool   `json:"repair,omitempty"`
+	// HealFrom is the absolute path of another disk, or of a file with one, that holds the image: a repair takes from it what
+	// is damaged in the repository.
+	HealFrom string `json:"heal_from,omitempty"`
 }
 
 // DiskReport says what is wrong with a disk.
@@ -57,6 +60,10 @@ type DiskRepair struct {
 	Length int64 `json:"length"` // bytes written
 	// FromDisk says that what was written was read back from the disk itself, past the memory of this machine.
 	FromDisk bool `json:"from_disk"`
+	// Elsewhere counts the tiles of Tiles that are damaged in the repository and came from machines or another disk. The
+	// repository has them now too, or NotHealed is a sentence that says why not.
+	Elsewhere int    `json:"elsewhere,omitempty"`
+	NotHealed string `json:"not_healed,omitempty"`
 	// Left are sentences about tiles that the image itself has no right copy of.
 	Left []string `json:"left,omitempty"`
 }

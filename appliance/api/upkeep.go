@@ -106,31 +106,32 @@ type PartitionDiff struct {
 	// Tiles are the data tiles that the machine's disk does not hold in their place, of Total.
 	Tiles int64 `json:"tiles"`
 	Total int64 `json:"total"`
-	// Length are the bytes of these tiles, Encoded as they travel, at most.
+	// Length are the bytes of these tiles, Encoded as they travel, where each distinct tile counts once.
 	Length  int64 `json:"length"`
 	Encoded int64 `json:"encoded"`
 	// ZeroTiles are to be written as zeros, and were not zero before.
 	ZeroTiles int64 `json:"zero_tiles"`
 }
 
-// ImageUsage says what an image takes.
+// ImageUsage says what an image takes, in bytes.
 type ImageUsage struct {
-	DataTiles int64 `json:"data_tiles"` // distinct ones
-	// DataLength and EncodedLength are bytes of these tiles, decoded and as they are stored.
-	DataLength    int64 `json:"data_length"`
-	EncodedLength int64 `json:"encoded_length"`
-	// Own are tiles that no other version of the name has, OwnLength their bytes decoded.
-	Own       int64 `json:"own"`
-	OwnLength int64 `json:"own_length"`
-	// Shared says what other versions of the name have too.
+	DataLength    int64 `json:"data_length"`    // of its data tiles, decoded
+	EncodedLength int64 `json:"encoded_length"` // of its distinct data tiles: what a machine that has nothing fetches
+	// Stored is what its tiles take in the packs, each once; Own is the part of it that no other image uses.
+	Stored int64 `json:"stored"`
+	Own    int64 `json:"own"`
+	Packs  int   `json:"packs"`
+	// Pieces are those that hold data, Requests what reading each of them by itself takes.
+	Pieces   int64 `json:"pieces"`
+	Requests int64 `json:"requests"`
+	// Shared says what other images use too, whatever their name.
 	Shared []SharedTiles `json:"shared"`
 }
 
-// SharedTiles is what an image and another version have in common.
+// SharedTiles is what an image has in common with another.
 type SharedTiles struct {
-	Image  string `json:"image"` // "debian:2"
-	Tiles  int64  `json:"tiles"`
-	Length int64  `json:"length"` // bytes, decoded
+	Image  string `json:"image"`  // "debian:2"
+	Stored int64  `json:"stored"` // bytes in the packs
 }
 
 // Upkeep are the operations on what the repository keeps. Safe for concurrent use; progress may be nil, is called often,
