@@ -103,12 +103,18 @@ type result struct {
 
 func (c *computer) boot(ctx context.Context, a *appliance) (<-chan result, *Screen) {
 	c.t.Helper()
-	screen := NewScreen(testWriter{c.t})
-	agent, err := New(Config{Boot: a.boot(), Machine: c, Screen: screen, ListenAddr: "127.0.0.1:0", Version: "test",
+	return bootMachine(c.t, ctx, a, c, c.idle)
+}
+
+// bootMachine runs an agent on any machine.
+func bootMachine(t *testing.T, ctx context.Context, a *appliance, m Machine, idle time.Duration) (<-chan result, *Screen) {
+	t.Helper()
+	screen := NewScreen(testWriter{t})
+	agent, err := New(Config{Boot: a.boot(), Machine: m, Screen: screen, ListenAddr: "127.0.0.1:0", Version: "test",
 		timing: timing{rest: time.Millisecond, rescan: 20 * time.Millisecond, progress: time.Second, failed: 50 * time.Millisecond, alone: 2 * time.Second,
-			idle: cmp.Or(c.idle, time.Minute)}})
+			idle: cmp.Or(idle, time.Minute)}})
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	out := make(chan result, 1)
 	go func() {
