@@ -122,7 +122,7 @@ func (s *Storage) unproven(piece int) (tiles images.TileSet, known []images.Dige
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tiles, known = used.Minus(s.search.proof.of(piece)), s.hashes[piece]
-	if known == nil && !tiles.IsEmpty() {
+	if known == nil && !tiles.IsEmpty() && !s.layout.Data(piece).IsEmpty() {
 		return used, nil
 	}
 	return tiles, known

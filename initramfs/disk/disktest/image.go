@@ -62,6 +62,21 @@ func NewLong(t testing.TB) *Image {
 	return take(t, make([]byte, 40<<20))
 }
 
+// NewUnaligned returns an image of a disk of 8 MiB with an MBR, as old systems made it: the first of two partitions begins
+// at sector 63, and the second in the middle of a page, right behind it.
+func NewUnaligned(t testing.TB) *Image {
+	t.Helper()
+	b := make([]byte, 8<<20)
+	for i, e := range [][2]uint32{{63, 8019}, {8082, 8019}} { // first sector, sectors
+		entry := b[446+16*i:]
+		entry[4] = 0x83 // Linux
+		binary.LittleEndian.PutUint32(entry[8:], e[0])
+		binary.LittleEndian.PutUint32(entry[12:], e[1])
+	}
+	b[510], b[511] = 0x55, 0xAA
+	return take(t, b)
+}
+
 func makeImage(t testing.TB) *Image {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "golden.img")
