@@ -67,10 +67,13 @@ func fetch(ctx context.Context, b Bucket, key string, limit int64) ([]byte, erro
 		return nil, fmt.Errorf("object %s: %w", key, err)
 	}
 	if int64(len(p)) > limit {
-		return nil, fmt.Errorf("object %s: more than %d bytes", key, limit)
+		return nil, fmt.Errorf("object %s: %w, %d bytes", key, errTooLong, limit)
 	}
 	return p, nil
 }
+
+// errTooLong says that an object is longer than such an object can be.
+var errTooLong = errors.New("more than it can have")
 
 // fetchRange returns the bytes [offset, offset+length) of an object; fewer are an error.
 func fetchRange(ctx context.Context, b Bucket, key string, offset, length int64) ([]byte, error) {

@@ -1,7 +1,6 @@
 package repository
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -154,27 +153,78 @@ func (h *healing) object(ctx context.Context, d *Damage) error {
 	name := d.Object[strings.LastIndexByte(d.Object, '/')+1:]
 	name, _ = generationOf(name)
 	digest, err := images.ParseDigest(name)
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("object %s is nothing that can be restored", d.Object)
+	case strings.HasPrefix(d.Object, "layers/"):
+		return h.layer(ctx, digest)
+	case d.Object == manifestKey(h.digest):
+		return h.manifest(ctx)
 	}
+	return fmt.Errorf("object %s is nothing that can be restored", d.Object)
+}
+
+// layer makes a layer readable, from another generation if one is good.
+func (h *healing) layer(ctx context.Context, d images.Digest) error {
+	b, found, err := h.r.goodLayer(ctx, d)
+	if found {
+		return nil // it could not be read for a moment only
+	}
+	if err != nil {
+		if b, err = h.given(ctx, d); err != nil {
+			return err
+		}
+	}
+	if err := h.r.putLayer(ctx, d, b, nil, h.claim.delete); err != nil {
+		return err
+	}
+	keys, err := h.r.layerKeys(ctx, d)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys { // a damaged one that no reader comes to would stay for ever
+		if same, err := h.r.same(ctx, key, b); err == nil && !same {
+			if err := h.claim.delete(ctx, key); err != nil {
+				return err
+			}
+		}
+	}
+	h.report.Objects = append(h.report.Objects, layerKey(d))
+	return nil
+}
+
+// given returns what the source has for a digest.
+func (h *healing) given(ctx context.Context, d images.Digest) ([]byte, error) {
 	from, ok := h.source.(LayerSource)
 	if !ok {
-		return errors.New("nobody was given who has it; capture the disk again")
+		return nil, errors.New("nobody was given who has it; capture the disk again")
 	}
-	b, err := from.Layer(ctx, digest)
-	if err != nil {
+	b, err := from.Layer(ctx, d)
+	if err == nil && images.Sum(b) != d {
+		err = errors.New("what was given for it has another digest")
+	}
+	return b, err
+}
+
+// manifest restores the manifest, and its signature if that is lost too.
+func (h *healing) manifest(ctx context.Context) error {
+	if _, err := h.r.Manifest(ctx, h.digest); err == nil {
+		return nil // it could not be read for a moment only
+	}
+	raw, err := fetch(ctx, h.r.bucket, manifestKey(h.digest), images.MaxManifestLength)
+	if err != nil && !h.r.certain(err) {
 		return err
 	}
-	if images.Sum(b) != digest {
-		return errors.New("what was given for it has another digest")
-	}
-	if err := h.replace(ctx, d.Object, b); err != nil {
-		return err
-	}
-	if d.Object == manifestKey(h.digest) {
-		if _, err := h.r.Manifest(ctx, h.digest); err != nil { // its signature may be lost too
-			return h.signature(ctx)
+	if err != nil || images.Sum(raw) != h.digest {
+		if raw, err = h.given(ctx, h.digest); err != nil {
+			return err
 		}
+		if err := h.replace(ctx, manifestKey(h.digest), raw); err != nil {
+			return err
+		}
+	}
+	if _, err := h.r.Manifest(ctx, h.digest); err != nil {
+		return h.signature(ctx)
 	}
 	return nil
 }
@@ -192,14 +242,22 @@ func (h *healing) signature(ctx context.Context) error {
 	return h.replace(ctx, signatureKey(h.digest), by.Sign(raw))
 }
 
-// replace writes an object anew.
+// replace writes a manifest or a signature anew.
 func (h *healing) replace(ctx context.Context, key string, b []byte) error {
+	if same, err := h.r.same(ctx, key, b); same || err != nil {
+		return err
+	}
 	if err := h.claim.delete(ctx, key); err != nil {
 		return err
 	}
-	if err := h.r.bucket.Put(ctx, key, bytes.NewReader(b), int64(len(b))); err != nil {
-		return err
+	err := h.r.put(ctx, key, b)
+	if errors.Is(err, ErrExists) { // an attempt whose answer was lost
+		if same, e := h.r.same(ctx, key, b); same && e == nil {
+			err = nil
+		}
 	}
-	h.report.Objects = append(h.report.Objects, key)
-	return nil
+	if err == nil {
+		h.report.Objects = append(h.report.Objects, key)
+	}
+	return err
 }

@@ -175,6 +175,9 @@ func TestEveryObjectOfAnImageIsHealed(t *testing.T) {
 		layerKey(p.PieceLayer.Digest), layerKey(p.TileLayer.Digest), placementKey(image.Digest, p)} {
 		for _, way := range []string{"cut by a byte", "flipped in the middle", "emptied", "removed"} {
 			name := filepath.Join(folder, filepath.FromSlash(object))
+			if list, err := filepath.Glob(name + ".g*"); err == nil && len(list) > 0 && strings.HasPrefix(object, "layers/") {
+				name = list[0] // what was healed before
+			}
 			if way == "removed" {
 				if object == manifestKey(image.Digest) {
 					continue // Verify calls it no image

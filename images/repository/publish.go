@@ -1,11 +1,9 @@
 package repository
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 
 	"seedbed/images"
 	"seedbed/images/intake"
@@ -117,11 +115,7 @@ func imageKeys(m *images.Manifest, d images.Digest) []string {
 // write creates the objects of an image, but for its version, in the order in which they depend on each other.
 func (r *Repository) write(ctx context.Context, image *Image, layers map[images.Digest][]byte, placements []*placement, soon marked) error {
 	for d, b := range layers {
-		generation := 1
-		for soon.has(generationKey(layerKey(d), generation)) {
-			generation++
-		}
-		if err := r.putSame(ctx, generationKey(layerKey(d), generation), b); err != nil {
+		if err := r.putLayer(ctx, d, b, soon, r.bucket.Delete); err != nil {
 			return err
 		}
 	}
@@ -137,24 +131,6 @@ func (r *Repository) write(ctx context.Context, image *Image, layers map[images.
 		return err
 	}
 	return r.putSame(ctx, manifestKey(image.Digest), image.Raw)
-}
-
-// putSame puts an object. One that exists with other bytes is damaged, or was left by a publication that was cut short:
-// it is replaced.
-func (r *Repository) putSame(ctx context.Context, key string, b []byte) error {
-	err := r.bucket.Put(ctx, key, bytes.NewReader(b), int64(len(b)))
-	if !errors.Is(err, ErrExists) {
-		return err
-	}
-	there, err := fetch(ctx, r.bucket, key, math.MaxInt64)
-	if err == nil && bytes.Equal(there, b) {
-		return nil
-	}
-	r.log.Warn("object differs from what it should hold, writing it again", "object", key)
-	if err := r.bucket.Delete(ctx, key); err != nil {
-		return err
-	}
-	return r.bucket.Put(ctx, key, bytes.NewReader(b), int64(len(b)))
 }
 
 // check returns the layers by digest after checking that the manifest's layers are there, and that maps, tile layers,
