@@ -106,7 +106,8 @@ func sourceRefusal(err error) error {
 		return refuse(codeSourceInUse, "; --live takes it as it is")
 	case errors.Is(err, source.ErrChanged):
 		return refuse(codeSourceChanged, "")
-	case errors.Is(err, source.ErrFormat), errors.Is(err, source.ErrForeign), errors.Is(err, capture.ErrNoPartition):
+	case errors.Is(err, source.ErrFormat), errors.Is(err, source.ErrForeign), errors.Is(err, capture.ErrNoPartition),
+		errors.Is(err, capture.ErrTooLarge):
 		return refuse(codeSourceInvalid, "")
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
 		return refuse(fleet.CodeInvalid, "; name a disk or a disk file that the appliance can read")

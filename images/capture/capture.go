@@ -81,7 +81,7 @@ type Dropped struct {
 // far stay and serve the next try.
 func Disk(ctx context.Context, src io.ReaderAt, diskLength int64, sectorLength int, sink intake.Sink, o Options) (*Result, error) {
 	o.complete()
-	src = patient{src}
+	src = patient{src, ctx}
 	table, err := parttable.Read(src, diskLength, sectorLength)
 	if err != nil {
 		return nil, err

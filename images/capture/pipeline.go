@@ -236,6 +236,9 @@ func (l *pipeline) store(ctx context.Context) error {
 			}
 		}
 		units, fresh = append(units, u), l.c.enter(u, fresh)
+		if err := l.c.full(); err != nil {
+			return err
+		}
 		if len(units) == most {
 			if err := put(); err != nil {
 				return err

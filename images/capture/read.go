@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -100,10 +101,16 @@ func (c *capture) readUsed(p *part, b []byte, start int64) error {
 	return nil
 }
 
-// patient tries once more what cannot be read.
-type patient struct{ io.ReaderAt }
+// patient tries once more what cannot be read. Once ctx is done it reads no more, whoever asks.
+type patient struct {
+	io.ReaderAt
+	ctx context.Context
+}
 
 func (p patient) ReadAt(b []byte, offset int64) (int, error) {
+	if err := p.ctx.Err(); err != nil {
+		return 0, err
+	}
 	n, err := p.ReaderAt.ReadAt(b, offset)
 	if err != nil && !errors.Is(err, io.EOF) {
 		n, err = p.ReaderAt.ReadAt(b, offset)

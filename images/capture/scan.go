@@ -21,16 +21,52 @@ func (c *capture) scan() error {
 			return err
 		}
 	}
+	if err := c.fits(); err != nil {
+		return err
+	}
 	for _, e := range c.table.Partitions {
 		p := &part{entry: e, used: &images.Map{Length: e.Length}}
 		if err := c.scanPart(p); err != nil {
 			return fmt.Errorf("partition %d: %w", e.Number, err)
 		}
 		tiles := usedTiles(p.used)
-		p.hashes = make([]byte, 0, tiles*int64(len(images.Digest{})))
+		p.hashes = make([]byte, 0, min(tiles*int64(len(images.Digest{})), hashesAhead))
 		c.parts = append(c.parts, p)
 		c.done.Total += tiles * images.TileLength
 		c.result.UsedLength += images.TotalLength(p.used.Extents)
+	}
+	return nil
+}
+
+// hashesAhead is how much memory is taken for the hashes of a partition before they are known, in bytes: those of 256 GiB.
+// A disk of zeros needs none, and says nothing of its length.
+const hashesAhead = 128 << 20
+
+// ErrTooLarge says that a disk is longer than an image can be, or holds more data.
+var ErrTooLarge = errors.New("the disk is too large for an image")
+
+// fits refuses partitions that have more pieces than an image.
+func (c *capture) fits() error {
+	longest := int64(images.MaxPieceLength)
+	if n := c.o.PieceLength; n > 0 && n < longest {
+		longest = n
+	}
+	pieces, length := int64(0), int64(0)
+	for _, e := range c.table.Partitions {
+		pieces += (e.Length + longest - 1) / longest
+		length += e.Length
+	}
+	if pieces > images.MaxPieces {
+		return fmt.Errorf("%w: %d bytes of partitions, in pieces of %d bytes %d can be", ErrTooLarge, length, longest, longest*images.MaxPieces)
+	}
+	return nil
+}
+
+// full reports more data than a description of an image takes.
+func (c *capture) full() error {
+	const most = intake.MaxSpecLength / int64(len(images.Digest{})) * images.TileLength
+	if c.result.DataLength > most {
+		return fmt.Errorf("%w: it holds more than %d bytes of data", ErrTooLarge, most)
 	}
 	return nil
 }
