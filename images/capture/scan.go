@@ -98,6 +98,7 @@ func (c *capture) scanPart(p *part) error {
 	r := io.NewSectionReader(c.src, p.entry.Offset, p.entry.Length)
 	found, err := fsmap.Scan(r, p.entry.Length, fsmap.Options{
 		Full: c.o.Full || slices.Contains(c.o.FullPartitions, number), KeepContents: c.o.KeepContents, RefuseOpaque: c.o.RefuseOpaque,
+		Pool: isPool(p.entry.Type),
 	})
 	if err != nil {
 		return err

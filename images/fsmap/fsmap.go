@@ -57,6 +57,9 @@ type Options struct {
 	// RefuseOpaque refuses content that can only be copied in full: encrypted, of a kind without a map, or part of a volume
 	// made of several. Without it such a partition is copied in full, with a warning.
 	RefuseOpaque bool
+	// Pool says that the partition's type is one of those of which the disk's volumes are made, in parts or several of them
+	// (Windows' dynamic disks, storage spaces): what its file system calls free may be another volume's, so it is copied in full.
+	Pool bool
 }
 
 // The refusals of Scan. The error that wraps one tells the reason and the remedy.
@@ -223,6 +226,9 @@ func Scan(r io.ReaderAt, length int64, o Options) (*Result, error) {
 	}
 	v.keep, v.options, v.scanWithin = o.KeepContents, o, Scan // named here, since Scan needs kinds and kinds would need Scan
 	result, err := scanKind(v, info, found)
+	if err == nil && o.Pool {
+		result = full(info, length, pool)
+	}
 	if err == nil && o.RefuseOpaque && !o.Full && result.Kind == KindFull && result.Warning != "" {
 		err = fmt.Errorf("%w: %s", ErrOpaque, result.Warning)
 	}

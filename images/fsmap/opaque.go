@@ -12,7 +12,9 @@ const (
 		"(Windows 11 encrypts by itself, also where it only waits for activation)"
 	member = "it is part of a volume made of several: every byte is copied, and the system may need its other parts; "
 	mdRaid = member + "capture a system that is installed without software RAID, or the assembled array"
-	zfs    = member + "capture a system that is installed on ext4, XFS or btrfs, or copy its file systems with zfs send"
+	pool   = "it belongs to a dynamic disk or a storage pool of Windows, which may keep several volumes in it: every byte is copied; " +
+		"capture a system that is installed on a basic disk"
+	zfs = member + "capture a system that is installed on ext4, XFS or btrfs, or copy its file systems with zfs send"
 )
 
 func probeF2FS(v *volume) *Info {

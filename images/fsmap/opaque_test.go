@@ -164,3 +164,21 @@ func TestWhatIsOpaqueIsNamedAndRefusedIfAsked(t *testing.T) {
 		})
 	}
 }
+
+// On a dynamic disk the clusters behind the part of a spanned volume that lies here are another volume's.
+func TestPartitionOfAPoolIsCopiedInFull(t *testing.T) {
+	t.Parallel()
+	b := emptyNTFS(t)
+	length := int64(len(b))
+	r, err := Scan(memory{b, length}, length, Options{Pool: true})
+	if err != nil || r.Kind != KindFull || r.FS != "ntfs" || len(r.Used) != 1 || r.Used[0].Length != length || !strings.Contains(r.Warning, "basic disk") {
+		t.Errorf("%+v, %v; want a copy in full with the remedy", r, err)
+	}
+	if _, err := Scan(memory{b, length}, length, Options{Pool: true, RefuseOpaque: true}); !errors.Is(err, ErrOpaque) {
+		t.Errorf("error %v, want ErrOpaque", err)
+	}
+	b[takeApart(t, b).attribute(ntfsVolume, ntfsVolumeInfo)+24+10] |= 1
+	if _, err := Scan(memory{b, length}, length, Options{Pool: true}); !errors.Is(err, ErrDirty) {
+		t.Errorf("error %v, want ErrDirty", err)
+	}
+}
