@@ -18,14 +18,9 @@ func locked(f *os.File) error {
 	return fmt.Errorf("%w by process %s; stop it, or let it do the work", ErrLocked, strings.TrimSpace(string(owner[:n])))
 }
 
-// writeOwner writes this process's id into the lock file, for people.
-func writeOwner(f *os.File) error {
-	err := f.Truncate(0)
-	if err == nil {
-		_, err = io.WriteString(io.NewOffsetWriter(f, 0), fmt.Sprintln(os.Getpid()))
+// writeOwner writes this process's id into the lock file, for people: on a full disk it is missing.
+func writeOwner(f *os.File) {
+	if f.Truncate(0) == nil {
+		_, _ = io.WriteString(io.NewOffsetWriter(f, 0), fmt.Sprintln(os.Getpid()))
 	}
-	if err != nil {
-		f.Close()
-	}
-	return err
 }

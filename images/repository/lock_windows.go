@@ -24,5 +24,6 @@ func lockFile(name string) (io.Closer, error) {
 		}
 		return nil, &os.PathError{Op: "lock", Path: name, Err: err}
 	}
-	return f, writeOwner(f)
+	writeOwner(f)
+	return f, nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"seedbed/images"
 	"seedbed/images/repository"
 	"seedbed/images/repository/buckettest"
 )
@@ -148,14 +149,20 @@ func TestStorageThatIsDownForAWhileLosesNothing(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := repository.Open(t.Context(), m, cfg); !errors.Is(err, down) {
-		t.Errorf("opened while storage is down and tiles wait: %v", err)
-	}
-	m.setDown(nil)
 	if r, err = repository.Open(t.Context(), m, cfg); err != nil {
-		t.Fatal(err)
+		t.Fatalf("while storage is down and tiles wait: %v", err)
 	}
 	defer r.Close()
+	if _, err := s.Put(t.Context(), r); !errors.Is(err, down) || !strings.Contains(err.Error(), "spool") {
+		t.Errorf("a tile was looked for before those that wait are known: %v", err)
+	}
+	m.setDown(nil)
+	if _, err := r.Images(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := r.Find(images.TileKey{Length: 1}); err != nil {
+		t.Errorf("storage is there again: %v", err)
+	}
 	before := len(m.objects)
 	if d, err = s.Put(t.Context(), r); err != nil {
 		t.Fatal(err)

@@ -7,13 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
 	"seedbed/images"
 )
 
-// recover seals the segments that an earlier process left.
+// recover seals the segments that an earlier process left. Those that cannot be sealed now, because the bucket is down or
+// the disk full, are tried again before the next tile is looked for: images can be served until then.
 func (r *Repository) recover(ctx context.Context) error {
 	files, err := r.fs.ReadDir(r.journal())
 	if err != nil {
@@ -26,9 +28,24 @@ func (r *Repository) recover(ctx context.Context) error {
 			continue
 		}
 		r.segments = max(r.segments, n+1)
-		if err := r.recoverFile(ctx, name); err != nil {
-			return fmt.Errorf("recover spool segment %s: %w", name, err)
+		r.left = append(r.left, name)
+	}
+	if err := r.recoverLeft(ctx); err != nil {
+		if ctx.Err() != nil {
+			return err
 		}
+		r.log.Warn("tiles of an interrupted capture stay in the spool for now", "err", err)
+	}
+	return nil
+}
+
+// recoverLeft seals the segments that recover found. One at a time calls it.
+func (r *Repository) recoverLeft(ctx context.Context) error {
+	for len(r.left) > 0 {
+		if err := r.recoverFile(ctx, r.left[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("recover spool segment %s, which holds tiles of captures that were not finished: %w", r.left[0], r.explainFull(err, 0))
+		}
+		r.left = r.left[1:]
 	}
 	return nil
 }

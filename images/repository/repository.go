@@ -64,6 +64,7 @@ type Repository struct {
 	sessions sessionTable
 
 	opening chan struct{} // holds one while ready works
+	left    []string      // segments of an earlier process; guarded by opening
 	isReady atomic.Bool   // packs and index are known
 
 	ctx    context.Context // ends with Close; for work that no caller waits for
@@ -82,8 +83,8 @@ type Repository struct {
 var errClosed = errors.New("the repository is closed")
 
 // Open opens the repository on a bucket, takes the lock on its spool (ErrLocked if another process has it) and seals what
-// an earlier process left in the spool. It asks the bucket for nothing else: the index of tiles is opened, or made, when a
-// tile is first looked for. The caller closes.
+// an earlier process left in the spool, or leaves it there where that fails. It asks the bucket for nothing else: the index
+// of tiles is opened, or made, when a tile is first looked for, and what was left is sealed by then. The caller closes.
 func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
 	d, local := b.(*Dir)
 	if cfg.Spool == "" && local {
@@ -164,6 +165,9 @@ func (r *Repository) ready(ctx context.Context) error {
 	}
 	if r.isReady.Load() {
 		return nil
+	}
+	if err := r.recoverLeft(ctx); err != nil {
+		return err
 	}
 	started := time.Now()
 	for o, err := range r.bucket.List(ctx, "packs/") {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"testing"
 
+	"seedbed/images"
 	"seedbed/images/intake"
 )
 
@@ -45,6 +46,10 @@ func TestAFullFileSystemOfTheKernel(t *testing.T) {
 		t.Errorf("images: %v, %v", list, err)
 	}
 	small.expectContent(t, r, kept.Digest)
+	if r = reopenFull(t, r, folder); r == nil {
+		return
+	}
+	small.expectContent(t, r, kept.Digest)
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
@@ -53,4 +58,32 @@ func TestAFullFileSystemOfTheKernel(t *testing.T) {
 	if err := r.VerifyAll(t.Context(), VerifyConfig{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// reopenFull fills the file system to its last byte and opens the repository anew: images can be served.
+func reopenFull(t *testing.T, r *Repository, folder string) *Repository {
+	t.Helper()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(folder, "ballast"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	left, err := filepath.Glob(filepath.Join(folder, ".spool", "journal", "*.segment"))
+	if err != nil || len(left) == 0 {
+		t.Fatalf("no tiles wait in the spool: %v", err)
+	}
+	if r = openTest(t, folder); t.Failed() {
+		return nil
+	}
+	// The last page of a segment may have room for its index.
+	if _, _, err := r.Find(images.TileKey{Length: 1}); err != nil && !errors.Is(err, intake.ErrFull) {
+		t.Errorf("a tile was looked for on a full file system: %v, want nil or ErrFull", err)
+	}
+	return r
 }
