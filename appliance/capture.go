@@ -20,7 +20,7 @@ import (
 
 // begin opens a session of the repository for an image that a machine captures. Package upload has checked its tiles.
 func (l *library) begin(ctx context.Context, name, version string) (intake.Sink, error) {
-	return l.repo.Begin(ctx, repository.SessionConfig{Name: name, Version: version, Sign: l.site.SignManifest})
+	return l.repo.Begin(ctx, repository.SessionConfig{Name: name, Version: version, Sign: l.sign})
 }
 
 // free implements fleet.Config.FreeVersion: a session that begins could be carried out.

@@ -175,3 +175,47 @@ func TestADamagedImageIsHealedFromADisk(t *testing.T) {
 	must(t, data, "image", "verify", "debian")
 	must(t, data, "verify", "debian", disk)
 }
+
+func TestASignatureIsMadeAgainOfWhatWasSignedHere(t *testing.T) {
+	lib, data, _ := newLibrary(t, "debian")
+	d, err := lib.repo.Resolve(t.Context(), "debian")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(data, "repository", signatureKey(d))
+	verify := func(o api.VerifyOrder) api.VerifiedImage {
+		t.Helper()
+		r, err := lib.Verify(t.Context(), o, nil)
+		if err != nil || len(r.Images) != 1 {
+			t.Fatalf("%+v: %v", r, err)
+		}
+		return r.Images[0]
+	}
+	flipBit(t, path)
+	if i := verify(api.VerifyOrder{}); i.IsWhole() || !strings.HasSuffix(i.Damage[0].Object, ".sig") {
+		t.Fatalf("a damaged signature: %+v", i)
+	}
+	if i := verify(api.VerifyOrder{Heal: true}); !i.IsWhole() || len(i.Damage) != 1 || i.Checked != 4<<20 {
+		t.Fatalf("healing it: %+v", i)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if i := verify(api.VerifyOrder{Heal: true, Image: "debian"}); !i.IsWhole() || len(i.Damage) != 1 || i.Checked != 4<<20 {
+		t.Fatalf("healing one that is lost: %+v", i)
+	}
+	if i := verify(api.VerifyOrder{}); len(i.Damage) > 0 {
+		t.Fatalf("after healing: %+v", i)
+	}
+	if err := os.Truncate(lib.signed.path, 20); err != nil { // a line that a power cut left unfinished
+		t.Fatal(err)
+	}
+	flipBit(t, path)
+	if i := verify(api.VerifyOrder{Heal: true}); i.IsWhole() || !strings.Contains(i.Damage[0].Text, "no record that it signed") {
+		t.Fatalf("of an image that another site may have signed: %+v", i)
+	}
+	lib.sign([]byte("another"))
+	if known, err := lib.signed.has(images.Sum([]byte("another"))); err != nil || !known {
+		t.Errorf("the line behind an unfinished one: %v %v", known, err)
+	}
+}

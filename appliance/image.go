@@ -78,8 +78,12 @@ func imageShow(o *options) *cobra.Command {
 				return err
 			}
 			u, err := lib.Usage(cmd.Context(), d.Digest.String())
-			if err != nil {
+			if cmd.Context().Err() != nil {
 				return err
+			}
+			if err != nil { // another image may be damaged
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning: what it takes and shares is not known:", err)
+				u = nil
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), struct {
@@ -101,17 +105,13 @@ func printImage(w io.Writer, d *api.ImageDetail, u *api.ImageUsage) error {
 	}
 	fmt.Fprintf(w, "image     %s:%s\ndigest    %s\nsigned    %s\ncreated   %s\ndisk      %s, sectors of %d bytes, table %s\nused      %s\n",
 		m.Name, m.Version, d.Digest, signed, timeText(m.CreatedAt()), bytesText(m.DiskLength), m.SectorLength, m.Frame.Table, bytesText(m.UsedLength()))
-	fmt.Fprintf(w, "data      %s\nstored    %s, %s of the data, in %d packs; to send to a machine that has nothing\npieces    %s, %s reads each\ninfohash  %s\n",
-		bytesText(u.DataLength), bytesText(u.EncodedLength), percent(u.EncodedLength, u.DataLength), u.Packs, bytesText(m.PieceLength),
-		ratio(u.Requests, u.Pieces), d.InfoHash)
+	if u == nil {
+		fmt.Fprintf(w, "pieces    %s\ninfohash  %s\n", bytesText(m.PieceLength), d.InfoHash)
+	} else {
+		printUsage(w, d, u)
+	}
 	if m.Origin != "" {
 		fmt.Fprintf(w, "origin    %s\n", m.Origin)
-	}
-	for _, s := range u.Shared {
-		fmt.Fprintf(w, "shared    %s with %s, %s of what is stored\n", bytesText(s.Stored), s.Image, percent(s.Stored, u.Stored))
-	}
-	if len(u.Shared) > 0 {
-		fmt.Fprintf(w, "own       %s that no other image has\n", bytesText(u.Own))
 	}
 	for i := range m.Partitions {
 		for _, name := range m.Partitions[i].Dropped {
@@ -125,4 +125,18 @@ func printImage(w io.Writer, d *api.ImageDetail, u *api.ImageUsage) error {
 		t.row(p.Number, p.Offset, bytesText(p.Length), dash(p.FS), dash(p.FSUUID), p.MapKind, bytesText(p.UsedLength), bytesText(p.DataTiles*images.TileLength), dash(p.Label))
 	}
 	return t.flush()
+}
+
+// printUsage says what an image takes.
+func printUsage(w io.Writer, d *api.ImageDetail, u *api.ImageUsage) {
+	m := d.Manifest
+	fmt.Fprintf(w, "data      %s\nstored    %s, %s of the data, in %d packs; to send to a machine that has nothing\npieces    %s, %s reads each\ninfohash  %s\n",
+		bytesText(u.DataLength), bytesText(u.EncodedLength), percent(u.EncodedLength, u.DataLength), u.Packs, bytesText(m.PieceLength),
+		ratio(u.Requests, u.Pieces), d.InfoHash)
+	for _, s := range u.Shared {
+		fmt.Fprintf(w, "shared    %s with %s, %s of what is stored\n", bytesText(s.Stored), s.Image, percent(s.Stored, u.Stored))
+	}
+	if len(u.Shared) > 0 {
+		fmt.Fprintf(w, "own       %s that no other image has\n", bytesText(u.Own))
+	}
 }

@@ -14,72 +14,79 @@ import (
 
 // Verify implements api.Upkeep.
 func (l *library) Verify(ctx context.Context, o api.VerifyOrder, progress func(api.Progress)) (*api.VerifyReport, error) {
-	refs := []string{o.Image}
 	if o.Image == "" {
-		list, err := l.repo.Images(ctx)
-		if err != nil {
-			return nil, err
-		}
-		refs = refs[:0]
-		for _, i := range list {
-			refs = append(refs, i.Name+":"+i.Version)
+		return l.verifyAll(ctx, o, progress)
+	}
+	config := repository.VerifyConfig{BytesPerSecond: o.BytesPerSecond}
+	checked := int64(0)
+	config.Progress = func(p repository.Progress) {
+		if checked = p.Done; progress != nil {
+			progress(api.Progress{Done: p.Done, Total: p.Total})
 		}
 	}
-	report := &api.VerifyReport{Images: []api.VerifiedImage{}}
-	done, total := int64(0), int64(0)
-	for n, ref := range refs {
-		base := done
-		told := func(p repository.Progress) {
-			done, total = base+p.Done, base+p.Total
-			if n+1 < len(refs) {
-				total++ // more follow
-			}
-			if progress != nil {
-				progress(api.Progress{Done: done, Total: total})
-			}
-		}
-		one, err := l.verify(ctx, ref, o, told)
-		if err != nil {
-			return nil, err
-		}
-		one.Checked = done - base
-		report.Images = append(report.Images, *one)
+	one, signed, err := l.checkSigned(ctx, o.Image, o)
+	if err == nil && signed {
+		err = l.verifyContent(ctx, one, o, config)
 	}
-	return report, nil
+	if err != nil {
+		return nil, err
+	}
+	one.Checked = checked
+	return &api.VerifyReport{Images: []api.VerifiedImage{*one}}, nil
 }
 
-// verify reads one image.
-func (l *library) verify(ctx context.Context, ref string, o api.VerifyOrder, told func(repository.Progress)) (*api.VerifiedImage, error) {
-	one := &api.VerifiedImage{Image: ref, Damage: []api.Damage{}}
-	bad := func(object string, err error) {
+// checkSigned resolves a reference and checks the signature; ok says that the content is worth looking at. A signature
+// that is damaged is made again if healing is asked for, see signed.
+func (l *library) checkSigned(ctx context.Context, ref string, o api.VerifyOrder) (one *api.VerifiedImage, ok bool, err error) {
+	one = &api.VerifiedImage{Image: ref, Damage: []api.Damage{}}
+	bad := func(object string, err error) *api.Damage {
 		one.Damage = append(one.Damage, api.Damage{Partition: -1, Object: object, Text: err.Error()})
+		return &one.Damage[0]
 	}
 	d, err := l.repo.Resolve(ctx, ref)
 	switch {
 	case errors.Is(err, repository.ErrNoImage):
-		return nil, asRefusal(err)
+		return nil, false, asRefusal(err)
 	case ctx.Err() != nil:
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	case err != nil:
 		bad("images/"+strings.ReplaceAll(ref, ":", "/"), err)
-		return one, nil
+		return one, false, nil
 	}
 	one.Digest = d
-	if image, err := l.repo.Manifest(ctx, d); err == nil {
-		one.Image = image.Manifest.Name + ":" + image.Manifest.Version
-		if err := images.Verify(l.site.PublicKey(), image.Raw, image.Signature); err != nil {
-			bad("manifests/"+d.String()+".sig", fmt.Errorf("image %s: %w", one.Image, err))
-			return one, nil
-		}
+	image, err := l.repo.Manifest(ctx, d)
+	lost := errors.Is(err, repository.ErrNotExist) // its signature; a manifest that is lost is another error
+	if err == nil {
+		one.Image = nameOf(image.Manifest)
+		err = images.Verify(l.site.PublicKey(), image.Raw, image.Signature)
 	}
-	config := repository.VerifyConfig{BytesPerSecond: o.BytesPerSecond, Progress: told}
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
+	if err == nil || image == nil && !lost {
+		return one, true, nil // what is wrong with a manifest is found with its content
+	}
+	damage := bad(signatureKey(d), fmt.Errorf("image %s: %w", one.Image, err))
+	if !o.Heal {
+		return one, false, nil
+	}
+	if err := l.signAgain(ctx, d); err != nil {
+		damage.Text += "; not healed: " + err.Error()
+		return one, false, ctx.Err()
+	}
+	damage.Healed = true
+	return one, true, nil
+}
+
+// verifyContent reads one image.
+func (l *library) verifyContent(ctx context.Context, one *api.VerifiedImage, o api.VerifyOrder, config repository.VerifyConfig) error {
 	for range maxHealRounds {
 		again, err := l.verifyOnce(ctx, one, o, config)
 		if err != nil || !again {
-			return one, err
+			return err
 		}
 	}
-	return one, nil
+	return nil
 }
 
 // maxHealRounds bounds how often an image is verified again because more was damaged than one list holds.
@@ -102,6 +109,12 @@ func (l *library) verifyOnce(ctx context.Context, one *api.VerifiedImage, o api.
 		l.damaged.set(d, nil)
 		return false, nil
 	}
+	return l.judge(ctx, one, o, found)
+}
+
+// judge enters what was found of an image and heals it if that is asked for; again says that there is more to be found.
+func (l *library) judge(ctx context.Context, one *api.VerifiedImage, o api.VerifyOrder, found *repository.DamageError) (again bool, err error) {
+	d := one.Digest
 	if r, err := l.repo.OpenImage(ctx, d); err == nil {
 		l.damaged.set(d, tilesOf(r, found.Damage))
 	}

@@ -40,6 +40,8 @@ type library struct {
 	damaged      damagedTiles
 	// reopen makes the seeder of an image read what was healed; nil: there is none.
 	reopen func(ctx context.Context, image images.Digest)
+	bucket repository.Bucket // under repo
+	signed *signed
 }
 
 // openLibrary opens the repository at a location, see openBucket, with its spool in the data directory, under its lock, and the identity, which no other process makes
@@ -60,7 +62,8 @@ func openLibrary(ctx context.Context, data, location string, log *slog.Logger) (
 	if err != nil {
 		return nil, errors.Join(err, repo.Close(), closeBucket())
 	}
-	return &library{repo: repo, closeBucket: closeBucket, site: s, log: log, data: data}, nil
+	return &library{repo: repo, closeBucket: closeBucket, site: s, log: log, data: data, bucket: bucket,
+		signed: &signed{path: filepath.Join(data, "published")}}, nil
 }
 
 func (l *library) close() error { return errors.Join(l.repo.Close(), l.closeBucket()) }

@@ -51,7 +51,7 @@ func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.P
 			l.log.Warn("source not given back", "err", err)
 		}
 	}()
-	session, err := l.repo.Begin(ctx, repository.SessionConfig{Name: o.Name, Version: o.Version, Sign: l.site.SignManifest})
+	session, err := l.repo.Begin(ctx, repository.SessionConfig{Name: o.Name, Version: o.Version, Sign: l.sign})
 	if err != nil {
 		return nil, sourceRefusal(err)
 	}

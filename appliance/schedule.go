@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -28,15 +24,14 @@ type schedule struct {
 	lib  api.Images
 	note func(ctx context.Context, kind, text string) error
 	log  *slog.Logger
-	path string // of the file that says when images were verified
 
 	first      time.Duration // wait after the start: machines that boot come first
 	pruneEvery time.Duration // 0: never
-	// verifyRate bounds what verification reads, in bytes a second; 0: it does not verify. An image is verified once in
-	// verifyEvery; lookEvery is how often it is looked whether one is due.
-	verifyRate  int64
-	verifyEvery time.Duration
-	lookEvery   time.Duration
+	// verifyRate bounds what verification reads, in bytes a second; 0: it does not verify. lookEvery is how often it is
+	// looked whether it is this appliance's turn.
+	verifyRate int64
+	turns      *turns
+	lookEvery  time.Duration
 }
 
 // Run works until ctx is done.
@@ -60,8 +55,7 @@ func (s *schedule) Run(ctx context.Context) error {
 			s.prune(ctx)
 			prune = time.After(s.pruneEvery)
 		case <-verify:
-			s.verify(ctx)
-			verify = time.After(s.lookEvery)
+			verify = time.After(s.verify(ctx))
 		}
 	}
 }
@@ -86,46 +80,29 @@ func (s *schedule) prune(ctx context.Context) {
 	}
 }
 
-// verify verifies the images that are due, those first that were not for the longest time.
-func (s *schedule) verify(ctx context.Context) {
-	list, err := s.lib.List(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			s.tell(ctx, eventUpkeep, fmt.Sprintf("the images could not be listed to verify them: %v", err))
-		}
-		return
+// verify verifies all images if it is this appliance's turn, and returns when to look again.
+func (s *schedule) verify(ctx context.Context) (after time.Duration) {
+	turn, err := s.turns.take(ctx)
+	if err == nil && turn == 0 {
+		return s.lookEvery
 	}
-	last := s.read()
-	known := map[string]time.Time{}
-	for _, i := range list {
-		known[i.Name+":"+i.Version] = last[i.Name+":"+i.Version]
+	var r *api.VerifyReport
+	if err == nil {
+		r, err = s.lib.Verify(ctx, api.VerifyOrder{BytesPerSecond: s.verifyRate, Heal: true}, nil)
 	}
-	for {
-		ref, oldest := "", time.Now().Add(-s.verifyEvery)
-		for r, at := range known {
-			if at.Before(oldest) {
-				ref, oldest = r, at
-			}
-		}
-		if ref == "" {
-			return
-		}
-		r, err := s.lib.Verify(ctx, api.VerifyOrder{Image: ref, BytesPerSecond: s.verifyRate, Heal: true}, nil)
-		if ctx.Err() != nil {
-			return
-		}
-		known[ref] = time.Now()
-		switch {
-		case err != nil && isRefusal(err): // it was removed, or another process heals: next time
-		case err != nil:
-			s.tell(ctx, eventUpkeep, fmt.Sprintf("image %s could not be verified: %v", ref, err))
-		default:
-			s.report(ctx, r)
-		}
-		if err := s.write(known); err != nil {
-			s.log.Error("the time of a verification is not kept", "err", err)
-		}
+	if err == nil {
+		s.report(ctx, r)
+		err = s.turns.done(ctx, turn)
 	}
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return s.lookEvery
+	case isRefusal(err): // another process prunes or heals
+		s.log.Debug("not verified", "err", err)
+		return s.lookEvery
+	}
+	s.tell(ctx, eventUpkeep, fmt.Sprintf("the images could not be verified: %v", err))
+	return max(s.lookEvery, s.turns.every/7)
 }
 
 // report makes events of what verification found.
@@ -161,36 +138,11 @@ func some(list []string, more int) string {
 	return s
 }
 
-// read returns when each image was verified; what cannot be read was never.
-func (s *schedule) read() (last map[string]time.Time) {
-	b, err := os.ReadFile(s.path)
-	if err == nil {
-		err = json.Unmarshal(b, &last)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("the times of verifications are lost; images are verified again", "err", err)
-	}
-	return last
-}
-
-// write keeps when each image was verified. It may be lost: then images are verified once more.
-func (s *schedule) write(last map[string]time.Time) error {
-	b, err := json.Marshal(last)
-	if err != nil {
-		return err
-	}
-	part := s.path + ".part"
-	if err := os.WriteFile(part, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(part, s.path)
-}
-
 // openSchedule adds the upkeep of the repository to what runs.
 func (a *appliance) openSchedule() {
 	s := &schedule{
-		lib: a.lib, note: a.fleet.Note, log: a.log, path: filepath.Join(a.config.Data, "verified.json"), first: time.Hour,
-		pruneEvery: a.config.PruneEvery, verifyRate: a.config.VerifyRate, verifyEvery: 7 * 24 * time.Hour, lookEvery: time.Hour,
+		lib: a.lib, note: a.fleet.Note, log: a.log, first: time.Hour, pruneEvery: a.config.PruneEvery, verifyRate: a.config.VerifyRate, lookEvery: time.Hour,
+		turns: &turns{bucket: a.lib.bucket, path: filepath.Join(a.config.Data, "verifying"), every: 7 * 24 * time.Hour},
 	}
 	a.parts = append(a.parts, s.Run)
 }

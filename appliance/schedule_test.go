@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -53,8 +52,8 @@ func newLibrary(t *testing.T, names ...string) (lib *library, data, disk string)
 func TestDamageBecomesAnEventOnceAWeek(t *testing.T) {
 	lib, data, _ := newLibrary(t, "one", "two")
 	events := &diary{}
-	s := &schedule{lib: lib, note: events.note, log: slog.New(slog.DiscardHandler), path: filepath.Join(data, "verified.json"),
-		first: time.Millisecond, pruneEvery: time.Hour, verifyRate: 1 << 40, verifyEvery: time.Hour, lookEvery: time.Millisecond}
+	s := &schedule{lib: lib, note: events.note, log: slog.New(slog.DiscardHandler), first: time.Millisecond, pruneEvery: time.Hour,
+		verifyRate: 1 << 40, lookEvery: time.Millisecond, turns: &turns{bucket: lib.bucket, path: filepath.Join(data, "verifying"), every: time.Hour}}
 	s.verify(t.Context())
 	if events.text() != "" {
 		t.Errorf("whole images: %s", events.text())
@@ -64,7 +63,7 @@ func TestDamageBecomesAnEventOnceAWeek(t *testing.T) {
 	if events.text() != "" {
 		t.Errorf("verified again within the week: %s", events.text())
 	}
-	if err := os.Remove(s.path); err != nil {
+	if err := lib.bucket.Delete(t.Context(), turnKey(1)); err != nil { // as if the week were over
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -81,6 +80,36 @@ func TestDamageBecomesAnEventOnceAWeek(t *testing.T) {
 	if text := events.text(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "image one:1: partition 0, bytes [") || !strings.Contains(text, "--heal-from") {
 		t.Errorf("events:\n%s", text)
 	}
+}
+
+func TestAppliancesOnOneBucketTakeTurns(t *testing.T) {
+	lib, data, _ := newLibrary(t)
+	take := func(s *turns, want int) {
+		t.Helper()
+		if n, err := s.take(t.Context()); err != nil || n != want {
+			t.Fatalf("turn %d, want %d: %v", n, want, err)
+		}
+	}
+	a := &turns{bucket: lib.bucket, path: filepath.Join(data, "a"), every: time.Hour}
+	b := &turns{bucket: lib.bucket, path: filepath.Join(data, "b"), every: time.Hour}
+	take(a, 1)
+	take(b, 0)
+	take(a, 1) // it was stopped, and begins again
+	if err := a.done(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	take(a, 0)
+	take(b, 0)
+	b.every = time.Nanosecond
+	take(b, 2)
+	a.every = time.Nanosecond // b died long ago
+	take(a, 2)
+	for range 2 { // both finish
+		if err := a.done(t.Context(), 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(b, 3)
 }
 
 func TestVerificationKeepsToItsRate(t *testing.T) {
