@@ -230,40 +230,51 @@ func size(t *testing.T, dir string) (n int64) {
 	return n
 }
 
-func TestNothingIsLeftOfAnInterruptedExportOrImport(t *testing.T) {
+func TestNothingIsLeftOfAnInterruptedImport(t *testing.T) {
 	network(t)
 	data := filepath.Join(t.TempDir(), "data")
-	disk, _ := tableDisk(t)
+	disk, _ := newDisk(t)
 	must(t, data, "image", "add", disk, "--name", "debian")
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "--data", data, "image", "import", "-", "--name", "x")
-	cmd.Env = commandEnv()
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
+	dir := importSpool(data)
+	spooled := func() []os.DirEntry {
+		list, _ := os.ReadDir(dir)
+		return list
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	in.Write(make([]byte, 1<<20))
-	dir := filepath.Join(data, "spool", "import")
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if list, _ := os.ReadDir(dir); len(list) > 0 {
-			break
+	reading := func(known int) *exec.Cmd { // an import that waits for more
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "--data", data, "image", "import", "-", "--name", "x")
+		cmd.Env = commandEnv()
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("nothing is read")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
 		}
-		<-time.After(5 * time.Millisecond)
+		in.Write(make([]byte, 1<<20))
+		for deadline := time.Now().Add(10 * time.Second); len(spooled()) == known; <-time.After(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("nothing is read")
+			}
+		}
+		return cmd
 	}
-	cmd.Process.Signal(syscall.SIGINT)
-	if err := cmd.Wait(); err == nil {
-		t.Error("it succeeded")
+	stop := func(cmd *exec.Cmd, s os.Signal) {
+		t.Helper()
+		cmd.Process.Signal(s)
+		if err := cmd.Wait(); err == nil {
+			t.Error("it succeeded")
+		}
 	}
-	if list, _ := os.ReadDir(dir); len(list) > 0 {
-		t.Errorf("left in the spool: %v", list)
+	killed := reading(0)
+	other := reading(1)
+	stop(killed, syscall.SIGKILL)
+	list := decode[[]api.ImageListing](t, data, "image", "ls") // sweeps
+	if len(list) != 1 || len(spooled()) != 1 {
+		t.Errorf("%d images, in the spool %v", len(list), spooled())
 	}
-	list := decode[[]api.ImageListing](t, data, "image", "ls")
-	if len(list) != 1 {
-		t.Errorf("%d images", len(list))
+	stop(other, syscall.SIGINT)
+	if len(spooled()) > 0 {
+		t.Errorf("left in the spool: %v", spooled())
 	}
 }

@@ -150,19 +150,19 @@ func (o *options) spoolDisk(r io.Reader) (path string, remove func(), err error)
 	if err != nil {
 		return "", nil, err
 	}
-	dir := filepath.Join(data, "spool", "import")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", nil, err
-	}
-	f, err := os.CreateTemp(dir, "disk-*.raw")
+	dir := importSpool(data)
+	f, err := createSpooled(dir)
 	if err != nil {
 		return "", nil, fmt.Errorf("keep the disk that is read: %w", err)
 	}
-	remove = func() { os.Remove(f.Name()) }
+	remove = func() {
+		os.Remove(f.Name())
+		f.Close()
+	}
 	show := newMeter(os.Stderr, "read")
 	err = spool(f, r, func(n int64) { show.update(api.Progress{Done: n, Total: n + 1}) })
 	show.end()
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err != nil {
 		remove()
 		return "", nil, fmt.Errorf("keep the disk that is read in %s: %w", dir, err)
 	}

@@ -62,6 +62,11 @@ func openLibrary(ctx context.Context, data, location string, log *slog.Logger) (
 	if err != nil {
 		return nil, errors.Join(err, repo.Close(), closeBucket())
 	}
+	if end, err := sweepSpool(importSpool(data)); err != nil {
+		log.Warn("what an interrupted import left is not removed", "err", err)
+	} else if err := end(); err != nil {
+		log.Warn("what an interrupted import left is removed, its folder not given back", "err", err)
+	}
 	return &library{repo: repo, closeBucket: closeBucket, site: s, log: log, data: data, bucket: bucket,
 		signed: &signed{path: filepath.Join(data, "published")}}, nil
 }

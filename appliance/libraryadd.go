@@ -104,6 +104,8 @@ func sourceRefusal(err error) error {
 	switch {
 	case errors.Is(err, source.ErrInUse):
 		return refuse(codeSourceInUse, "; --live takes it as it is")
+	case errors.Is(err, source.ErrLocked):
+		return refuse(codeSourceInUse, "")
 	case errors.Is(err, source.ErrChanged):
 		return refuse(codeSourceChanged, "")
 	case errors.Is(err, source.ErrFormat), errors.Is(err, source.ErrForeign), errors.Is(err, capture.ErrNoPartition),

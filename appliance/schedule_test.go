@@ -50,7 +50,7 @@ func newLibrary(t *testing.T, names ...string) (lib *library, data, disk string)
 }
 
 func TestDamageBecomesAnEventOnceAWeek(t *testing.T) {
-	lib, data, _ := newLibrary(t, "one", "two")
+	lib, data, disk := newLibrary(t, "one", "two")
 	events := &diary{}
 	s := &schedule{lib: lib, note: events.note, log: slog.New(slog.DiscardHandler), first: time.Millisecond, pruneEvery: time.Hour,
 		verifyRate: 1 << 40, lookEvery: time.Millisecond, turns: &turns{bucket: lib.bucket, path: filepath.Join(data, "verifying"), every: time.Hour}}
@@ -79,6 +79,12 @@ func TestDamageBecomesAnEventOnceAWeek(t *testing.T) {
 	}
 	if text := events.text(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "image one:1: partition 0, bytes [") || !strings.Contains(text, "--heal-from") {
 		t.Errorf("events:\n%s", text)
+	}
+	for _, damaged := range []int{2, 0} {
+		r, err := lib.Verify(t.Context(), api.VerifyOrder{HealFrom: disk, Heal: true}, nil)
+		if err != nil || !r.IsWhole() || len(r.Images[0].Damage)+len(r.Images[1].Damage) != damaged || r.Images[1].Checked != 4<<20 {
+			t.Errorf("both images share the damaged tile: %+v %v", r, err)
+		}
 	}
 }
 
