@@ -75,6 +75,30 @@ func TestTornRepairsShowNoTableBeforeTheContent(t *testing.T) {
 	}
 }
 
+// TestATornRepairOfABareFileSystemShowsNoSuperblockBeforeTheRest: the first tile is written last, and of it the superblock.
+func TestATornRepairOfABareFileSystemShowsNoSuperblockBeforeTheRest(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "fs")
+	write(t, name, make([]byte, 8*mib))
+	tool(t, "e2fsprogs", "mkfs.ext4", "-q", "-F", name)
+	golden := read(t, name)
+	_, image := take(t, golden, 512)
+	start := make([]byte, len(golden))
+	m := &memoryDisk{b: bytes.Clone(start)}
+	if _, err := compare(t, image, start).Repair(t.Context(), m, nil); err != nil || !bytes.Equal(m.b, golden) {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(33, 33))
+	for cut := range m.log {
+		for range 12 {
+			b := bytes.Clone(start)
+			tear(b, m.log[:cut], random)
+			if tiles, _, _ := compare(t, image, b).Count(); tiles > 0 && (b[1080] != 0 || b[1081] != 0) {
+				t.Fatalf("cut after %d of %d writes: a superblock, and %d tiles are wrong", cut, len(m.log), tiles)
+			}
+		}
+	}
+}
+
 // tear does to a disk what a power cut leaves of writes: all before the last flush, and any sectors of the rest.
 func tear(b []byte, log []write1, random *rand.Rand) {
 	durable := 0

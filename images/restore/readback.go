@@ -30,7 +30,15 @@ func (w *repair) readBack(ctx context.Context) (err error) {
 func (w *repair) last(ctx context.Context) error {
 	before := w.written
 	w.written = map[int]images.TileSet{}
-	if err := w.run(ctx, *w.held, nil); err != nil {
+	disk := w.disk
+	first := &lastly{Disk: disk, sector: int64(w.image.manifest.SectorLength)}
+	w.disk = first
+	err := w.run(ctx, *w.held, nil)
+	w.disk = disk
+	if err == nil {
+		err = first.write()
+	}
+	if err != nil {
 		return err
 	}
 	if err := w.disk.Sync(); err != nil {
