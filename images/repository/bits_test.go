@@ -21,9 +21,11 @@ import (
 //	version                   TestAFlippedBitOfAVersionIsFoundAndPrunesNothing
 //	local index               TestADamagedIndexCostsSpaceAndNeverContent
 //	segment of the journal    TestAFlippedBitInTheJournalIsCapturedAgain
-//	disk of a machine         initramfs/agent TestAFlippedBitOnTheDiskIsFoundBeforeTheTableIsWritten, images/restore TestAFlippedBitIsNamedAndRepaired
+//	disk of a machine         initramfs/agent TestAFlippedBitOnTheDiskIsFoundBeforeTheTableIsWritten, images/restore TestAFlippedBitIsNamedAndRepaired,
+//	                          appliance TestADiskIsVerifiedAndRepaired
 //	in flight                 images/swarm TestPeerThatLies, appliance/upload TestAFlippedBitInAnUploadIsRefusedAndSentAgain,
-//	                          initramfs/agent TestAFlippedBitOfTheDescriptionIsFoundBeforeAnythingIsWritten
+//	                          initramfs/agent TestAFlippedBitOfTheDescriptionIsFoundBeforeAnythingIsWritten,
+//	                          TestAFlippedBitOfTheTileLayerCostsATileAtMost
 
 // flip changes one bit of a file and returns how to change it back.
 func flip(t *testing.T, name string, at int64, bit int) (back func()) {
