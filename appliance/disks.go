@@ -48,6 +48,13 @@ func (l *library) CheckDisk(ctx context.Context, ref string, o api.DiskOrder, pr
 	if err != nil {
 		return nil, err
 	}
+	if o.HealFrom != "" { // it may be needed only late
+		other, err := restore.Open(o.HealFrom, false)
+		if err != nil {
+			return nil, diskRefusal(err)
+		}
+		other.Close()
+	}
 	disk, err := restore.Open(o.Path, o.Repair)
 	if err != nil {
 		return nil, diskRefusal(err)

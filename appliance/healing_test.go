@@ -148,6 +148,9 @@ func TestADamagedImageIsHealedFromADisk(t *testing.T) {
 	if out := string(output(t, data, exitDamaged, "verify", "debian", empty, "--repair")); !strings.Contains(out, "no appliance runs") {
 		t.Errorf("a repair without machines: %s", out)
 	}
+	if out, code := seedbed(t, data, "verify", "debian", empty, "--repair", "--heal-from", "/nowhere"); code != exitRefused {
+		t.Errorf("no such disk: exit code %d: %s", code, out)
+	}
 	must(t, data, "verify", "debian", empty, "--repair", "--heal-from", exported)
 	must(t, data, "image", "verify", "debian")
 	flipBitAt(t, packs(t, data)[0], 0.3)

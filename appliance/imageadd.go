@@ -24,9 +24,9 @@ writing is refused. Files that refer to other files, such as backing files, are 
 Only what the file systems use is read. One that is not clean is refused with the remedy; --full copies all of it as
 it is. Contents of page files, hibernation files and swap space are left out.
 
---trust-source makes a new version without reading the file, if its path, inode, length, time of last change,
-partition table and file systems' UUIDs are those of an earlier capture with the same options. Whoever changes a
-file and sets its time back gets the old content: trust only what nobody does that to.`
+--trust-source makes a new version without reading the file, if its path, inode, length, times of last change,
+partition table and file systems' UUIDs are those of an earlier capture with the same options. Who changes a file and
+sets the appliance's clock back meanwhile gets the old content; a network file system may tell times late.`
 
 func imageAdd(o *options) *cobra.Command {
 	var order api.ImageOrder

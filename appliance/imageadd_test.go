@@ -126,6 +126,21 @@ func TestATrustedSourceIsNotReadAgain(t *testing.T) {
 	if d := add(); d.Added.SourceRead {
 		t.Error("it is read although it has settled")
 	}
+	// The same file with another content, its time set back.
+	times, err := os.Stat(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[2048*512+9]++
+	if err := os.WriteFile(disk, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(disk, time.Time{}, times.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if d := add(); !d.Added.SourceRead || d.Added.NewTiles != 1 {
+		t.Errorf("another content of the same time was not read: %+v", d.Added)
+	}
 	// The same file with another table, its time set back.
 	b[512+56]++ // disk GUID of the GPT, whose checksum is wrong then
 	if err := os.WriteFile(disk, b, 0o600); err != nil {
