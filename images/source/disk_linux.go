@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +31,13 @@ func (s *Source) openDisk() error {
 		return err
 	}
 	s.close = append(s.close, f.Close)
+	if use == "" && writtenByQEMU(f) {
+		if !s.live {
+			return errMachineRuns
+		}
+		use = machineRuns
+		s.Warnings = append(s.Warnings, use+": the image may contradict itself")
+	}
 	s.ReaderAt, s.Format = f, "disk"
 	if s.Length, err = f.Seek(0, io.SeekEnd); err != nil {
 		return err
@@ -39,16 +48,34 @@ func (s *Source) openDisk() error {
 	if use != "" {
 		return nil
 	}
-	return s.protect(f)
+	if err := s.protect(f); err != nil {
+		return err
+	}
+	if use, err = diskInUse(s.name); use != "" { // by who came between
+		return fmt.Errorf("%w: %s", ErrInUse, use)
+	}
+	return err
 }
 
-// protect sets the read-only flag of a disk, if it is not set, and takes it away at Close.
+// locks counts the sources of this process that keep a disk read-only, by its number.
+var locks = struct {
+	sync.Mutex
+	disks map[uint64]int
+}{disks: map[uint64]int{}}
+
+// protect sets the read-only flag of a disk, if it is not set, and takes it away when the last source on it is closed.
 func (s *Source) protect(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	locks.Lock()
+	defer locks.Unlock()
 	was, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET)
 	if err != nil {
 		return fmt.Errorf("ask whether it is read-only: %w", err)
 	}
-	if was != 0 {
+	if was != 0 && locks.disks[st.Rdev] == 0 {
 		return nil
 	}
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, 1); err != nil {
@@ -58,7 +85,14 @@ func (s *Source) protect(f *os.File) error {
 		}
 		return fmt.Errorf("set it read-only: %w", err)
 	}
+	locks.disks[st.Rdev]++
 	s.close = append([]func() error{func() error {
+		locks.Lock()
+		defer locks.Unlock()
+		if locks.disks[st.Rdev]--; locks.disks[st.Rdev] > 0 {
+			return nil
+		}
+		delete(locks.disks, st.Rdev)
 		if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, 0); err != nil {
 			return fmt.Errorf("make %s writable again: %w; do it with blockdev --setrw", s.name, err)
 		}
@@ -75,7 +109,19 @@ func diskInUse(name string) (string, error) {
 	}
 	numbers := map[string]string{}
 	gather(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), name, numbers)
-	return numbersInUse(numbers)
+	use, quiet, err := numbersInUse(numbers)
+	if use != "" || quiet || err != nil {
+		return use, err
+	}
+	// Who writes to a disk without a mount of that very disk, such as a pool of several, has claimed it (open(2), O_EXCL).
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return "the kernel holds " + name + " as a part of a pool or an array, such as btrfs, ZFS or mdraid; unmount and stop that", nil
+	}
+	if err == nil {
+		unix.Close(fd)
+	}
+	return "", nil // other errors are those of the disk, which is opened next
 }
 
 // gather enters the number ("8:1") of a device, of its partitions and of what is stacked on them, with their names. What
@@ -107,11 +153,15 @@ func isFile(name string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// numbersInUse looks for file systems mounted for writing and swap space on devices given by number.
-func numbersInUse(numbers map[string]string) (string, error) {
+// numbersInUse looks for file systems mounted for writing and swap space on devices given by number. quiet says that
+// something which does not write holds one of them: a file system mounted read-only, the device mapper.
+func numbersInUse(numbers map[string]string) (use string, quiet bool, err error) {
+	for _, name := range numbers {
+		quiet = quiet || strings.HasPrefix(name, "/dev/dm-")
+	}
 	f, err := os.Open("/proc/self/mountinfo") // proc_pid_mountinfo(5)
 	if err != nil {
-		return "", fmt.Errorf("see what is mounted: %w", err)
+		return "", quiet, fmt.Errorf("see what is mounted: %w", err)
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
@@ -123,13 +173,15 @@ func numbersInUse(numbers map[string]string) (string, error) {
 		}
 		if strings.HasPrefix(last[2], "rw") {
 			return fmt.Sprintf("%s is mounted for writing on %s; unmount it, or start the machine for a capture over the network",
-				numbers[deviceOf(fields[2], last[1])], fields[4]), nil
+				numbers[deviceOf(fields[2], last[1])], fields[4]), quiet, nil
 		}
+		quiet = true
 	}
 	if err := lines.Err(); err != nil {
-		return "", err
+		return "", quiet, err
 	}
-	return swapInUse(numbers)
+	use, err = swapInUse(numbers)
+	return use, quiet, err
 }
 
 // deviceOf returns the number of a mounted device. btrfs has numbers of its own, so its device's name counts.
@@ -183,17 +235,25 @@ func fileInUse(name string) error {
 		sys := filepath.Dir(filepath.Dir(file))
 		numbers := map[string]string{}
 		gather(sys, "/dev/"+filepath.Base(sys), numbers)
-		if use, err := numbersInUse(numbers); err != nil || use != "" {
+		if use, _, err := numbersInUse(numbers); err != nil || use != "" {
 			return errors.Join(err, fmt.Errorf("%w: %s", ErrInUse, use))
 		}
 	}
 	return nil
 }
 
-// inode names a file of this host.
-func inode(st os.FileInfo) string {
-	if u, ok := st.Sys().(*syscall.Stat_t); ok {
-		return fmt.Sprintf("%d:%d", u.Dev, u.Ino)
+// writtenByQEMU reports whether a virtual machine of QEMU may write to a file or disk: it then holds a lock on byte 101, for
+// the right to write (block/file-posix.c of QEMU, RAW_LOCK_PERM_BASE; block-common.h, BLK_PERM_WRITE).
+func writtenByQEMU(f *os.File) bool {
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: 101, Len: 1}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
+}
+
+// inode names a file of this host, and tells when its inode changed last.
+func inode(st os.FileInfo) (name string, changed time.Time) {
+	u, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", time.Time{}
 	}
-	return ""
+	return fmt.Sprintf("%d:%d", u.Dev, u.Ino), time.Unix(u.Ctim.Unix()).UTC()
 }

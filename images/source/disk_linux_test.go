@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,6 +54,13 @@ func TestADiskIsReadOnlyWhileItIsOpen(t *testing.T) {
 	}
 	if err := s.Close(); err != nil || readOnly(t, dev) {
 		t.Errorf("after Close: %v, read-only %v", err, readOnly(t, dev))
+	}
+	first, second := openSource(t, dev, Options{}), openSource(t, dev, Options{})
+	if err := first.Close(); err != nil || !readOnly(t, dev) {
+		t.Errorf("one of two sources is closed: %v, read-only %v", err, readOnly(t, dev))
+	}
+	if err := second.Close(); err != nil || readOnly(t, dev) {
+		t.Errorf("both are closed: %v, read-only %v", err, readOnly(t, dev))
 	}
 	after, err := os.ReadFile(raw)
 	if err != nil || !bytes.Equal(after, content) {
@@ -119,5 +127,75 @@ func TestAMountedDiskIsRefused(t *testing.T) {
 	}
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "swap") {
 		t.Errorf("used as swap space: %v", err)
+	}
+}
+
+func TestADiskOfAPoolIsRefused(t *testing.T) {
+	var devs []string
+	for _, name := range []string{"one", "two"} {
+		name = filepath.Join(t.TempDir(), name)
+		write(t, name, nil)
+		if err := os.Truncate(name, 128*mib); err != nil {
+			t.Fatal(err)
+		}
+		devs = append(devs, newLoop(t, name))
+	}
+	tool(t, "btrfs-progs", "mkfs.btrfs", "-q", "-m", "raid1", devs[0], devs[1])
+	at := t.TempDir()
+	tool(t, "mount", "mount", "-o", "device="+devs[1], devs[0], at)
+	t.Cleanup(func() { _ = exec.Command("umount", at).Run() })
+	for _, dev := range devs { // the kernel tells of one of them that it is mounted
+		s, err := Open(t.Context(), dev, Options{})
+		if err == nil {
+			s.Close()
+		}
+		if !errors.Is(err, ErrInUse) || readOnly(t, dev) {
+			t.Errorf("%s: %v, read-only %v", dev, err, readOnly(t, dev))
+		}
+	}
+	tool(t, "mount", "umount", at)
+	openSource(t, devs[1], Options{}).Close()
+}
+
+func TestTheDiskOfARunningMachineIsRefused(t *testing.T) {
+	raw, _ := newRaw(t)
+	dev := newLoop(t, raw)
+	qcow2 := convert(t, raw, "qcow2")
+	for _, name := range []string{raw, dev, qcow2} {
+		folder, want := t.TempDir(), ErrInUse
+		format := "raw"
+		if name == qcow2 {
+			want, format = ErrLocked, "qcow2"
+		}
+		pid := filepath.Join(folder, "pid") // of a server that may write, as a machine does
+		tool(t, "qemu-utils", qemuNBD, "--fork", "--socket="+filepath.Join(folder, "socket"), "--pid-file="+pid, "--format="+format, name)
+		s, err := Open(t.Context(), name, Options{})
+		if err == nil {
+			s.Close()
+		}
+		if !errors.Is(err, want) || !strings.Contains(err.Error(), "virtual machine") || readOnly(t, dev) {
+			t.Errorf("%s: %v, read-only %v", name, err, readOnly(t, dev))
+		}
+		if s, err = Open(t.Context(), name, Options{Live: true}); err == nil {
+			if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "virtual machine") || readOnly(t, dev) {
+				t.Errorf("%s live: %q, read-only %v", name, s.Warnings, readOnly(t, dev))
+			}
+			s.Close()
+		} else if name != qcow2 {
+			t.Error(err)
+		}
+		if err := endProcess(pid); err != nil {
+			t.Error(err)
+		}
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			s, err := Open(t.Context(), name, Options{})
+			if err == nil {
+				s.Close()
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s when the machine is off: %v", name, err)
+			}
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 )
 
 func (s *Source) openDisk() error {
@@ -14,4 +15,6 @@ func (s *Source) openDisk() error {
 
 func fileInUse(string) error { return nil }
 
-func inode(os.FileInfo) string { return "" }
+func writtenByQEMU(*os.File) bool { return false }
+
+func inode(os.FileInfo) (string, time.Time) { return "", time.Time{} }

@@ -45,12 +45,17 @@ type File struct {
 	Length int64     `json:"length"`
 	Time   time.Time `json:"time"`  // of the last change of its content, as exact as the file system has it
 	Inode  string    `json:"inode"` // device and inode; "" where the system has none
+	// Status is the last change of the file's content, name or attributes, which no program sets: a content whose Time was
+	// set back shows here. Zero where the system has none. Unchanged does not look at it.
+	Status time.Time `json:"status,omitzero"`
 }
 
 // The refusals of Open; the errors that wrap them tell the remedy.
 var (
-	// ErrInUse says that the source is mounted for writing, or used as swap space.
+	// ErrInUse says that the source is mounted for writing, or used as swap space, or by a virtual machine.
 	ErrInUse = errors.New("the source is in use")
+	// ErrLocked says that a virtual machine runs on a file of its own format, which cannot be read even live.
+	ErrLocked = errors.New("a virtual machine runs on the file; shut it down first")
 	// ErrForeign says that a file needs other files to be read, which could be any file of this host.
 	ErrForeign = errors.New("the file refers to other files")
 	// ErrFormat says that a file cannot be a disk, or not one that this program reads.
@@ -58,6 +63,10 @@ var (
 	// ErrChanged says that a source changed while it was read.
 	ErrChanged = errors.New("the source changed while it was read; capture it when nothing writes to it")
 )
+
+const machineRuns = "a virtual machine runs on it"
+
+var errMachineRuns = fmt.Errorf("%w: %s; shut it down first", ErrInUse, machineRuns)
 
 // Open opens a source. The caller closes. Nothing is ever written to it. A disk is set read-only until Close.
 func Open(ctx context.Context, name string, o Options) (*Source, error) {
@@ -138,6 +147,12 @@ func (s *Source) openFile(ctx context.Context) error {
 		return s.openVolumes(first)
 	}
 	s.close = append(s.close, f.Close)
+	if writtenByQEMU(f) {
+		if !s.live {
+			return errMachineRuns
+		}
+		s.Warnings = append(s.Warnings, machineRuns+": the image may contradict itself")
+	}
 	s.ReaderAt, s.Format = f, "raw"
 	s.Length, err = s.add(f)
 	return err
@@ -163,7 +178,9 @@ func fileState(name string, st os.FileInfo) (File, error) {
 	if err == nil {
 		path, err = filepath.EvalSymlinks(path)
 	}
-	return File{Path: path, Length: st.Size(), Time: st.ModTime().UTC(), Inode: inode(st)}, err
+	f := File{Path: path, Length: st.Size(), Time: st.ModTime().UTC()}
+	f.Inode, f.Status = inode(st)
+	return f, err
 }
 
 // Unchanged returns an error that wraps ErrChanged if a file was written to, replaced or cut since Open. A live source gets
@@ -173,7 +190,9 @@ func (s *Source) Unchanged() error {
 		st, err := os.Stat(was.Path)
 		if err == nil {
 			var is File
-			if is, err = fileState(was.Path, st); err == nil && is == was {
+			is, err = fileState(was.Path, st)
+			is.Status = was.Status // a name or attribute more is no other content
+			if err == nil && is == was {
 				continue
 			}
 		}

@@ -47,7 +47,8 @@ func (s *Source) openVirtual(ctx context.Context, form format) error {
 	}
 	s.close = append(s.close, func() error { return os.RemoveAll(folder) })
 	socket, pidFile := filepath.Join(folder, "socket"), filepath.Join(folder, "pid")
-	err = runQEMU(ctx, qemuNBD, "--read-only", "--fork", "--socket="+socket, "--pid-file="+pidFile, "--shared="+strconv.Itoa(nbdConns),
+	// A start that is cut short could leave a server that nobody connects to.
+	err = runQEMU(context.WithoutCancel(ctx), qemuNBD, "--read-only", "--fork", "--socket="+socket, "--pid-file="+pidFile, "--shared="+strconv.Itoa(nbdConns),
 		"--format="+form.qemu, "--", path)
 	if err != nil {
 		return err
@@ -142,7 +143,7 @@ func qemuError(name string, err error, text []byte) error {
 	}
 	said := strings.TrimSpace(string(text[:min(len(text), 500)]))
 	if strings.Contains(said, "Failed to get") && strings.Contains(said, "lock") {
-		return fmt.Errorf("%w: a virtual machine runs on it; shut it down first", ErrInUse)
+		return ErrLocked
 	}
 	return fmt.Errorf("%w: %s: %w: %s", ErrFormat, name, err, said)
 }
