@@ -4,6 +4,7 @@ package fsmap
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,9 +17,19 @@ import (
 	"seedbed/images"
 )
 
-// TestMain starts the program again in a mount namespace of its own, where it may: no mount outlives the tests.
+// TestMain starts the program again in a mount namespace of its own, where it may: no mount outlives the tests. Files lie in
+// memory, and since tests wait for tools, loop devices and unmounts, more of them run at once than there are cores.
 func TestMain(m *testing.M) {
 	const mark = "SEEDBED_FSMAP_MOUNTS"
+	if room := new(syscall.Statfs_t); os.Getenv("TMPDIR") == "" && syscall.Statfs(memoryFolder, room) == nil && int64(room.Bavail)*room.Bsize > 4<<30 {
+		os.Setenv("TMPDIR", memoryFolder)
+	}
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", fmt.Sprint(3*runtime.GOMAXPROCS(0)))
+	}
 	if os.Getenv(mark) == "" && syscall.Geteuid() == 0 {
 		runtime.LockOSThread()
 		if err := privateMounts(); err != nil {
@@ -29,6 +40,9 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// memoryFolder is where Linux keeps a file system in memory for everyone.
+const memoryFolder = "/dev/shm"
 
 func privateMounts() error {
 	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
@@ -48,7 +62,7 @@ func mounted(t testing.TB, path, options string, f func(dir string)) {
 // scratch returns a new folder in memory: what lies there is poisoned and mounted without a disk's delays.
 func scratch(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "seedbed-fsmap-")
+	dir, err := os.MkdirTemp(memoryFolder, "seedbed-fsmap-")
 	if err != nil {
 		return t.TempDir()
 	}
