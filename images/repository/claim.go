@@ -163,24 +163,30 @@ func (c *claim) renew(ctx context.Context) error {
 		host = "unknown"
 	}
 	b := fmt.Appendf(nil, "held %s %d %s:%d\n", c.owner, c.expiry.Milliseconds(), host, os.Getpid())
-	err := c.r.bucket.Put(ctx, claimKey(c.number+1), bytes.NewReader(b), int64(len(b)))
-	if errors.Is(err, ErrExists) {
-		if there, e := fetch(ctx, c.r.bucket, claimKey(c.number+1), 1<<10); e == nil && bytes.Equal(there, b) {
-			err = nil // an attempt whose answer was lost
+	for {
+		err := c.r.put(ctx, claimKey(c.number+1), b)
+		if err == nil {
+			break
 		}
+		if !errors.Is(err, ErrExists) {
+			return err
+		}
+		there, e := fetch(ctx, c.r.bucket, claimKey(c.number+1), 1<<10)
+		if e != nil {
+			return e
+		}
+		if !bytes.Equal(there, b) {
+			c.lost = fmt.Errorf("%w: another process has taken over", ErrPruning)
+			return c.lost
+		}
+		c.number++ // an attempt whose answer was lost, who knows when: its time is running
 	}
-	if errors.Is(err, ErrExists) {
-		c.lost = fmt.Errorf("%w: another process has taken over", ErrPruning)
-		return c.lost
-	}
-	if err != nil {
-		return err
-	}
+	c.number++
 	highest, err := c.highest(ctx)
 	if err != nil {
 		return err
 	}
-	if c.number++; highest > c.number {
+	if highest > c.number {
 		c.lost = fmt.Errorf("%w: another process has taken over", ErrPruning)
 		return c.lost
 	}

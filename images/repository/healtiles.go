@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,7 +93,12 @@ func (h *healing) broken(ctx context.Context, x *Reader, d *Damage) (list []brok
 			if _, known := h.packs[b.at.pack]; !known {
 				h.packs[b.at.pack] = h.r.checkFrame(ctx, b.at.pack)
 			}
-			one, err := x.read(ctx, i, []int64{t}, x.fetchDirect)
+			var unread error // what the storage says, if it does not give the record
+			one, err := x.read(ctx, i, []int64{t}, func(ctx context.Context, id images.Digest, start, end int64) ([]byte, error) {
+				raw, err := x.fetchDirect(ctx, id, start, end)
+				unread = err
+				return raw, err
+			})
 			if err == nil && h.packs[b.at.pack] == nil {
 				var raw []byte
 				if raw, err = one[0].Decode(nil); err == nil && tile.KeyOf(raw) == b.key {
@@ -101,6 +107,10 @@ func (h *healing) broken(ctx context.Context, x *Reader, d *Damage) (list []brok
 			}
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
+			}
+			if e := cmp.Or(h.packs[b.at.pack], unread); e != nil && !h.r.certain(e) {
+				h.fail(d, e) // it may be good, and is not to be noted as damaged for ever
+				return list, nil
 			}
 			list = append(list, b)
 		}
@@ -147,6 +157,9 @@ func (r *Repository) holds(ctx context.Context, at Location, key images.TileKey)
 	}
 	id, _ := packID(name)
 	f, err := r.frame(ctx, id)
+	if err != nil && ctx.Err() == nil && !r.certain(err) {
+		return false, err
+	}
 	bad := badRecords{all: err != nil, ordinals: map[uint32]bool{at.ordinal: true}}
 	if err == nil && int(at.ordinal) < f.count() {
 		start, end := f.record(at.ordinal)
@@ -158,6 +171,8 @@ func (r *Repository) holds(ctx context.Context, at Location, key images.TileKey)
 					return true, nil
 				}
 			}
+		} else if !r.certain(err) {
+			return false, err
 		}
 	}
 	if ctx.Err() != nil {

@@ -152,8 +152,12 @@ func (x *index) find(key images.TileKey, avoid func(Location) bool) (Location, b
 	}
 	for _, r := range x.runs {
 		loc, ok, err := r.find(key, passOver)
-		if ok || err != nil {
-			return loc, ok, err
+		if ok {
+			return loc, ok, nil
+		}
+		if err != nil && !r.broken.Swap(true) {
+			x.log.Warn("index file cannot be read, its tiles are stored again until the next start makes it anew", "file", r.name, "err", err)
+			_ = x.fs.Remove(r.name)
 		}
 	}
 	return Location{}, false, nil
@@ -261,6 +265,9 @@ func (x *index) merge() error {
 		byTier := map[int][]*run{}
 		var full []*run
 		for _, r := range x.runs { // only writers change it
+			if r.broken.Load() {
+				continue
+			}
 			t := tier(r.count)
 			byTier[t] = append(byTier[t], r)
 			if len(byTier[t]) >= mergeRuns {

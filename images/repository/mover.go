@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"seedbed/images"
+	"seedbed/images/intake"
 )
 
 // recordAt is a record of a pack, by the pack's number in a compaction.
@@ -95,6 +96,7 @@ func (m *mover) fetch(ctx context.Context, pack uint32, list []int, raw [][]byte
 		return err
 	}
 	var wanted []wantedRecord
+	var buf []byte
 	for _, i := range list {
 		if at := m.batch[i]; int(at.ordinal) < f.count() {
 			start, end := f.record(at.ordinal)
@@ -107,10 +109,24 @@ func (m *mover) fetch(ctx context.Context, pack uint32, list []int, raw [][]byte
 			return err
 		}
 		for _, w := range part.wanted {
-			raw[w.at] = b[w.start-part.start : w.end-part.start]
+			record := b[w.start-part.start : w.end-part.start]
+			if isTile(record, &buf) {
+				raw[w.at] = record
+			}
 		}
 	}
 	return nil
+}
+
+// isTile reports whether a record holds the tile that it says. One that does not must not be moved: a good one of the same
+// key would be taken for the same, and nobody would know the new record as damaged. buf is scratch memory.
+func isTile(record []byte, buf *[]byte) bool {
+	key, t, err := decodeRecord(record)
+	if err != nil {
+		return false
+	}
+	*buf, err = intake.Tile{Key: key, Encoded: t}.Check(*buf)
+	return err == nil
 }
 
 // append writes one record into the new pack. A damaged one stays where it is.

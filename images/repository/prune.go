@@ -177,62 +177,6 @@ func (p *pruning) look(ctx context.Context) (err error) {
 	return nil
 }
 
-// sweep deletes what was marked long enough ago and is used by no image. A list goes when all that it names is deleted or
-// in use.
-func (p *pruning) sweep(ctx context.Context) error {
-	pinned := p.pinned()
-	kept := p.lists[:0]
-	for _, l := range p.lists {
-		if l.damaged == nil && p.now.Sub(l.written) < p.cfg.Grace {
-			kept = append(kept, l)
-			p.wait(l)
-			continue
-		}
-		for i, key := range l.keys {
-			p.progress(PruneSweep, int64(i), int64(len(l.keys)))
-			o, there := p.objects[key]
-			switch {
-			case inUse(p.used, key):
-				p.report.Unmarked.add(o.Length)
-				continue
-			case !there || pinned[key]:
-				continue // a pinned pack is marked again by a later run
-			}
-			if !p.cfg.DryRun {
-				if err := p.claim.delete(ctx, key); err != nil {
-					return err
-				}
-			}
-			delete(p.objects, key)
-			p.report.Deleted.add(o.Length)
-		}
-		if !p.cfg.DryRun {
-			if err := p.claim.delete(ctx, l.key); err != nil {
-				return err
-			}
-		}
-	}
-	p.lists = kept
-	return nil
-}
-
-// wait counts what a list names whose grace is not over.
-func (p *pruning) wait(l *markList) {
-	for _, key := range l.keys {
-		if o, there := p.objects[key]; there && !inUse(p.used, key) {
-			p.report.Waiting.add(o.Length)
-			p.next(l.written)
-		}
-	}
-}
-
-// next notes when something that was marked at a time can be deleted.
-func (p *pruning) next(written time.Time) {
-	if t := written.Add(p.cfg.Grace); p.report.Next.IsZero() || t.Before(p.report.Next) {
-		p.report.Next = t
-	}
-}
-
 // pinned are the keys of the packs that captures of this process rely on.
 func (p *pruning) pinned() map[string]bool {
 	keys := map[string]bool{}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 
 	"seedbed/images"
@@ -16,7 +17,8 @@ import (
 // certain reports whether reading fails for good. Of a local disk every error is: it does not read that place another time
 // either.
 func (r *Repository) certain(err error) bool {
-	return r.dir != nil || errors.Is(err, ErrNotExist) || errors.Is(err, errPackDamaged) || errors.Is(err, errRecord) || errors.Is(err, errTooLong)
+	return r.dir != nil || errors.Is(err, ErrNotExist) || errors.Is(err, errPackDamaged) || errors.Is(err, errTooLong) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
 func (r *Repository) put(ctx context.Context, key string, b []byte) error {

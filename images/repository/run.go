@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"sync/atomic"
 
 	"seedbed/images"
 )
@@ -29,7 +30,7 @@ const (
 	fenceEvery = 128
 )
 
-// run is an open run. Immutable but for Close.
+// run is an open run. Immutable but for Close and broken.
 type run struct {
 	name  string
 	f     file
@@ -39,6 +40,8 @@ type run struct {
 	count   int64
 	start   int64    // of the items in the file
 	fence   []uint64 // the first 8 bytes of items 0, fenceEvery, 2*fenceEvery, ...
+	// broken is set once the file could not be read.
+	broken atomic.Bool
 }
 
 // openRun opens a run and reads its fence. A file of another size than its header says is an error.
