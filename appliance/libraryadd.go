@@ -44,6 +44,9 @@ func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.P
 	began := time.Now()
 	src, err := source.Open(ctx, o.Path, source.Options{SectorLength: o.SectorLength, Live: o.Live})
 	if err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+			return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: err.Error() + "; name a disk or a disk file that the appliance can read"}
+		}
 		return nil, sourceRefusal(err)
 	}
 	defer func() {
@@ -111,8 +114,6 @@ func sourceRefusal(err error) error {
 	case errors.Is(err, source.ErrFormat), errors.Is(err, source.ErrForeign), errors.Is(err, capture.ErrNoPartition),
 		errors.Is(err, capture.ErrTooLarge):
 		return refuse(codeSourceInvalid, "")
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
-		return refuse(fleet.CodeInvalid, "; name a disk or a disk file that the appliance can read")
 	case errors.Is(err, fsmap.ErrOpaque):
 		return refuse(codeDirty, "; without --refuse-encrypted it is copied whole")
 	case fsmap.Refused(err):

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -33,6 +32,10 @@ const (
 	// bodyGrace is what it has on top.
 	leastRate = 512 << 10
 	bodyGrace = 15 * time.Second
+	// shortSpec is the description of an image of 30 GiB and its maps, in bytes; shortSpecs of them are in memory at once
+	// beside a longer one, so that the machine with the largest disk, or the slowest, does not keep the others waiting.
+	shortSpec  = 16 << 20
+	shortSpecs = 2
 )
 
 // captures answers the endpoints of captures.
@@ -40,7 +43,8 @@ type captures struct {
 	*agents
 	uploads Uploads
 	bodies  chan struct{} // bodies of tiles in memory
-	specs   chan struct{} // the one description of an image in memory
+	specs   chan struct{} // the one long description of an image in memory
+	short   chan struct{} // short ones
 }
 
 // Captures returns the handler of job.PathCaptures and all below it, for a server like that of Agents.
@@ -48,7 +52,8 @@ func Captures(f *fleet.Fleet, uploads Uploads, log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	a := &captures{agents: &agents{fleet: f}, uploads: uploads, bodies: make(chan struct{}, tileBodies), specs: make(chan struct{}, 1)}
+	a := &captures{agents: &agents{fleet: f}, uploads: uploads, bodies: make(chan struct{}, tileBodies), specs: make(chan struct{}, 1),
+		short: make(chan struct{}, shortSpecs)}
 	mux := http.NewServeMux()
 	on := func(pattern string, e func(fleet.Caller, http.ResponseWriter, *http.Request) (any, error)) {
 		mux.Handle(pattern, handle(log, a.known(e)))
@@ -72,7 +77,7 @@ func (a *captures) begin(c fleet.Caller, w http.ResponseWriter, r *http.Request)
 }
 
 func (a *captures) have(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
-	raw, err := readAll(w, r, intake.MaxKeysLength)
+	raw, err := readTimed(w, r, intake.MaxKeysLength)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +116,7 @@ func (a *captures) tiles(c fleet.Caller, w http.ResponseWriter, r *http.Request)
 	return nil, a.uploads.Put(r.Context(), c, id, tiles)
 }
 
-// commit holds one description of an image in memory at a time: that of 2 TiB of data has 1 GiB.
+// commit holds one long description of an image in memory at a time: that of 2 TiB of data has 1 GiB.
 func (a *captures) commit(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	release, err := a.uploads.Slot(r.Context(), c, id)
@@ -119,7 +124,11 @@ func (a *captures) commit(c fleet.Caller, w http.ResponseWriter, r *http.Request
 		return nil, err
 	}
 	defer release()
-	free, err := enter(r.Context(), a.specs)
+	room := a.specs
+	if r.ContentLength <= shortSpec {
+		room = a.short
+	}
+	free, err := enter(r.Context(), room)
 	if err != nil {
 		return nil, err
 	}
@@ -155,15 +164,30 @@ func readTimed(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, err
 	if err := until.SetReadDeadline(time.Now().Add(bodyGrace + time.Duration(n/leastRate)*time.Second)); err != nil {
 		return nil, fmt.Errorf("bound the time of a body: %w", err)
 	}
-	var b bytes.Buffer // it grows with what comes, not with what was stated
-	b.Grow(int(min(n, intake.MaxTilesLength)))
-	_, err := io.CopyN(&b, r.Body, n)
+	b, err := readGrowing(r.Body, n)
 	if e := until.SetReadDeadline(time.Time{}); err == nil {
 		err = e
 	}
 	if err != nil {
 		// Not a refusal: the machine's link may be at fault, and it asks again.
-		return nil, fmt.Errorf("read a body of %d bytes, of which %d came: %w", n, b.Len(), err)
+		return nil, fmt.Errorf("read a body of %d bytes, of which %d came: %w", n, len(b), err)
 	}
-	return b.Bytes(), nil
+	return b, nil
+}
+
+// readGrowing reads n bytes into memory that grows with what comes, not with what was stated: once an eighth is there, the
+// rest is believed.
+func readGrowing(r io.Reader, n int64) ([]byte, error) {
+	b := make([]byte, 0, min(n, intake.MaxTilesLength))
+	for int64(len(b)) < n {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, min(n, 8*int64(cap(b)))), b...)
+		}
+		got, err := io.ReadFull(r, b[len(b):cap(b)])
+		b = b[:len(b)+got]
+		if err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
