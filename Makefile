@@ -27,7 +27,7 @@ test: ## run every test: units, race, real tools, namespaces, virtual machines
 test-full: ## the same with the long counts
 	go run ./test-vm/suite -full
 
-bench: setup ## measure against the tools of today; BENCH names parts or flags, for example "-disk 4 capture"
+bench: setup build assets initramfs ## measure against the tools of today; BENCH names parts or flags, for example "-disk 4 capture"
 	go run ./test-vm/bench $(BENCH)
 
 setup: ## install the Debian packages that the lab and the tests need

@@ -36,6 +36,7 @@ var parts = []part{
 	{"capture", "a filled disk into a repository, against partclone | zstd -1 -T0", benchCapture},
 	{"delta", "a second version after an update, against the 4 KiB regions that changed", benchDelta},
 	{"redeploy", "a new version onto a blank disk and onto the old one, over 1 Gbit/s", benchRedeploy},
+	{"scale", "10 TiB of synthetic tiles: opening, reading at 30 ms a request, the index", benchScale},
 }
 
 func main() {
