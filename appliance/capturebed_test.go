@@ -183,7 +183,12 @@ func sumOf(t *testing.T, file string) string {
 // roots are the roots of an image's partitions.
 func roots(t *testing.T, data, image string) (list []string) {
 	t.Helper()
-	d := decode[api.ImageDetail](t, data, "image", "show", image)
+	c := api.NewClient(filepath.Join(data, "seedbed.sock"))
+	defer c.Close()
+	d, err := c.Show(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, p := range d.Manifest.Partitions {
 		list = append(list, p.Root.String())
 	}
