@@ -135,11 +135,14 @@ func (c *claim) expectFree(ctx context.Context, number int) error {
 	return fmt.Errorf("%w by %s; wait for it (if it died, at most %v more)", ErrPruning, host, left.Round(time.Second))
 }
 
+// clockPrefix is of objects that exist while somebody asks for the time.
+const clockPrefix = "prune/clock/"
+
 // bucketTime returns the time by the bucket's own clock.
 func (r *Repository) bucketTime(ctx context.Context) (time.Time, error) {
 	var id [8]byte
 	rand.Read(id[:])
-	key := "prune/clock/" + hex.EncodeToString(id[:])
+	key := clockPrefix + hex.EncodeToString(id[:])
 	if err := r.bucket.Put(ctx, key, bytes.NewReader([]byte("\n")), 1); err != nil {
 		return time.Time{}, err
 	}

@@ -112,7 +112,6 @@ func (p *pruning) compact(ctx context.Context) error {
 		if err := c.rewritePlacements(ctx); err != nil {
 			return err
 		}
-		p.used = usedKeys(p.images)
 	}
 	return c.remember(ctx)
 }

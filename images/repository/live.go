@@ -35,6 +35,10 @@ func (r *Repository) live(ctx context.Context) ([]*liveImage, error) {
 			return nil, fmt.Errorf("list images: %w", err)
 		}
 		name, version, _ := strings.Cut(strings.TrimPrefix(o.Key, "images/"), "/")
+		if !images.ValidName(name) || !images.ValidName(version) {
+			r.log.Warn("object is no version of an image and is left alone", "object", o.Key)
+			continue
+		}
 		list = append(list, &liveImage{name: name, version: version})
 	}
 	group, fetching := errgroup.WithContext(ctx)

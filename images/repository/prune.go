@@ -123,20 +123,45 @@ func (p *pruning) run(ctx context.Context) (err error) {
 	if err := p.sweep(ctx); err != nil {
 		return err
 	}
-	if err := p.compact(ctx); err != nil {
-		return err
+	// A full disk keeps packs from being rewritten, but not what no image uses from being marked.
+	compacted := p.compact(ctx)
+	if ctx.Err() != nil {
+		return compacted
 	}
+	p.used = usedKeys(p.images)
 	if err := p.mark(ctx); err != nil {
-		return err
+		return errors.Join(compacted, err)
 	}
-	if p.cfg.DryRun {
-		return nil
+	if p.cfg.DryRun || compacted != nil {
+		return p.r.explainFull(compacted, 0)
 	}
 	if err := p.forgetDamaged(ctx); err != nil {
 		return err
 	}
+	if err := p.forgetClocks(ctx); err != nil {
+		return err
+	}
 	_, err = p.r.refresh(ctx)
 	return err
+}
+
+// forgetClocks removes what processes that were killed left of asking for the bucket's time.
+func (p *pruning) forgetClocks(ctx context.Context) error {
+	var keys []string
+	for o, err := range p.r.bucket.List(ctx, clockPrefix) {
+		if err != nil {
+			return err
+		}
+		if p.now.Sub(o.Modified) > staleAfter {
+			keys = append(keys, o.Key)
+		}
+	}
+	for _, key := range keys {
+		if err := p.claim.delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *pruning) progress(phase PrunePhase, done, total int64) {

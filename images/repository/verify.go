@@ -271,6 +271,8 @@ func (v *verification) condemn(x *Reader, partition int, t int64) {
 
 // piece checks the tiles of one piece: together, and one at a time if something is wrong.
 func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
+	opened := x
+	x = opened.now()
 	s, data := x.shape.Span(piece), x.shape.Data(piece)
 	var tiles []int64
 	length := int64(0)
@@ -284,7 +286,13 @@ func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 		v.add(damage)
 	} else if err != nil {
 		return err
-	} else if list, err := x.read(ctx, s.Partition, tiles, v.fetch(x)); err == nil {
+	} else if list, err := x.read(ctx, s.Partition, tiles, v.fetch(x)); packGone(err) && x == opened {
+		// A prune may have rewritten the pack since the image was opened.
+		if _, err := opened.renew(ctx, x); err != nil {
+			return err
+		}
+		return v.piece(ctx, opened, piece)
+	} else if err == nil {
 		for i, t := range tiles {
 			v.hash(x, piece, t, list[i], hashes)
 		}
