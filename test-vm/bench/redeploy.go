@@ -58,11 +58,11 @@ func benchRedeploy(ctx context.Context, s settings) (err error) {
 		return fmt.Errorf("%w; run it in the project's folder", err)
 	}
 	for _, kind := range []string{"ext4", "ntfs"} {
-		if err := redeployOf(ctx, s, folder, kind); err != nil {
-			return fmt.Errorf("%s: %w", kind, err)
+		if e := redeployOf(ctx, s, folder, kind); e != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", kind, e))
 		}
 	}
-	return nil
+	return err
 }
 
 func redeployOf(ctx context.Context, s settings, folder, kind string) (err error) {
