@@ -61,6 +61,9 @@ func (r *Repository) append(key images.TileKey, t tile.Encoded) (loc Location, f
 	if r.lost != nil {
 		return loc, false, r.lost
 	}
+	if err := r.expectRoom(); err != nil {
+		return loc, false, err
+	}
 	if r.current == nil {
 		if r.current, err = r.newSegment(); err != nil {
 			return loc, false, err

@@ -19,7 +19,7 @@ func (r *Repository) explainFull(err error, need int64) error {
 		if folder.path == "" {
 			continue
 		}
-		if n, e := freeBytes(folder.path); e == nil {
+		if n, _, e := roomIn(folder.path); e == nil {
 			free = append(free, fmt.Sprintf("%d bytes are free in the %s %s", n, folder.name, folder.path))
 		}
 	}
@@ -28,6 +28,27 @@ func (r *Repository) explainFull(err error, need int64) error {
 	}
 	return fmt.Errorf("%w: %s; at least %d are needed; make room and capture again, what was stored stays: %w", intake.ErrFull,
 		strings.Join(free, ", "), need, err)
+}
+
+// maxReserve is how many bytes tiles leave free in spool and folder, at most, so that there is room for what it takes to
+// remove images and to prune: claims, marks, tombstones. Of a small file system it is a 128th.
+const maxReserve = 64 << 20
+
+// expectRoom returns an error of a full disk where a tile would take what is left free for pruning.
+func (r *Repository) expectRoom() error {
+	if r.cfg.files != nil {
+		return nil // not of the operating system
+	}
+	for _, path := range []string{r.cfg.Spool, r.folder()} {
+		if path == "" {
+			continue
+		}
+		free, total, err := roomIn(path)
+		if reserve := min(maxReserve, total/128); err == nil && free < reserve {
+			return fmt.Errorf("%d bytes of %s stay free for pruning: %w", reserve, path, fullErrors[0])
+		}
+	}
+	return nil
 }
 
 // folder returns the bucket's folder, "" if it is none.

@@ -46,6 +46,9 @@ func TestAFullFileSystemOfTheKernel(t *testing.T) {
 		t.Errorf("images: %v, %v", list, err)
 	}
 	small.expectContent(t, r, kept.Digest)
+	if _, err := r.Prune(t.Context(), PruneConfig{}); err != nil {
+		t.Errorf("pruning after a capture filled the file system: %v", err)
+	}
 	if r = reopenFull(t, r, folder); r == nil {
 		return
 	}

@@ -8,11 +8,11 @@ import (
 
 var fullErrors = []error{unix.ENOSPC, unix.EDQUOT}
 
-// freeBytes returns the bytes that an unprivileged process can still write to the file system of path.
-func freeBytes(path string) (int64, error) {
+// roomIn returns the bytes that an unprivileged process can still write to the file system of path, and those it has in all.
+func roomIn(path string) (free, total int64, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int64(s.Bavail) * int64(s.Bsize), nil
+	return int64(s.Bavail) * int64(s.Bsize), int64(s.Blocks) * int64(s.Bsize), nil
 }
