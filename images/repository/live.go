@@ -55,11 +55,32 @@ func (r *Repository) live(ctx context.Context) ([]*liveImage, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	for _, i := range list {
+		if i.m == nil {
+			if err := r.expectGone(ctx, i); err != nil {
+				return nil, err
+			}
+		}
+	}
 	list = slices.DeleteFunc(list, func(i *liveImage) bool { return i.m == nil })
 	slices.SortFunc(list, func(a, b *liveImage) int {
 		return cmp.Or(cmp.Compare(a.name, b.name), compareVersions(b.version, a.version))
 	})
 	return list, nil
+}
+
+// expectGone returns an error if a version that was listed and could not be read then is still listed: something between here
+// and the storage says of what exists that it does not.
+func (r *Repository) expectGone(ctx context.Context, i *liveImage) error {
+	for o, err := range r.bucket.List(ctx, versionKey(i.name, i.version)) {
+		if err != nil {
+			return fmt.Errorf("list images: %w", err)
+		}
+		if o.Key == versionKey(i.name, i.version) {
+			return fmt.Errorf(lookUnreadable, i, fmt.Errorf("object %s is listed, but when it is read the storage says that it does not exist", o.Key))
+		}
+	}
+	return nil
 }
 
 // loadLive fills in what a version names. An image that was removed meanwhile is left empty.

@@ -397,3 +397,18 @@ func TestVerifyGoesOnWherePacksWereRewritten(t *testing.T) {
 		}
 	})
 }
+
+// TestAnImageThatIsListedAndNotFoundIsNotTakenForRemoved: a proxy in front of object storage may answer 404 for it.
+func TestAnImageThatIsListedAndNotFoundIsNotTakenForRemoved(t *testing.T) {
+	r, u := openUnsteady(t)
+	newSample(rng(811), "debian", "1", 1<<20, 1<<20).mustCapture(t, r, "1")
+	u.fail = func(what, key string) error {
+		if what == "read" && strings.HasPrefix(key, "images/") {
+			return ErrNotExist
+		}
+		return nil
+	}
+	if _, err := r.Prune(t.Context(), PruneConfig{}); err == nil || !strings.Contains(err.Error(), "debian:1") {
+		t.Errorf("pruned: %v", err)
+	}
+}
