@@ -172,7 +172,11 @@ func (x *Reader) read(ctx context.Context, partition int, tiles []int64, fetch f
 			return nil, err
 		}
 		var got []tile.Encoded
-		if group := x.ahead.want(piece); fetch == nil && group != nil {
+		var group *slot[groupKey, *records]
+		if fetch == nil { // else it says how to read, and nothing is to be read beside
+			group = x.ahead.want(piece)
+		}
+		if group != nil {
 			got, err = x.readGroup(ctx, group, piece, tiles[:n])
 		} else {
 			got, err = x.readNow(ctx, piece, tiles[:n], fetch)

@@ -7,26 +7,37 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"seedbed/images"
-	"seedbed/images/intake"
 	"seedbed/images/tile"
 )
 
 // unsteady is a bucket whose requests fail where fail says so, like object storage that does not answer for a moment.
 type unsteady struct {
 	Bucket
-	fail func(what, key string) error // nil: nothing fails; called after a put was done
+	mu   sync.Mutex
+	fail func(what, key string) error // nil: nothing fails; guarded by mu, under which it is called
+	read int64                        // bytes of packs that were asked for; guarded by mu
 }
 
 func (u *unsteady) failed(what, key string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if u.fail == nil {
 		return nil
 	}
 	return u.fail(what, key)
+}
+
+// failing sets what fails.
+func (u *unsteady) failing(fail func(what, key string) error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.fail = fail
 }
 
 func (u *unsteady) Put(ctx context.Context, key string, r io.Reader, length int64) error {
@@ -43,6 +54,11 @@ func (u *unsteady) Put(ctx context.Context, key string, r io.Reader, length int6
 func (u *unsteady) Read(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	if err := u.failed("read", key); err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(key, "packs/") {
+		u.mu.Lock()
+		u.read += length
+		u.mu.Unlock()
 	}
 	return u.Bucket.Read(ctx, key, offset, length)
 }
@@ -71,7 +87,7 @@ func TestStorageThatFailsWhileALayerIsComparedLosesNoLayer(t *testing.T) {
 	s := newSample(rng(800), "debian", "1", 1<<20, 1<<20)
 	first := s.mustCapture(t, r, "1")
 	down := false
-	u.fail = func(what, key string) error {
+	u.failing(func(what, key string) error {
 		if strings.HasPrefix(key, "layers/") && what == "read" {
 			down = true
 		}
@@ -79,11 +95,11 @@ func TestStorageThatFailsWhileALayerIsComparedLosesNoLayer(t *testing.T) {
 			return errUnsteady
 		}
 		return nil
-	}
+	})
 	if _, err := s.captured(t.Context(), r, "2"); !errors.Is(err, errUnsteady) {
 		t.Errorf("published: %v", err)
 	}
-	u.fail = nil
+	u.failing(nil)
 	if err := r.Verify(t.Context(), first.Digest, nil); err != nil {
 		t.Errorf("the image that was there: %v", err)
 	}
@@ -96,19 +112,19 @@ func TestHealingWhatOnlyCouldNotBeReadTouchesNothing(t *testing.T) {
 	image := s.mustCapture(t, r, "1")
 	for _, prefix := range []string{"layers/", "manifests/", "packs/"} {
 		before := objects(t, r)
-		u.fail = func(what, key string) error {
+		u.failing(func(what, key string) error {
 			if what == "read" && strings.HasPrefix(key, prefix) {
 				return errUnsteady
 			}
 			return nil
-		}
+		})
 		damage := expectDamage(t, r, image.Digest)
 		if prefix != "packs/" {
-			u.fail = nil
+			u.failing(nil)
 		}
 		held := &holder{sample: s}
 		report, err := r.Heal(t.Context(), image.Digest, damage, held)
-		u.fail = nil
+		u.failing(nil)
 		if err != nil || len(report.Objects) > 0 || report.Tiles > 0 || held.asked > 0 {
 			t.Errorf("%s: %+v, %v", prefix, report, err)
 		}
@@ -180,16 +196,16 @@ func TestARenewalWhoseAnswerWasLostDoesNotCountFromItsRepetition(t *testing.T) {
 		}
 		c.stop()
 		c.renewal.Wait()
-		u.fail = func(what, key string) error {
+		u.failing(func(what, key string) error {
 			if what == "put" {
 				return errUnsteady
 			}
 			return nil
-		}
+		})
 		if err := c.renew(t.Context()); !errors.Is(err, errUnsteady) {
 			t.Fatalf("renewed: %v", err)
 		}
-		u.fail = nil
+		u.failing(nil)
 		time.Sleep(2 * time.Minute)
 		if err := c.renew(t.Context()); err != nil {
 			t.Fatal(err)
@@ -302,113 +318,5 @@ func TestAnIndexFileThatCannotBeReadCostsSpaceOnly(t *testing.T) {
 	u.broken = false
 	if err := r.Verify(t.Context(), second.Digest, nil); err != nil {
 		t.Error(err)
-	}
-}
-
-// givingBack has a little room again when a segment is removed.
-type givingBack struct{ *fullFS }
-
-func (g givingBack) Remove(name string) error {
-	if strings.HasSuffix(name, ".segment") {
-		g.mu.Lock()
-		g.left = max(g.left, 20_000)
-		g.mu.Unlock()
-	}
-	return g.fullFS.Remove(name)
-}
-
-// TestAFullDiskIsPruned: there is no room to rewrite packs, but what no image uses is marked, and goes.
-func TestAFullDiskIsPruned(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		full := &fullFS{fileSystem: newPowerFS(-1), left: 1 << 40}
-		r := openPruned(t, givingBack{full}, "/srv/spool")
-		s := newSample(rng(805), "debian", "1", 1<<20, 2<<20)
-		s.mustCapture(t, r, "1")
-		s.update(rng(806), 0.7).mustCapture(t, r, "2")
-		newSample(rng(807), "ubuntu", "1", 1<<20, 2<<20).mustCapture(t, r, "1")
-		time.Sleep(26 * time.Hour)
-		for _, name := range []string{"debian", "ubuntu"} {
-			if err := r.Remove(t.Context(), name, "1"); err != nil {
-				t.Fatal(err)
-			}
-		}
-		full.room(20_000)
-		report, err := r.Prune(t.Context(), PruneConfig{})
-		if !errors.Is(err, intake.ErrFull) || report.Marked.Bytes < 500_000 {
-			t.Fatalf("on a full disk: %+v, %v", report, err)
-		}
-		time.Sleep(26 * time.Hour)
-		full.room(20_000)
-		if report, err = r.Prune(t.Context(), PruneConfig{}); report.Deleted.Bytes < 500_000 {
-			t.Errorf("after the grace: %+v, %v", report, err)
-		}
-		expectAllWhole(t, r)
-		full.room(1 << 40)
-		if report, err = r.Prune(t.Context(), PruneConfig{}); err != nil {
-			t.Errorf("with room again: %+v, %v", report, err)
-		}
-		expectAllWhole(t, r)
-	})
-}
-
-// TestLeftoversOfTheClockAndStrangersDoNotStay: nor keep others from being pruned.
-func TestLeftoversOfTheClockAndStrangersDoNotStay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := openPruned(t, newPowerFS(-1), "/srv/spool")
-		newSample(rng(808), "debian", "1", 1<<20, 1<<20).mustCapture(t, r, "1")
-		for _, key := range []string{clockPrefix + "aa", "images/stranger", "images/a/b/c"} {
-			if err := r.put(t.Context(), key, []byte("x")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		time.Sleep(26 * time.Hour)
-		mustPrune(t, r)
-		if n := countObjects(t, r, clockPrefix); n > 0 {
-			t.Errorf("%d are left", n)
-		}
-		expectAllWhole(t, r)
-	})
-}
-
-// TestVerifyGoesOnWherePacksWereRewritten verifies so slowly that a prune rewrites and deletes packs meanwhile.
-func TestVerifyGoesOnWherePacksWereRewritten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPowerFS(-1)
-		r := openPruned(t, p, "/srv/spool")
-		s := newSample(rng(805), "debian", "1", 1<<20, 2<<20)
-		s.mustCapture(t, r, "1")
-		second := s.update(rng(806), 0.7).mustCapture(t, r, "2")
-		if err := r.Remove(t.Context(), "debian", "1"); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error)
-		go func() { done <- r.VerifyImage(t.Context(), second.Digest, VerifyConfig{BytesPerSecond: 2}) }()
-		var rewritten, deleted int
-		for range 3 {
-			time.Sleep(26 * time.Hour)
-			report := mustPrune(t, r)
-			rewritten, deleted = rewritten+report.Compact.Packs, deleted+report.Deleted.Objects
-		}
-		if rewritten == 0 || deleted == 0 {
-			t.Errorf("%d packs were rewritten, %d objects deleted", rewritten, deleted)
-		}
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// TestAnImageThatIsListedAndNotFoundIsNotTakenForRemoved: a proxy in front of object storage may answer 404 for it.
-func TestAnImageThatIsListedAndNotFoundIsNotTakenForRemoved(t *testing.T) {
-	r, u := openUnsteady(t)
-	newSample(rng(811), "debian", "1", 1<<20, 1<<20).mustCapture(t, r, "1")
-	u.fail = func(what, key string) error {
-		if what == "read" && strings.HasPrefix(key, "images/") {
-			return ErrNotExist
-		}
-		return nil
-	}
-	if _, err := r.Prune(t.Context(), PruneConfig{}); err == nil || !strings.Contains(err.Error(), "debian:1") {
-		t.Errorf("pruned: %v", err)
 	}
 }
