@@ -45,7 +45,7 @@ func (x *Reader) records(ctx context.Context, partition int, ranks []int64, fetc
 		out.ends[i] = n
 	}
 	parts := partsOf(wanted)
-	if len(parts) == 1 && parts[0].end-parts[0].start == int64(n) && inOrder(wanted) {
+	if len(parts) == 1 && follow(wanted) {
 		out.raw, err = fetch(ctx, place.packs[parts[0].pack], parts[0].start, parts[0].end)
 		return out, failedPart(&parts[0], place), err
 	}
@@ -76,10 +76,11 @@ func (x *Reader) records(ctx context.Context, partition int, ranks []int64, fetc
 	return out, at, err
 }
 
-// inOrder reports whether records lie in the pack as they were asked for. They are sorted by their place in the pack.
-func inOrder(wanted []wantedRecord) bool {
+// follow reports whether records lie in the pack one after the other as they were asked for. They are sorted by their place
+// in the pack. A record may be asked for twice, and the gap behind it may be as long.
+func follow(wanted []wantedRecord) bool {
 	for i, w := range wanted {
-		if w.at != i {
+		if w.at != i || i > 0 && w.start != wanted[i-1].end {
 			return false
 		}
 	}

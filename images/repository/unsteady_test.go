@@ -1,13 +1,16 @@
 package repository
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"seedbed/images"
 	"seedbed/images/intake"
+	"seedbed/images/tile"
 )
 
 // givingBack has a little room again when a segment is removed.
@@ -140,5 +143,38 @@ func TestVerifyReadsEachByteOnce(t *testing.T) {
 	}
 	if u.read > stored*3/2 {
 		t.Errorf("%d bytes of packs of %d were read", u.read, stored)
+	}
+}
+
+// TestATileThatIsWantedTwiceBeforeAGapOfItsLength: from the first to the last record there are then as many bytes as the
+// records have that are wanted.
+func TestATileThatIsWantedTwiceBeforeAGapOfItsLength(t *testing.T) {
+	r := openTest(t, t.TempDir())
+	s := newSample(rng(814), "debian", "1", 1<<20, 8*images.TileLength)
+	u := s.update(rng(1), 0)
+	tiles := u.dataTiles(0)
+	pool := make([]byte, images.TileLength)
+	var layer []byte
+	for n := range len(tiles) + 2 { // the pack has all of them in order, each of one length
+		fillTile(pool, n)
+		if _, err := r.Put(t.Context(), tile.KeyOf(pool), tile.Encoded{Codec: tile.Stored, Length: images.TileLength, Bytes: bytes.Clone(pool)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for k, at := range tiles {
+		if k%3 == 2 {
+			fillTile(u.tile(0, at), k)
+		} else {
+			fillTile(u.tile(0, at), k-k%3) // 0 0 2, 3 3 5
+		}
+		u.keys[0][at] = images.TileKey{}
+		key, _ := u.encode(0, at)
+		layer = append(layer, key.Hash[:]...)
+	}
+	u.m.Partitions[0].TileLayer = u.layer(layer)
+	image := u.mustCapture(t, r, "")
+	u.expectContent(t, r, image.Digest)
+	if err := r.Verify(t.Context(), image.Digest, nil); err != nil {
+		t.Error(err)
 	}
 }
