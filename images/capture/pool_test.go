@@ -39,3 +39,15 @@ func TestDynamicDiskIsCopiedInFull(t *testing.T) {
 		})
 	}
 }
+
+func TestPartitionsWithoutAFileSystemByDesignGiveNoWarning(t *testing.T) {
+	disk := filepath.Join(t.TempDir(), "disk")
+	create(t, disk, 96*mib)
+	tool(t, "gdisk", "sgdisk", "-o", "-a", "1", "-n", "1:2048:+64M", "-t", "1:0C01", disk) // Microsoft reserved
+	o := options("reserved")
+	o.RefuseOpaque = true
+	result, err := captureDisk(t.Context(), open(t, disk), 96*mib, 512, openRepository(t), o)
+	if err != nil || len(result.Warnings) > 0 || result.Image.Manifest.Partitions[0].MapKind != fsmap.KindFull {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
