@@ -98,7 +98,9 @@ func (c *capture) scanPart(p *part) error {
 	r := io.NewSectionReader(c.src, p.entry.Offset, p.entry.Length)
 	scan := fsmap.Scan
 	if isPlain(p.entry.Type) {
-		scan = func(r io.ReaderAt, length int64, _ fsmap.Options) (*fsmap.Result, error) { return fsmap.Full(r, length) }
+		scan = func(r io.ReaderAt, length int64, _ fsmap.Options) (*fsmap.Result, error) {
+			return fsmap.Full(r, length)
+		}
 	}
 	found, err := scan(r, p.entry.Length, fsmap.Options{
 		Full: c.o.Full || slices.Contains(c.o.FullPartitions, number), KeepContents: c.o.KeepContents, RefuseOpaque: c.o.RefuseOpaque,
