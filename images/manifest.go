@@ -119,7 +119,7 @@ func (m *Manifest) UsedLength() (n int64) {
 	return n
 }
 
-// LastUsed returns the first byte position after all partitions: a disk must be at least this long, and have room for
+// EndOfPartitions returns the first byte position after all partitions: a disk must be at least this long, and have room for
 // the backup table behind it where there is one.
 func (m *Manifest) EndOfPartitions() (end int64) {
 	for i := range m.Partitions {
@@ -145,7 +145,7 @@ var strict = func() cbor.DecMode {
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, MaxArrayElements: 4096, MaxNestedLevels: 8,
 	}.DecMode()
 	if err != nil {
-		panic(err)
+		panic(err) // options are constants
 	}
 	return mode
 }()
@@ -257,6 +257,10 @@ func (m *Manifest) Check() error {
 }
 
 func badDropped(s string) bool { return s == "" || len(s) > maxDroppedName }
+
+// SuperblockLength is where file systems on a whole disk say what they are, in bytes from its start: XFS, FAT and NTFS in the
+// first sector, ext at byte 1024, swap at the end of the first page. Whoever writes such a disk writes these sectors last.
+const SuperblockLength = 4096
 
 // MaxFrameLength bounds one region of a frame, and all that are not part of the table together, in bytes. Gaps are 1 MiB by
 // today's tools.

@@ -3,11 +3,9 @@ package restore
 import (
 	"bytes"
 	"slices"
-)
 
-// superblocks is where file systems on the whole disk say what they are: XFS, FAT and NTFS in the first sector, ext at byte
-// 1024, swap at the end of the first page. In bytes.
-const superblocks = 4096
+	"seedbed/images"
+)
 
 // lastly keeps writes to the first tile of a disk, so that no power cut shows a superblock before all else is there. Owned
 // by one goroutine.
@@ -27,7 +25,7 @@ type piece struct {
 func (l *lastly) WriteAt(b []byte, offset int64) (int, error) {
 	for at := int64(0); at < int64(len(b)); {
 		n := int64(len(b)) - at
-		if offset+at < superblocks {
+		if offset+at < images.SuperblockLength {
 			n = min(n, l.sector-(offset+at)%l.sector)
 		}
 		l.kept = append(l.kept, piece{offset + at, bytes.Clone(b[at : at+n])})
@@ -45,7 +43,7 @@ func (l *lastly) write() error {
 		if n, err := l.Disk.ReadAt(there, p.offset); err == nil && n == len(there) && bytes.Equal(there, p.bytes) {
 			continue
 		}
-		if p.offset < superblocks {
+		if p.offset < images.SuperblockLength {
 			if err := l.Disk.Sync(); err != nil {
 				return err
 			}

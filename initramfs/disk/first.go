@@ -2,14 +2,10 @@ package disk
 
 import "seedbed/images"
 
-// superblocks is where file systems on the whole disk say what they are: XFS, FAT and NTFS in the first sector, ext at byte
-// 1024, swap at the end of the first page. In bytes.
-const superblocks = 4096
-
 // writeFirst writes the first tile, of which HoldFirst left zeros, so that no power cut shows a superblock before all else is
 // there: the sectors that may hold one come last, from behind, each durable before the next.
 func (s *Storage) writeFirst(first []byte) error {
-	end, sector := min(superblocks, int64(len(first))), int64(s.dev.SectorLength)
+	end, sector := min(images.SuperblockLength, int64(len(first))), int64(s.dev.SectorLength)
 	if err := s.writePart(first, images.Extent{Offset: end, Length: int64(len(first)) - end}); err != nil {
 		return err
 	}
