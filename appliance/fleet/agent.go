@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"seedbed/appliance/job"
+	"seedbed/images"
 )
 
 // Inventory keeps what a machine is and tells it who it is to the site.
@@ -174,6 +175,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	}
 	f.mu.Lock()
 	f.live[id] = live{report: claimed.Last, at: f.now()}
+	hint := f.hints[id]
 	f.mu.Unlock()
 	uris := []string{job.URIMachine + c.session.Machine, job.URIJob + id}
 	if claimed.Capture == nil {
@@ -186,13 +188,16 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	answer := &job.Job{
 		ID: id, Kind: claimed.Kind, Machine: claimed.Machine, Deployment: claimed.Deployment, Epoch: claimed.Epoch,
 		Image: claimed.Image, ImageName: claimed.ImageName, InfoHash: claimed.InfoHash, Certificate: cert,
-		Seeds: f.config.Seeds, SeedFor: dep.SeedFor, After: dep.After, ReportEvery: reportEvery,
+		Seeds: f.config.Seeds, Hint: hint, SeedFor: dep.SeedFor, After: dep.After, ReportEvery: reportEvery,
 	}
 	if c := claimed.Capture; c != nil {
 		answer.Capture, answer.DiskSerial, answer.After, answer.Seeds = c.Clone(), c.DiskSerial, c.After, nil
 	}
 	return answer, nil
 }
+
+// maxHint bounds the bitmap that is kept of a job, in bytes: one bit for each of the most pieces that an image can have.
+const maxHint = images.MaxPieces / 8
 
 // reportEvery is the interval of reports.
 const reportEvery = time.Second
@@ -205,7 +210,10 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 		f.mu.Unlock()
 		return job.Directive{}, err
 	}
-	r.Bitmap = nil // a hint for the agent's next boot, which hashes the disk anyway
+	if len(r.Bitmap) > 0 && len(r.Bitmap) <= maxHint && !j.State.Ended() {
+		f.hints[j.ID] = r.Bitmap
+	}
+	r.Bitmap = nil
 	f.live[j.ID] = live{report: r, at: f.now()}
 	transition := !j.State.Ended() && !j.HeldByOperator && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)
 	directive := f.directive(j)

@@ -31,3 +31,6 @@ func Age(f *Fleet, n, jobs int) {
 		}
 	}
 }
+
+// Hints is the number of bitmaps kept.
+func Hints(f *Fleet) int { return len(f.hints) }

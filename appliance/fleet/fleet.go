@@ -100,6 +100,7 @@ type Fleet struct {
 	state   records              // pointers are to records that are never changed
 	open    map[string]*Job      // the jobs of state that have not ended
 	live    map[string]live      // last report by job ID
+	hints   map[string][]byte    // last bitmap of held pieces that was reported, by ID of an open job
 	sights  map[string]sight     // how far machines are on their way, by MAC
 	changed chan struct{}        // closed and replaced at every change
 	keys    map[string]string    // session ID by public key
@@ -145,7 +146,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	}
 	f := &Fleet{
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{},
-		live: map[string]live{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
+		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
 		state: records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}},
 	}
 	snap, err := config.Records.Load(ctx, f.now().Add(-jobHistory))
@@ -227,6 +228,7 @@ func (f *Fleet) apply(c *Change) {
 		f.state.jobs[j.ID] = j
 		if j.State.Ended() {
 			delete(f.open, j.ID)
+			delete(f.hints, j.ID)
 		} else {
 			f.open[j.ID] = j
 		}

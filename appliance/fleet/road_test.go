@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
@@ -148,6 +149,40 @@ func TestMachineWhosePowerWasCutClaimsTheSameJob(t *testing.T) {
 	}
 	second.mustReport(job.PhaseContent, 500)
 	second.finish()
+}
+
+func TestLastBitmapIsTheHintOfTheNextBoot(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	a := r.boot(macA, invA)
+	if j := a.claim(); j.Hint != nil {
+		t.Fatalf("a first boot gets the hint %x", j.Hint)
+	}
+	send := func(bitmap []byte) {
+		t.Helper()
+		rep := job.Report{Job: a.job.ID, Epoch: a.job.Epoch, Phase: job.PhaseContent, State: job.Running, Bitmap: bitmap}
+		if _, err := r.Report(t.Context(), a.caller, rep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send([]byte{0x80})
+	send([]byte{0xc0})
+	send(nil)                                // most reports carry none
+	send(make([]byte, images.MaxPieces/8+1)) // no image has so many
+	for range 2 {
+		a = r.boot(macA, invA)
+		if j := a.claim(); !bytes.Equal(j.Hint, []byte{0xc0}) {
+			t.Fatalf("the hint is %x", j.Hint)
+		}
+	}
+	other := r.boot(macB, invB)
+	if j := other.claim(); j.Hint != nil {
+		t.Fatalf("another machine gets the hint %x", j.Hint)
+	}
+	a.finish()
+	if n := fleet.Hints(r.Fleet); n != 0 {
+		t.Fatalf("%d bitmaps are kept of jobs that have ended", n)
+	}
 }
 
 func TestClaimOfASilentMachineExpiresAndItsNextReportIsTaken(t *testing.T) {

@@ -166,6 +166,9 @@ type Job struct {
 	Capture *CaptureOrder `json:"capture,omitempty"`
 	// DiskSerial, where set, is the only disk that may be written, or captured.
 	DiskSerial string `json:"disk_serial,omitempty"`
+	// Hint is the last Bitmap that was reported for this job: pieces that the disk probably holds. It orders the search
+	// and proves nothing; nil if there is none.
+	Hint []byte `json:"hint,omitempty"`
 	// SeedFor is how long a finished machine goes on seeding at most; zero means until no machine needs it.
 	SeedFor time.Duration `json:"seed_for"`
 	// After says what follows success: "reboot", "poweroff", "stay".
@@ -221,7 +224,7 @@ type Report struct {
 	FromPeers     int64  `json:"from_peers"`            // encoded bytes received from other machines
 	ToPeers       int64  `json:"to_peers"`              // encoded bytes sent
 	Peers         int    `json:"peers"`                 // connections now
-	Bitmap        []byte `json:"bitmap,omitempty"`      // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; a hint
+	Bitmap        []byte `json:"bitmap,omitempty"`      // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; see Job.Hint
 	Log           string `json:"log,omitempty"`         // last lines, with State Failed
 
 	// Of a capture. Total are then the bytes to be read.

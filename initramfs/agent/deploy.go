@@ -246,6 +246,7 @@ func (d *deployment) clear(ctx context.Context) error {
 func (d *deployment) look(ctx context.Context) error {
 	d.enter(job.PhaseHash, "disk "+d.dev.Name)
 	store := disk.NewStorage(d.dev, d.layout)
+	store.Hint(d.j.Hint)
 	if d.manifest.Frame.Table == parttable.None {
 		if err := store.HoldFirst(); err != nil {
 			return d.diskFailure(err)

@@ -12,12 +12,15 @@ import (
 // there, one of 64 is found with a probability of 0.999.
 const probes = 64
 
+// hintProbes is how many more are looked at in the pieces of the hint.
+const hintProbes = 16
+
 // FetchHashes returns byte ranges of the tile layer of a partition, an index into the manifest's. What it returns is
 // checked.
 type FetchHashes func(ctx context.Context, partition int, ranges []images.Extent) ([][]byte, error)
 
-// Probe decides whether it is worth while to look at what the disk holds: whether one of 64 random tiles is right. Their
-// hashes are fetched only if the disk is not blank there. If it is, every piece is unseen until Look has been there;
+// Probe decides whether it is worth while to look at what the disk holds: whether one of 64 random tiles is right, or one
+// of 16 that the hint tells of. Their hashes are fetched only if the disk is not blank there. If it is, every piece is unseen until Look has been there;
 // else nothing is held. Call it before the swarm runs.
 func (s *Storage) Probe(ctx context.Context, fetch FetchHashes) (worth bool, err error) {
 	samples, all, err := s.sample(ctx)
@@ -34,6 +37,9 @@ func (s *Storage) Probe(ctx context.Context, fetch FetchHashes) (worth bool, err
 	if all {
 		s.expect()
 	}
+	s.mu.Lock()
+	s.search.probed = true
+	s.mu.Unlock()
 	return all, nil
 }
 
@@ -48,23 +54,23 @@ type probe struct {
 // sample returns random tiles that are not blank on the disk, ascending; all says that the image is so short that looking
 // at all of it costs no more.
 func (s *Storage) sample(ctx context.Context) (list []probe, all bool, err error) {
-	total := 0
+	total, reported := 0, 0
 	for piece := range s.layout.Count() {
 		total += s.layout.Data(piece).Len()
+		if s.search.hint.has(piece) {
+			reported += s.layout.Data(piece).Len()
+		}
 	}
 	if total <= 4*probes {
 		return nil, true, nil
 	}
-	ranks := map[int]bool{}
-	for len(ranks) < probes {
-		ranks[rand.IntN(total)] = true
-	}
+	ranks, hinted := choose(probes, total), choose(hintProbes, reported)
 	r, err := s.newRunReader()
 	if err != nil {
 		return nil, false, err
 	}
 	defer r.Close()
-	before, partition, inLayer := 0, 0, 0
+	before, hints, partition, inLayer := 0, 0, 0, 0
 	for piece := range s.layout.Count() {
 		data := s.layout.Data(piece)
 		if p := s.layout.Span(piece).Partition; p != partition {
@@ -74,7 +80,12 @@ func (s *Storage) sample(ctx context.Context) (list []probe, all bool, err error
 		layer := images.Extent{Offset: int64(inLayer) * size, Length: int64(data.Len()) * size}
 		i := 0
 		for t := range data.All() {
-			if ranks[before+i] {
+			take := ranks[before+i]
+			if s.search.hint.has(piece) {
+				take = take || hinted[hints]
+				hints++
+			}
+			if take {
 				var one images.TileSet
 				one.Add(t)
 				// A tile that cannot be read is not right, and the content will take its place.
@@ -92,6 +103,15 @@ func (s *Storage) sample(ctx context.Context) (list []probe, all bool, err error
 		}
 	}
 	return list, false, nil
+}
+
+// choose returns n random numbers below limit, or all of them.
+func choose(n, limit int) map[int]bool {
+	chosen := map[int]bool{}
+	for len(chosen) < min(n, limit) {
+		chosen[rand.IntN(limit)] = true
+	}
+	return chosen
 }
 
 // anyRight fetches the hashes of the sampled pieces of a partition, keeps them, and reports whether one of the samples is

@@ -18,7 +18,10 @@ type search struct {
 	unseen  pieceSet
 	taken   pieceSet // unseen pieces that a worker looks at
 	wanted  []int    // to be looked at next
-	front   int      // what lies before was looked at, or taken
+	hint    pieceSet // looked at after the others
+	front   int      // what lies before was looked at, or taken, or is put off by hint
+	late    bool     // front is in the pieces of hint
+	probed  bool     // Probe has decided what is unseen
 	zeroed  bool     // the zero tiles are zeros
 	proof   proof
 	changed sync.Cond
@@ -31,6 +34,20 @@ func newPieceSet(n int) pieceSet      { return make(pieceSet, (n+63)/64) }
 func (p pieceSet) has(piece int) bool { return p[piece>>6]>>(piece&63)&1 == 1 }
 func (p pieceSet) add(piece int)      { p[piece>>6] |= 1 << (piece & 63) }
 func (p pieceSet) remove(piece int)   { p[piece>>6] &^= 1 << (piece & 63) }
+
+// Hint says which pieces this disk was reported to hold as a whole, by an earlier boot: bit 7 of byte 0 is piece 0. It
+// orders the search and proves nothing. The others are looked at first, since they are probably to be fetched, and Probe
+// looks at some of the pieces reported, since a disk of which little was written would pass for one that holds nothing.
+// A bitmap of any length and content will do. Call it before Probe.
+func (s *Storage) Hint(bitmap []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for piece := range min(s.layout.Count(), 8*len(bitmap)) {
+		if bitmap[piece/8]&(0x80>>(piece%8)) != 0 {
+			s.search.hint.add(piece)
+		}
+	}
+}
 
 // expect makes every piece that has used tiles unseen.
 func (s *Storage) expect() {
@@ -80,7 +97,7 @@ func (s *Storage) Want(piece int) {
 // and called again.
 func (s *Storage) Look(ctx context.Context, found func(piece int), progress func(int64)) error {
 	s.mu.Lock()
-	s.search.front, s.search.taken = 0, newPieceSet(s.layout.Count())
+	s.search.front, s.search.late, s.search.taken = 0, false, newPieceSet(s.layout.Count())
 	blank, zeroed := !s.search.any(), s.search.zeroed
 	s.mu.Unlock()
 	if blank {
@@ -140,7 +157,7 @@ func (s *Storage) lookAtAll(ctx context.Context, found func(piece int), progress
 	return g.Wait()
 }
 
-// nextUnseen takes the piece to look at next: one that is wanted, else the first on the disk. It waits while too many
+// nextUnseen takes the piece to look at next: one that is wanted, else the first on the disk, those of the hint last. It waits while too many
 // hashes are kept; false says that there is none, or that ctx has ended.
 func (s *Storage) nextUnseen(ctx context.Context) (piece int, ok bool) {
 	s.mu.Lock()
@@ -154,11 +171,15 @@ func (s *Storage) nextUnseen(ctx context.Context) (piece int, ok bool) {
 				return piece, true
 			}
 		}
-		for c.front < s.layout.Count() && (!c.unseen.has(c.front) || c.taken.has(c.front)) {
+		for c.front < s.layout.Count() && (!c.unseen.has(c.front) || c.taken.has(c.front) || !c.late && c.hint.has(c.front)) {
 			c.front++
 		}
 		if c.front == s.layout.Count() {
-			return 0, false
+			if c.late {
+				return 0, false
+			}
+			c.front, c.late = 0, true
+			continue
 		}
 		if s.foundKept < s.maxFound {
 			c.taken.add(c.front)

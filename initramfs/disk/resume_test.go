@@ -1,10 +1,12 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -188,6 +190,119 @@ func TestProbe(t *testing.T) {
 	}
 	if held, _ := s.Progress(); held != img.Layout.DataLength() {
 		t.Errorf("%d bytes of %d are held", held, img.Layout.DataLength())
+	}
+}
+
+// allOnes is a bitmap that claims every piece.
+func allOnes(n int) []byte { return bytes.Repeat([]byte{0xff}, n) }
+
+// TestHintOrdersTheSearch: what was not reported is looked at first, in the order of the disk.
+func TestHintOrdersTheSearch(t *testing.T) {
+	img := disktest.New(t)
+	d, _ := deployed(t, img)
+	s := NewStorage(d, img.Layout)
+	bits := make([]byte, (img.Layout.Count()+7)/8)
+	var early, late, order []int
+	for piece := range img.Layout.Count() {
+		if piece%3 == 0 {
+			bits[piece/8] |= 0x80 >> (piece % 8)
+		}
+		switch {
+		case s.used(piece).IsEmpty():
+		case piece%3 == 0:
+			late = append(late, piece)
+		default:
+			early = append(early, piece)
+		}
+	}
+	s.Hint(bits)
+	s.expect()
+	for piece, ok := s.nextUnseen(t.Context()); ok; piece, ok = s.nextUnseen(t.Context()) {
+		order = append(order, piece)
+	}
+	if !slices.Equal(order, append(early, late...)) || len(late) == 0 {
+		t.Errorf("looked at %v, want %v, then %v", order, early, late)
+	}
+}
+
+// TestHintIsNoProof: a bitmap of any length and content, for a disk that holds some of the image, all of it or nothing,
+// changes neither what is held nor what is written.
+func TestHintIsNoProof(t *testing.T) {
+	img := disktest.New(t)
+	n := (img.Layout.Count() + 7) / 8
+	for name, bits := range map[string][]byte{"none": nil, "empty": make([]byte, n), "short": {0xff}, "all": allOnes(n),
+		"long": allOnes(4 * n), "half": bytes.Repeat([]byte{0xaa}, n)} {
+		for _, spoiled := range []int{0, 3, 1} { // every n-th piece; 0 is none
+			d, file := deployed(t, img)
+			var wrong int64
+			for piece := range img.Layout.Count() {
+				for tile := range img.Layout.Data(piece).All() {
+					if spoiled > 0 && piece%spoiled == 0 {
+						spoil(t, img, file, piece, img.Layout.WriteExtents(nil, piece, tile, 1)[0])
+						wrong += int64(img.Layout.TileLength(piece, tile))
+					}
+				}
+			}
+			s := NewStorage(d, img.Layout)
+			s.Hint(bits)
+			searchDisk(t, img, s)
+			if fetched := fetchAll(t, img, s); fetched != wrong {
+				t.Errorf("%s, %d: fetched %d bytes, %d were wrong", name, spoiled, fetched, wrong)
+			}
+			if err := s.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Verify(t.Context(), img.Manifest, nothing); err != nil {
+				t.Errorf("%s, %d: %v", name, spoiled, err)
+			}
+		}
+	}
+}
+
+// TestHintFindsTheLittleThatWasWritten: a disk with one right piece among hundreds passes for one that holds nothing,
+// unless it was reported; a lie costs the look at a few tiles.
+func TestHintFindsTheLittleThatWasWritten(t *testing.T) {
+	img := disktest.NewLong(t)
+	d, _, _ := noiseDisk(t, len(img.Disk))
+	piece := 0
+	for img.Layout.Data(piece).IsEmpty() {
+		piece++
+	}
+	for tile := range img.Layout.Data(piece).All() {
+		if err := NewStorage(d, img.Layout).Write(piece, tile, img.Tile(piece, tile)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := NewStorage(d, img.Layout)
+	nothingHeld := s.Bitmap() // pieces without data are held
+	bits := bytes.Clone(nothingHeld)
+	bits[piece/8] |= 0x80 >> (piece % 8)
+	s.Hint(bits)
+	if b := s.Bitmap(); !bytes.Equal(b, bits) {
+		t.Errorf("before the disk was looked at, %x is reported", b)
+	}
+	var ranges int
+	worth, err := s.Probe(t.Context(), fetchHashes(t, img, &ranges))
+	if err != nil || !worth {
+		t.Fatalf("a disk with a piece that was reported is worth no look: %v", err)
+	}
+	if b := s.Bitmap(); !bytes.Equal(b, bits) {
+		t.Errorf("after the probe, %x is reported", b)
+	}
+	if err := s.Look(t.Context(), func(int) {}, nothing); err != nil {
+		t.Fatal(err)
+	}
+	if held, _ := s.Progress(); held == 0 || !bytes.Equal(s.Bitmap(), bits) {
+		t.Errorf("%d bytes are held, %x is reported", held, s.Bitmap())
+	}
+	noise, _, _ := noiseDisk(t, len(img.Disk))
+	s = NewStorage(noise, img.Layout)
+	s.Hint(allOnes(len(bits)))
+	if worth, ranges := searchDisk(t, img, s); worth || ranges > probes+hintProbes {
+		t.Errorf("a lie made noise worth a look: %v after %d ranges", worth, ranges)
+	}
+	if b := s.Bitmap(); !bytes.Equal(b, nothingHeld) {
+		t.Errorf("the lie is reported again: %x", b)
 	}
 }
 

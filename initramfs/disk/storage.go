@@ -52,7 +52,7 @@ func NewStorage(dev *Device, l *layout.Layout) *Storage {
 	s := &Storage{dev: dev, layout: l, zeroRun: zeroRun, maxFound: maxFound, held: make([]images.TileSet, l.Count()), hashes: map[int][]images.Digest{},
 		found: map[int][]images.Digest{}, complete: make([]byte, (l.Count()+7)/8)}
 	n := l.Count()
-	s.search = search{unseen: newPieceSet(n), taken: newPieceSet(n)}
+	s.search = search{unseen: newPieceSet(n), taken: newPieceSet(n), hint: newPieceSet(n)}
 	s.search.changed.L = &s.mu
 	for piece := range s.held {
 		s.mark(piece, images.TileSet{})
@@ -128,11 +128,18 @@ func (s *Storage) Progress() (held, resumed int64) {
 	return s.heldSum, s.resumed
 }
 
-// Bitmap returns the pieces that are held whole, bit 7 of byte 0 being piece 0.
+// Bitmap returns the pieces that are held whole, and those of the hint that are not looked at yet, so that a second
+// restart loses nothing of it. Bit 7 of byte 0 is piece 0.
 func (s *Storage) Bitmap() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]byte(nil), s.complete...)
+	bits := bytes.Clone(s.complete)
+	for piece := range s.layout.Count() {
+		if s.search.hint.has(piece) && (!s.search.probed || s.search.unseen.has(piece)) {
+			bits[piece/8] |= 0x80 >> (piece % 8)
+		}
+	}
+	return bits
 }
 
 // TileHashes implements swarm.Storage. Hashes that are no longer in memory are computed from the disk.
