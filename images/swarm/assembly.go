@@ -1,8 +1,6 @@
 package swarm
 
 import (
-	"time"
-
 	"seedbed/images"
 	"seedbed/images/peerwire"
 	"seedbed/images/tile"
@@ -20,20 +18,18 @@ type assembly struct {
 	hashesFrom *link
 	asked      map[*link]images.TileSet // outstanding
 	reserved   int64                    // bytes of memory
-	begun      time.Time
-	progress   time.Time // when it was last asked for or a tile arrived
 	checking   bool
 	early      bool // its hashes are asked for, and no tiles yet
 }
 
-func newAssembly(piece int, need images.TileSet, reserved int64, now time.Time) *assembly {
+func newAssembly(piece int, need images.TileSet, reserved int64) *assembly {
 	n := 0
 	for i := range need.All() {
 		n = i + 1
 	}
 	return &assembly{
 		piece: piece, need: need, tiles: make([]tile.Encoded, n), from: make([]*link, n),
-		asked: map[*link]images.TileSet{}, reserved: reserved, begun: now, progress: now,
+		asked: map[*link]images.TileSet{}, reserved: reserved,
 	}
 }
 

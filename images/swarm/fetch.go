@@ -8,60 +8,19 @@ import (
 	"seedbed/images/peerwire"
 )
 
-// smallPiece is the length in bytes up to which two pieces are outstanding on a link in place of one: with pieces of
-// 256 KiB the pause between two requests costs.
-const smallPiece = 512 << 10
-
-// smallAsks is how many pieces of which only a little is lacking may be outstanding on a link.
-const smallAsks = 8
-
 // feed asks a peer for pieces, if it has some that we lack and is not busy with others.
 func (st *state) feed(l *link) {
 	l.waitMemory = false
-	if !l.ready || l.choking || l.stalled || st.picker.lacking == 0 {
-		return
-	}
-	if !st.feedShown(l) {
-		return
-	}
-	for st.linked(l) && st.idle(l) {
-		piece, ok := st.picker.pick(l.can)
+	for st.linked(l) {
+		piece, ok := st.pull.Next(l.Source)
 		if !ok || !st.ask(l, piece) {
 			return
 		}
 	}
 }
 
-// feedShown asks for pieces that the peer handed out; those that were not looked at wait. False says that there is no
-// memory.
-func (st *state) feedShown(l *link) bool {
-	wait := l.shown[:0]
-	for i, piece := range l.shown {
-		switch {
-		case !st.linked(l):
-			return true
-		case st.picker.unseen.has(piece):
-			wait = append(wait, piece)
-		case st.picker.missing.has(piece) && l.can.has(piece) && !st.ask(l, piece):
-			l.shown = append(wait, l.shown[i:]...)
-			return false
-		}
-	}
-	l.shown = wait
-	return true
-}
-
 // linked reports whether the link is still there: sending on it may end it.
 func (st *state) linked(l *link) bool { return st.all[l.id] == l }
-
-// idle reports whether the link may be asked for one more piece.
-func (st *state) idle(l *link) bool {
-	asked := int64(0)
-	for _, a := range l.asks {
-		asked += a.reserved
-	}
-	return len(l.asks) == 0 || len(l.asks) < 2 && asked <= smallPiece || len(l.asks) < smallAsks && asked <= smallPiece/2
-}
 
 func (st *state) feedAll() {
 	for _, l := range st.all {
@@ -85,22 +44,21 @@ func (st *state) ask(l *link, piece int) bool {
 				return false
 			}
 		}
-		a = newAssembly(piece, need, n, st.now)
+		a = newAssembly(piece, need, n)
 		a.early = early
 		st.assemblies[piece] = a
 	}
 	tiles := l.gives(a)
 	if tiles.IsEmpty() {
-		l.can.remove(piece)
+		l.Useless(piece)
 		if len(a.asked) == 0 {
-			st.picker.begin(piece)
 			st.giveBack(l, a)
 		}
 		return true
 	}
 	a.asked[l], l.asks[piece] = tiles, a
-	a.progress, l.asked = st.now, st.now
-	st.picker.begin(piece)
+	l.asked = st.now
+	st.pull.Ask(l.Source, piece, a.reserved, st.now)
 	if a.early {
 		st.sendTile(l, peerwire.Request{Piece: piece, Hashes: true})
 		return true
@@ -113,15 +71,21 @@ func (st *state) ask(l *link, piece int) bool {
 // giveBack says that the link sends nothing more of a piece. If nobody else does, the piece waits for another peer with
 // what arrived, or is forgotten if nothing did.
 func (st *state) giveBack(l *link, a *assembly) {
-	delete(a.asked, l)
-	delete(l.asks, a.piece)
+	st.answered(l, a)
 	if a.checking || len(a.asked) > 0 || st.assemblies[a.piece] != a {
 		return
 	}
-	st.picker.giveBack(a.piece, !a.got.IsEmpty())
+	st.pull.GiveBack(a.piece, !a.got.IsEmpty())
 	if a.got.IsEmpty() {
 		st.forget(a)
 	}
+}
+
+// answered says that nothing more of a piece is outstanding on a link.
+func (st *state) answered(l *link, a *assembly) {
+	delete(a.asked, l)
+	delete(l.asks, a.piece)
+	st.pull.Answered(l.Source, a.piece)
 }
 
 // forget drops an assembly and its memory.
@@ -132,14 +96,15 @@ func (st *state) forget(a *assembly) {
 
 // abandon forgets the oldest piece that was begun and that nobody is asked for, to make room; false if there is none.
 func (st *state) abandon() bool {
-	if len(st.picker.orphans) == 0 {
+	piece, ok := st.pull.Oldest()
+	if !ok {
 		return false
 	}
-	a := st.assemblies[st.picker.orphans[0]]
+	a := st.assemblies[piece]
 	for i := range a.got.All() {
 		st.count.wasted.Add(int64(len(a.tiles[i].Bytes)))
 	}
-	st.picker.giveBack(a.piece, false)
+	st.pull.GiveBack(a.piece, false)
 	st.forget(a)
 	return true
 }
@@ -165,7 +130,7 @@ func (st *state) judge(v verdict) {
 		st.hold(a, v.written)
 		return
 	}
-	st.picker.giveBack(a.piece, !a.got.IsEmpty())
+	st.pull.GiveBack(a.piece, !a.got.IsEmpty())
 	if a.got.IsEmpty() {
 		st.forget(a)
 	}
@@ -179,12 +144,11 @@ func (st *state) blame(l *link, piece int, what string) {
 		return
 	}
 	if l.appliance {
-		if !l.refused[piece] {
+		if !l.Refused(piece) {
 			st.count.damaged.Add(1)
 			st.cfg.Log.Warn("the appliance "+what+"; verify the image there", "peer", l.remote, "piece", piece)
 		}
-		l.can.remove(piece)
-		l.refused[piece] = true
+		l.Refuse(piece)
 		return
 	}
 	if !st.banned[l.identity] {
@@ -211,8 +175,8 @@ func (st *state) hold(a *assembly, written int64) {
 
 // announce tells everyone of a piece that is whole.
 func (st *state) announce(piece int) {
-	st.have.add(piece)
-	st.picker.hold()
+	st.have.Add(piece)
+	st.pull.Hold(piece)
 	for _, l := range st.all {
 		st.send(l, peerwire.Have(piece))
 	}
@@ -220,7 +184,7 @@ func (st *state) announce(piece int) {
 
 // completed makes everything durable if nothing is lacking any more.
 func (st *state) completed() {
-	if st.picker.lacking > 0 {
+	if st.pull.Lacking() > 0 {
 		return
 	}
 	for _, l := range st.all {
@@ -250,26 +214,14 @@ func (st *state) finish(err error) {
 
 // endgame lets an idle link fetch what another one is slow to send, once every piece is being fetched.
 func (st *state) endgame(l *link) {
-	if !l.ready || l.choking || l.stalled || len(l.asks) > 0 {
-		return
-	}
-	for _, a := range st.assemblies {
-		slow := st.now.Sub(a.progress) > endgameAfter || st.now.Sub(a.begun) > 4*endgameAfter
-		few := len(a.asked) == 1 || st.now.Sub(a.progress) > st.cfg.timing.stall // links that live and never answer
-		if slow && few && !a.checking && len(a.asked) > 0 && a.asked[l].IsEmpty() && l.can.has(a.piece) && !l.gives(a).IsEmpty() {
-			st.ask(l, a.piece)
-			return
-		}
+	if piece, ok := st.pull.Endgame(l.Source, st.now, st.cfg.timing.stall); ok {
+		st.ask(l, piece)
 	}
 }
 
-// endgameAfter is how long a piece makes no progress, and a quarter of how long it may be on its way, before another
-// peer is asked for the rest as well.
-const endgameAfter = time.Second
-
 // gives returns those of the lacking tiles that the peer has.
 func (l *link) gives(a *assembly) images.TileSet {
-	if l.has.has(a.piece) {
+	if l.Has.Has(a.piece) {
 		return a.lacks()
 	}
 	return a.lacks().Intersect(l.partial[a.piece])

@@ -13,6 +13,7 @@ import (
 
 	"seedbed/images"
 	"seedbed/images/peerwire"
+	"seedbed/images/schedule"
 	"seedbed/images/tile"
 )
 
@@ -37,20 +38,13 @@ type link struct {
 
 // linkState is what the swarm knows of a peer. Owned by the swarm's goroutine.
 type linkState struct {
-	address    netip.AddrPort // where the peer can be dialled; zero if unknown
-	ready      bool           // its version came
-	handsOut   bool
-	bits       bool // its bitfield came, or a message in its place
-	choking    bool
-	has        bitset                 // pieces that it announced
-	can        bitset                 // of the pieces we lack, those of which it can give something
-	partial    map[int]images.TileSet // announced tiles of other pieces
-	shown      []int                  // pieces that it handed out and that were not asked for yet
-	asks       map[int]*assembly      // pieces asked for
-	asked      time.Time              // when the last request went
-	stalled    bool
-	refused    map[int]bool // pieces that it did not give; retried from time to time
-	waitMemory bool
+	address          netip.AddrPort         // where the peer can be dialled; zero if unknown
+	*schedule.Source                        // what it has and was asked for, piece by piece
+	bits             bool                   // its bitfield came, or a message in its place
+	partial          map[int]images.TileSet // announced tiles of other pieces
+	asks             map[int]*assembly      // pieces asked for
+	asked            time.Time              // when the last request went
+	waitMemory       bool
 }
 
 // origin is what clock counts from. A machine may set its wall clock by years; this one only goes forward.

@@ -42,14 +42,14 @@ func (st *state) look() {
 	list := st.takeFound()
 	fetch := false
 	for _, piece := range list {
-		if !st.picker.unseen.has(piece) {
+		if !st.pull.Unseen(piece) {
 			continue
 		}
 		held := st.cfg.Storage.Held(piece).Intersect(st.cfg.Pieces.Data(piece))
 		st.resumed(st.lengthOf(piece, held))
-		st.picker.see(piece)
-		if held == st.cfg.Pieces.Data(piece) {
-			st.picker.begin(piece)
+		whole := held == st.cfg.Pieces.Data(piece)
+		st.pull.See(piece, whole)
+		if whole {
 			st.announce(piece)
 		} else {
 			fetch = true
@@ -75,14 +75,14 @@ func (st *state) inPart(piece int) bool { return st.looking != nil && st.looking
 // learn takes the tile hashes of a piece that is held in part, and asks for the tiles that differ.
 func (st *state) learn(l *link, a *assembly, hashes []images.Digest) {
 	for o, tiles := range a.asked {
-		delete(o.asks, a.piece)
+		st.answered(o, a)
 		if o != l {
 			st.sendTile(o, peerwire.Cancel{Piece: a.piece, Tiles: tiles})
 		}
 	}
 	st.forget(a)
 	if st.cfg.Pieces.CheckHashes(a.piece, hashes) != nil {
-		st.picker.giveBack(a.piece, false)
+		st.pull.GiveBack(a.piece, false)
 		st.blame(l, a.piece, "sent wrong tile hashes")
 		st.feedAll()
 		return
@@ -95,8 +95,8 @@ func (st *state) learn(l *link, a *assembly, hashes []images.Digest) {
 		st.announce(a.piece)
 		st.completed()
 	} else {
-		st.picker.giveBack(a.piece, false)
-		if l.can.has(a.piece) {
+		st.pull.GiveBack(a.piece, false)
+		if l.Can(a.piece) {
 			st.ask(l, a.piece)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"seedbed/images"
 	"seedbed/images/peerwire"
+	"seedbed/images/schedule"
 )
 
 // receive deals with one message of a linked peer. An error drops the link.
@@ -16,7 +17,7 @@ func (st *state) receive(e received) error {
 	case peerwire.Bare:
 		return st.receiveBare(l, m.ID)
 	case peerwire.Bitfield:
-		has, err := parseBitfield(m.Bits, st.cfg.Pieces.Count())
+		has, err := schedule.ParseBitfield(m.Bits, st.cfg.Pieces.Count())
 		if err != nil {
 			return err
 		}
@@ -43,30 +44,29 @@ func (st *state) receive(e received) error {
 func (st *state) receiveBare(l *link, id peerwire.ID) error {
 	switch id {
 	case peerwire.IDHaveAll:
-		all := newBitset(st.cfg.Pieces.Count())
+		all := schedule.NewSet(st.cfg.Pieces.Count())
 		for i := range st.cfg.Pieces.Count() {
-			all.add(i)
+			all.Add(i)
 		}
 		return st.announced(l, all)
 	case peerwire.IDHaveNone:
-		return st.announced(l, newBitset(st.cfg.Pieces.Count()))
+		return st.announced(l, schedule.NewSet(st.cfg.Pieces.Count()))
 	case peerwire.IDChoke:
-		l.choking = true
+		l.Choking = true
 	case peerwire.IDUnchoke:
-		l.choking = false
+		l.Choking = false
 		st.feed(l)
 	}
 	return nil
 }
 
 // announced takes the bitfield, which comes once and before everything else.
-func (st *state) announced(l *link, has bitset) error {
-	if l.bits || l.ready {
+func (st *state) announced(l *link, has schedule.Set) error {
+	if l.bits || l.Ready {
 		return fmt.Errorf("bitfield in the middle of a session")
 	}
-	l.bits, l.has = true, has
-	l.can.union(has)
-	st.picker.announced(has)
+	l.bits = true
+	st.pull.Announced(l.Source, has)
 	return nil
 }
 
@@ -75,25 +75,20 @@ func (st *state) receiveHave(l *link, piece int) error {
 		return fmt.Errorf("have of piece %d of %d", piece, st.cfg.Pieces.Count())
 	}
 	l.bits = true
-	if !l.has.has(piece) {
-		l.has.add(piece)
-		st.picker.holders[piece]++
-	}
-	if st.hand != nil && l.ready {
-		st.hand.have(l.id, piece, st.now)
+	st.pull.Have(l.Source, piece, st.have.Has(piece))
+	if st.hand != nil && l.Ready {
+		st.hand.Have(l.id, piece, st.now)
 		st.show()
 	}
-	if st.have.has(piece) {
+	if st.have.Has(piece) {
 		return nil
 	}
-	l.can.add(piece)
-	if l.handsOut {
-		l.shown = append(l.shown, piece)
-		if st.picker.unseen.has(piece) {
+	if l.HandsOut {
+		if st.pull.Unseen(piece) {
 			st.looking.Want(piece)
 		}
-		if len(l.shown) > st.cfg.Pieces.Count() {
-			return fmt.Errorf("%d pieces handed out of %d", len(l.shown), st.cfg.Pieces.Count())
+		if l.Shown() > st.cfg.Pieces.Count() {
+			return fmt.Errorf("%d pieces handed out of %d", l.Shown(), st.cfg.Pieces.Count())
 		}
 	}
 	st.feed(l)
@@ -121,8 +116,8 @@ func (st *state) receiveHandshake(l *link, payload []byte) error {
 	if st.hand != nil {
 		return nil
 	}
-	for i := range st.data.all() {
-		if st.have.has(i) {
+	for i := range st.data.All() {
+		if st.have.Has(i) {
 			continue
 		}
 		if held := st.cfg.Storage.Held(i).Intersect(st.cfg.Pieces.Data(i)); !held.IsEmpty() {
@@ -137,7 +132,7 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
 	if v, ok := message.(peerwire.Version); ok {
 		return st.receiveVersion(l, v)
 	}
-	if !l.ready || l.tileKind.Load() == 0 {
+	if !l.Ready || l.tileKind.Load() == 0 {
 		return fmt.Errorf("%s message before the version", peerwire.TileExtension)
 	}
 	switch m := message.(type) {
@@ -161,8 +156,7 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
 		return st.receiveTiles(l, m)
 	case peerwire.Reject:
 		if a := l.asks[m.Piece]; a != nil {
-			l.can.remove(m.Piece)
-			l.refused[m.Piece] = true
+			l.Refuse(m.Piece)
 			st.giveBack(l, a)
 			st.feedAll()
 		}
@@ -176,15 +170,15 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 	switch {
 	case v.Version != peerwire.TileVersion:
 		return fmt.Errorf("%s of version %d, this program speaks %d", peerwire.TileExtension, v.Version, peerwire.TileVersion)
-	case l.ready:
+	case l.Ready:
 		return fmt.Errorf("a second version")
 	}
-	l.ready, l.handsOut = true, v.HandsOut
+	l.Ready, l.HandsOut = true, v.HandsOut
 	if st.hand != nil && !l.appliance {
-		if hold := st.started.Add(st.cfg.timing.restart); !st.cfg.Fresh && st.now.Before(hold) && l.has.intersects(st.data) {
-			st.hand.holdUntil = hold
+		if hold := st.started.Add(st.cfg.timing.restart); !st.cfg.Fresh && st.now.Before(hold) && l.Has.Intersects(st.data) {
+			st.hand.HoldUntil = hold
 		}
-		st.hand.join(l.id, l.has, st.now)
+		st.hand.Join(l.id, l.Has, st.now)
 		st.show()
 	}
 	st.feed(l)
@@ -196,12 +190,12 @@ func (st *state) receiveHaveTiles(l *link, m peerwire.HaveTiles) error {
 	if m.Piece >= st.cfg.Pieces.Count() || !st.cfg.Pieces.Data(m.Piece).Contains(m.Tiles) {
 		return fmt.Errorf("have-tiles of piece %d", m.Piece)
 	}
-	if st.have.has(m.Piece) || l.has.has(m.Piece) {
+	if st.have.Has(m.Piece) || l.Has.Has(m.Piece) {
 		return nil
 	}
 	l.partial[m.Piece] = m.Tiles
 	if held := st.cfg.Storage.Held(m.Piece); !m.Tiles.Minus(held).IsEmpty() {
-		l.can.add(m.Piece)
+		l.Partial(m.Piece)
 		st.feed(l)
 	}
 	return nil
@@ -213,7 +207,7 @@ func (st *state) receiveRequest(l *link, m peerwire.Request) error {
 		return fmt.Errorf("request of piece %d", m.Piece)
 	}
 	held := st.cfg.Storage.Held(m.Piece).Contains(m.Tiles)
-	known := !m.Hashes || st.have.has(m.Piece) || st.cfg.Storage.TileHashes(m.Piece) != nil
+	known := !m.Hashes || st.have.Has(m.Piece) || st.cfg.Storage.TileHashes(m.Piece) != nil
 	if !held || !known || !l.out.serve(upload{m.Piece, m.Hashes, m.Tiles}) {
 		st.sendTile(l, peerwire.Reject{Piece: m.Piece, Tiles: m.Tiles})
 	}
@@ -253,15 +247,14 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 	if a == nil {
 		return nil
 	}
-	a.progress = st.now
+	st.pull.Progress(m.Piece, st.now)
 	if l.asks[m.Piece] != nil {
 		if a.hashes == nil && !a.checking && st.cfg.Storage.TileHashes(m.Piece) == nil {
 			a.drop(a.got) // nothing could say whether they are right
 			return fmt.Errorf("tiles of piece %d without their hashes", m.Piece)
 		}
 		if a.asked[l] = asked; asked.IsEmpty() {
-			delete(a.asked, l)
-			delete(l.asks, m.Piece)
+			st.answered(l, a)
 		}
 	}
 	switch {
@@ -269,7 +262,7 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 	case a.lacks().IsEmpty():
 		st.complete(a)
 	case len(a.asked) == 0:
-		st.picker.giveBack(a.piece, true)
+		st.pull.GiveBack(a.piece, true)
 		st.feedAll()
 	}
 	st.feed(l)
@@ -279,9 +272,9 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 // complete gives a piece whose tiles are all here to a worker; who else was asked need not send it.
 func (st *state) complete(a *assembly) {
 	a.checking = true
+	st.pull.Complete(a.piece)
 	for o, tiles := range a.asked {
-		delete(a.asked, o)
-		delete(o.asks, a.piece)
+		st.answered(o, a)
 		st.sendTile(o, peerwire.Cancel{Piece: a.piece, Tiles: tiles})
 		st.feed(o)
 	}

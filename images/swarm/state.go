@@ -9,6 +9,7 @@ import (
 
 	"seedbed/images"
 	"seedbed/images/peerwire"
+	"seedbed/images/schedule"
 )
 
 // state is all that a swarm knows while it runs. Owned by the goroutine of Run; nothing here waits for anything.
@@ -20,11 +21,11 @@ type state struct {
 	err   error     // ends the swarm
 
 	started    time.Time
-	have       bitset // pieces held whole; those without data from the start
-	data       bitset // pieces with data
-	picker     *picker
-	looking    Looking  // the storage, if it still finds out what it holds; else nil
-	hand       *handout // nil unless we hand out
+	have       schedule.Set // pieces held whole; those without data from the start
+	data       schedule.Set // pieces with data
+	pull       *schedule.Puller
+	looking    Looking           // the storage, if it still finds out what it holds; else nil
+	hand       *schedule.Handout // nil unless we hand out
 	book       *book
 	opening    int // connections without a link yet
 	all        map[int]*link
@@ -46,40 +47,40 @@ const retryAfter = 10 * time.Second
 func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 	n := s.cfg.Pieces.Count()
 	st := &state{
-		Swarm: s, ctx: ctx, group: group, started: time.Now(), have: newBitset(n), data: newBitset(n),
+		Swarm: s, ctx: ctx, group: group, started: time.Now(), have: schedule.NewSet(n), data: schedule.NewSet(n),
 		book: newBook(s.cfg.timing), all: map[int]*link{}, byPeer: map[[20]byte]*link{}, banned: map[[32]byte]bool{},
 		assemblies: map[int]*assembly{},
 	}
 	st.looking, _ = s.cfg.Storage.(Looking)
-	unseen := newBitset(n)
+	unseen := schedule.NewSet(n)
 	for i := range n {
 		data := s.cfg.Pieces.Data(i)
 		s.count.total.Add(s.lengthOf(i, data))
 		if st.looking != nil && !data.IsEmpty() && st.looking.Unseen(i) {
-			st.data.add(i)
-			unseen.add(i)
+			st.data.Add(i)
+			unseen.Add(i)
 			continue
 		}
 		held := s.cfg.Storage.Held(i).Intersect(data)
 		s.count.held.Add(s.lengthOf(i, held))
 		if !data.IsEmpty() {
-			st.data.add(i)
+			st.data.Add(i)
 		}
 		if held == data {
-			st.have.add(i)
+			st.have.Add(i)
 		}
 	}
 	s.count.resumed.Store(s.count.held.Load())
 	s.count.pieces.Store(int64(n))
-	st.picker = newPicker(st.have, unseen, n, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
+	st.pull = schedule.NewPuller(st.have, unseen, n, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	if s.cfg.HandOut {
-		give := newBitset(n)
-		for i := range st.data.all() {
-			if st.have.has(i) {
-				give.add(i)
+		give := schedule.NewSet(n)
+		for i := range st.data.All() {
+			if st.have.Has(i) {
+				give.Add(i)
 			}
 		}
-		st.hand = newHandout(give, n, s.cfg.timing.isolated)
+		st.hand = schedule.NewHandout(give, n, s.cfg.timing.isolated)
 	}
 	for _, a := range s.cfg.Seeds {
 		st.book.add(a, true)
@@ -121,13 +122,13 @@ func (st *state) handle(event any) {
 		if st.all[e.l.id] == nil {
 			return // cut; this was on its way
 		}
-		e.l.stalled = false
+		e.l.Stalled = false
 		if err := st.receive(e); err != nil {
 			st.leave(e.l, "broke the protocol", err)
 		}
 	case unreadable:
 		if st.hand != nil {
-			st.hand.unreadable(e.l.id, e.piece)
+			st.hand.Unreadable(e.l.id, e.piece)
 		}
 	case verdict:
 		st.judge(e)
@@ -146,7 +147,7 @@ func (st *state) connect() {
 
 // join takes up a link whose handshakes are done, and says what we hold.
 func (st *state) join(l *link) {
-	l.choking, l.address = true, l.dialled
+	l.address = l.dialled
 	other := st.byPeer[l.peer]
 	switch {
 	case l.peer == st.cfg.PeerID:
@@ -170,8 +171,8 @@ func (st *state) join(l *link) {
 		st.leave(other, "was replaced", nil)
 	}
 	n := st.cfg.Pieces.Count()
-	l.has, l.can = newBitset(n), newBitset(n)
-	l.partial, l.asks, l.refused = map[int]images.TileSet{}, map[int]*assembly{}, map[int]bool{}
+	l.Source, l.partial, l.asks = st.pull.Join(), map[int]images.TileSet{}, map[int]*assembly{}
+	l.Choking = true
 	st.all[l.id], st.byPeer[l.peer] = l, l
 	if l.address.IsValid() {
 		st.book.linked(l.address)
@@ -180,7 +181,7 @@ func (st *state) join(l *link) {
 	case st.hand != nil:
 		l.out.send(peerwire.HaveNone)
 	default:
-		l.out.send(peerwire.Bitfield{Bits: st.have.bitfield(n)})
+		l.out.send(peerwire.Bitfield{Bits: st.have.Bitfield(n)})
 	}
 	own := peerwire.ExtendedHandshake{Tile: tileKind, Version: "Seedbed"}
 	if st.mux != nil {
@@ -188,7 +189,7 @@ func (st *state) join(l *link) {
 	}
 	l.out.send(own.Message())
 	l.out.send(peerwire.Unchoke)
-	if st.picker.lacking > 0 {
+	if st.pull.Lacking() > 0 {
 		l.out.send(peerwire.Interested)
 	}
 	st.cfg.Log.Debug("link open", "peer", l.remote, "dialled", l.dialled.IsValid(), "appliance", l.appliance)
@@ -213,9 +214,9 @@ func (st *state) leave(l *link, why string, err error) {
 	l.close()
 	delete(st.all, l.id)
 	delete(st.byPeer, l.peer)
-	st.picker.gone(l.has)
+	st.pull.Leave(l.Source)
 	if st.hand != nil {
-		st.hand.leave(l.id)
+		st.hand.Leave(l.id)
 	}
 	st.book.freed(l.address, st.now)
 	for _, a := range l.asks {
@@ -247,7 +248,7 @@ func (st *state) show() {
 		return
 	}
 	for {
-		id, piece, ok := st.hand.next(st.now)
+		id, piece, ok := st.hand.Next(st.now)
 		if !ok {
 			return
 		}

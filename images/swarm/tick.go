@@ -1,24 +1,27 @@
 package swarm
 
-import "seedbed/images/peerwire"
+import (
+	"seedbed/images/peerwire"
+	"seedbed/images/schedule"
+)
 
 // tick does what time alone makes due.
 func (st *state) tick() {
 	st.connect()
-	if st.picker.lacking == 0 {
+	if st.pull.Lacking() == 0 {
 		st.sync()
 	}
 	for _, l := range st.all {
 		st.watch(l)
 	}
-	if st.picker.lacking > 0 && st.picker.allBegun() {
+	if st.pull.Lacking() > 0 && st.pull.AllBegun() {
 		for _, l := range st.all {
 			st.endgame(l)
 		}
 	}
 	if st.hand != nil {
 		st.pace()
-		st.hand.expire(st.now)
+		st.hand.Expire(st.now)
 		st.show()
 	}
 	if st.now.Sub(st.lastSlow) >= retryAfter {
@@ -39,29 +42,19 @@ func (st *state) watch(l *link) {
 		st.send(l, peerwire.KeepAlive{})
 	}
 	switch silent := l.silentFor(st.now); {
-	case l.stalled && silent < st.cfg.timing.stall:
-		l.stalled = false
+	case l.Stalled && silent < st.cfg.timing.stall:
+		l.Stalled = false
 		st.feed(l)
 	case len(l.asks) > 0 && silent > st.cfg.timing.stall:
-		l.stalled = true
+		l.Stalled = true
 		for _, a := range l.asks {
-			if st.another(l, a.piece) {
+			if st.pull.Others(l.Source, a.piece) {
 				st.sendTile(l, peerwire.Cancel{Piece: a.piece, Tiles: a.asked[l]})
 				st.giveBack(l, a)
 			}
 		}
 		st.feedAll()
 	}
-}
-
-// another reports whether a peer other than l could give the piece now.
-func (st *state) another(l *link, piece int) bool {
-	for _, o := range st.all {
-		if o != l && o.ready && !o.choking && !o.stalled && o.can.has(piece) {
-			return true
-		}
-	}
-	return false
 }
 
 // pace adapts the hand-out's window to the rate of sending.
@@ -74,24 +67,21 @@ func (st *state) pace() {
 	rate := float64(sent-st.sentBefore) / elapsed.Seconds()
 	st.sentRate += (rate - st.sentRate) / 4
 	st.sentBefore, st.lastTick = sent, st.now
-	mean := st.count.total.Load() / int64(max(st.data.len(), 1))
-	if given := st.hand.given; given >= minWindow && sent > 0 {
+	mean := st.count.total.Load() / int64(max(st.data.Len(), 1))
+	if given := st.hand.Given(); given >= schedule.MinWindow && sent > 0 {
 		mean = min(mean, sent/int64(given))
 	}
-	st.hand.pace(st.sentRate, mean)
+	st.hand.Pace(st.sentRate, mean)
 }
 
 // retry asks again for what was refused.
 func (st *state) retry() {
 	for _, l := range st.all {
-		for piece := range l.refused {
-			l.can.add(piece)
-		}
-		clear(l.refused)
+		l.Retry()
 		st.feed(l)
 	}
 	if st.hand != nil {
-		st.hand.retry()
+		st.hand.Retry()
 		st.show()
 	}
 }
@@ -103,9 +93,9 @@ func (st *state) publish() {
 		switch {
 		case l.appliance:
 			seeders++
-		case l.ready && l.has.lacks(st.data):
+		case l.Ready && l.Has.Lacks(st.data):
 			lacking++
-			needed = needed || l.has.lacks(st.have)
+			needed = needed || l.Has.Lacks(st.have)
 		}
 	}
 	c := &st.count
@@ -113,9 +103,9 @@ func (st *state) publish() {
 	c.seeders.Store(int64(seeders))
 	c.lacking.Store(int64(lacking))
 	c.needed.Store(needed)
-	held := int64(st.have.len())
+	held := int64(st.have.Len())
 	if old := c.piecesHeld.Swap(held); old != held || st.bits.Load() == nil {
-		b := st.have.bitfield(st.cfg.Pieces.Count())
+		b := st.have.Bitfield(st.cfg.Pieces.Count())
 		st.bits.Store(&b)
 	}
 }

@@ -30,7 +30,7 @@ func suites(full bool) []suite {
 		}, fuzz(full, "./images/", "./images/tile/", "./images/parttable/", "./images/fsmap/", "./images/intake/", "./images/source/",
 			"./images/repository/", "./images/torrent/", "./images/bencode/")...)},
 		{name: "swarm", budget: 5 * time.Minute, steps: append([]step{
-			run("go", "test", "-count=1", "./images/peerwire/", "./images/announce/", "./appliance/tracker/"),
+			run("go", "test", "-count=1", "./images/schedule/", "./images/peerwire/", "./images/announce/", "./appliance/tracker/"),
 			run("go", "test", "-count=1", "-race", "./images/swarm/"),
 		}, fuzz(full, "./images/peerwire/", "./images/announce/", "./appliance/tracker/")...)},
 		{name: "fleet", budget: 5 * time.Minute, steps: []step{

@@ -1,36 +1,41 @@
-package swarm
+package schedule
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// handout decides which piece a complete peer shows to whom: every piece to one guest before any piece to a second, a
+// Handout decides which piece a complete peer shows to whom: every piece to one guest before any piece to a second, a
 // bounded number shown and not yet announced back; the guests exchange the rest among themselves. A piece shown is
 // fetched at once. It knows no sockets and no clock. Owned by one goroutine.
 //
 // In a room that starts together and whose machines reach each other, each piece is shown once. Further showings go to
 // guests that are behind: at most a quarter of what a guest gets, or all of it if its neighbours give it nothing.
-type handout struct {
-	data    bitset  // pieces worth showing
+type Handout struct {
+	data    Set     // pieces worth showing
 	holders []int32 // by piece: guests that announced it
 	shown   []int32 // by piece: guests that it was shown to and that are expected to announce it
 	guests  map[int]*guest
-	live    int // sum of shown
-	given   int // showings, ever
-	cursor  int // no piece before it has neither holder nor showing
-	window  int // limit of live
+	order   []*guest // as they came, so that equal guests are served in turn and a simulation repeats itself
+	live    int      // sum of shown
+	given   int      // showings, ever
+	cursor  int      // no piece before it has neither holder nor showing
+	window  int      // limit of live
 	// isolated is how long a guest gets nothing from its neighbours before it is fed alone.
 	isolated time.Duration
 	// usual is how long a guest takes from showing to announcement, a moving mean; zero before the first.
 	usual time.Duration
 	// broken are pieces that could not be read just now; cleared from time to time.
-	broken bitset
-	// holdUntil is when the first piece may be shown: after a restart the guests of before come back one by one, and
+	broken Set
+	// HoldUntil is when the first piece may be shown: after a restart the guests of before come back one by one, and
 	// what the others hold need not be shown.
-	holdUntil time.Time
+	HoldUntil time.Time
 }
 
 // guest is one peer that lacks something.
 type guest struct {
-	has   bitset
+	id    int
+	has   Set
 	lacks int
 	shown map[int]*showing
 	live  int // showings that are not stalled
@@ -50,7 +55,7 @@ type showing struct {
 // Waits of the hand-out, and its window. 0.25 s of the server's rate in flight, 4 MiB and 8 pieces at least, was found
 // by measurement: fewer leave the uplink idle, more lengthen the first hop.
 const (
-	minWindow      = 8
+	MinWindow      = 8
 	maxWindow      = 256
 	minWindowBytes = 4 << 20
 	windowTime     = 250 * time.Millisecond
@@ -59,38 +64,45 @@ const (
 	extraShare     = 3                // pieces from neighbours for each extra one
 )
 
-func newHandout(data bitset, pieces int, isolated time.Duration) *handout {
-	return &handout{
+// NewHandout returns a hand-out of the pieces of data, of a content of so many pieces. A guest that gets nothing from its
+// neighbours for isolated is fed alone.
+func NewHandout(data Set, pieces int, isolated time.Duration) *Handout {
+	return &Handout{
 		data: data, holders: make([]int32, pieces), shown: make([]int32, pieces), guests: map[int]*guest{},
-		window: minWindow, broken: newBitset(pieces), isolated: isolated,
+		window: MinWindow, broken: NewSet(pieces), isolated: isolated,
 	}
 }
 
-// pace sets the window from the rate of sending and the mean length of a piece on the wire, both in bytes.
-func (h *handout) pace(bytesPerSecond float64, pieceLength int64) {
+// Given is how many showings there were.
+func (h *Handout) Given() int { return h.given }
+
+// Pace sets the window from the rate of sending and the mean length of a piece on the wire, both in bytes.
+func (h *Handout) Pace(bytesPerSecond float64, pieceLength int64) {
 	want := max(minWindowBytes, int64(bytesPerSecond*windowTime.Seconds())) / max(pieceLength, 1)
-	h.window = int(min(max(want, minWindow), maxWindow))
+	h.window = int(min(max(want, MinWindow), maxWindow))
 }
 
-// join adds a guest with the pieces that it holds; has stays the caller's.
-func (h *handout) join(id int, has bitset, now time.Time) {
-	g := &guest{has: newBitset(len(h.holders)), shown: map[int]*showing{}, fed: now}
-	g.lacks = h.data.len()
+// Join adds a guest with the pieces that it holds; has stays the caller's.
+func (h *Handout) Join(id int, has Set, now time.Time) {
+	g := &guest{id: id, has: NewSet(len(h.holders)), shown: map[int]*showing{}, fed: now}
+	g.lacks = h.data.Len()
 	h.guests[id] = g
-	for i := range has.all() {
-		h.have(id, i, now)
+	h.order = append(h.order, g)
+	for i := range has.All() {
+		h.Have(id, i, now)
 	}
 	g.own = 0
 }
 
-// leave removes a guest: what was shown to it is shown to another.
-func (h *handout) leave(id int) {
+// Leave removes a guest: what was shown to it is shown to another.
+func (h *Handout) Leave(id int) {
 	g := h.guests[id]
 	if g == nil {
 		return
 	}
 	delete(h.guests, id)
-	for i := range g.has.all() {
+	h.order = slices.DeleteFunc(h.order, func(o *guest) bool { return o == g })
+	for i := range g.has.All() {
 		h.holders[i]--
 		h.freed(i)
 	}
@@ -103,19 +115,19 @@ func (h *handout) leave(id int) {
 	}
 }
 
-func (h *handout) freed(piece int) {
+func (h *Handout) freed(piece int) {
 	if h.holders[piece]+h.shown[piece] == 0 {
 		h.cursor = min(h.cursor, piece)
 	}
 }
 
-// have says that a guest announced a piece.
-func (h *handout) have(id, piece int, now time.Time) {
+// Have says that a guest announced a piece.
+func (h *Handout) Have(id, piece int, now time.Time) {
 	g := h.guests[id]
-	if g == nil || !h.data.has(piece) || g.has.has(piece) {
+	if g == nil || !h.data.Has(piece) || g.has.Has(piece) {
 		return
 	}
-	g.has.add(piece)
+	g.has.Add(piece)
 	g.lacks--
 	h.holders[piece]++
 	s := g.shown[piece]
@@ -138,9 +150,9 @@ func (h *handout) have(id, piece int, now time.Time) {
 	h.shown[piece]--
 }
 
-// unreadable takes back a showing of a piece that could not be read, and shows it to nobody until retry.
-func (h *handout) unreadable(id, piece int) {
-	h.broken.add(piece)
+// Unreadable takes back a showing of a piece that could not be read, and shows it to nobody until retry.
+func (h *Handout) Unreadable(id, piece int) {
+	h.broken.Add(piece)
 	g := h.guests[id]
 	if g == nil || g.shown[piece] == nil {
 		return
@@ -154,19 +166,19 @@ func (h *handout) unreadable(id, piece int) {
 	h.freed(piece)
 }
 
-// retry lets the pieces be shown again that could not be read.
-func (h *handout) retry() {
+// Retry lets the pieces be shown again that could not be read.
+func (h *Handout) Retry() {
 	clear(h.broken)
 	h.cursor = 0
 }
 
-// expire stops counting on showings that take too long.
-func (h *handout) expire(now time.Time) {
+// Expire stops counting on showings that take too long.
+func (h *Handout) Expire(now time.Time) {
 	limit := firstStall
 	if h.usual > 0 {
 		limit = max(minStall, 4*h.usual)
 	}
-	for _, g := range h.guests {
+	for _, g := range h.order {
 		for piece, s := range g.shown {
 			if s.stalled || now.Sub(s.at) < limit {
 				continue
@@ -180,14 +192,14 @@ func (h *handout) expire(now time.Time) {
 	}
 }
 
-// next returns the piece to show now and the guest to show it to, and counts it as shown; ok is false when nothing is
+// Next returns the piece to show now and the guest to show it to, and counts it as shown; ok is false when nothing is
 // to be shown.
-func (h *handout) next(now time.Time) (id, piece int, ok bool) {
-	if h.live >= h.window || now.Before(h.holdUntil) || !h.hungry() {
+func (h *Handout) Next(now time.Time) (id, piece int, ok bool) {
+	if h.live >= h.window || now.Before(h.HoldUntil) || !h.hungry() {
 		return 0, 0, false
 	}
 	for piece = h.cursor; piece < len(h.holders); piece++ {
-		if h.data.has(piece) && !h.broken.has(piece) && h.holders[piece]+h.shown[piece] == 0 {
+		if h.data.Has(piece) && !h.broken.Has(piece) && h.holders[piece]+h.shown[piece] == 0 {
 			if id, ok = h.guestFor(piece); ok {
 				h.show(id, piece, now)
 				return id, piece, true
@@ -207,8 +219,8 @@ func (h *handout) next(now time.Time) (id, piece int, ok bool) {
 }
 
 // hungry reports whether some guest can be shown a piece.
-func (h *handout) hungry() bool {
-	for _, g := range h.guests {
+func (h *Handout) hungry() bool {
+	for _, g := range h.order {
 		if g.hungry() {
 			return true
 		}
@@ -225,30 +237,30 @@ func (g *guest) before(o *guest) bool {
 }
 
 // guestFor returns the guest to show a piece to that nobody has.
-func (h *handout) guestFor(piece int) (id int, ok bool) {
+func (h *Handout) guestFor(piece int) (id int, ok bool) {
 	var best *guest
-	for i, g := range h.guests {
-		if g.hungry() && !g.has.has(piece) && g.shown[piece] == nil && g.before(best) {
-			id, best = i, g
+	for _, g := range h.order {
+		if g.hungry() && !g.has.Has(piece) && g.shown[piece] == nil && g.before(best) {
+			id, best = g.id, g
 		}
 	}
 	return id, best != nil
 }
 
 // second chooses among pieces that some guest has, or was shown: the rarest that a guest which is behind lacks.
-func (h *handout) second(now time.Time) (id, piece int, ok bool) {
+func (h *Handout) second(now time.Time) (id, piece int, ok bool) {
 	var best *guest
-	for i, g := range h.guests {
+	for _, g := range h.order {
 		behind := g.extra*extraShare <= g.own || now.Sub(g.fed) > h.isolated
 		if behind && g.hungry() && g.before(best) {
-			id, best = i, g
+			id, best = g.id, g
 		}
 	}
 	if best == nil {
 		return 0, 0, false
 	}
-	for p := range h.data.all() {
-		if best.has.has(p) || best.shown[p] != nil || h.broken.has(p) {
+	for p := range h.data.All() {
+		if best.has.Has(p) || best.shown[p] != nil || h.broken.Has(p) {
 			continue
 		}
 		if !ok || h.holders[p]+h.shown[p] < h.holders[piece]+h.shown[piece] {
@@ -258,7 +270,7 @@ func (h *handout) second(now time.Time) (id, piece int, ok bool) {
 	return id, piece, ok
 }
 
-func (h *handout) show(id, piece int, now time.Time) {
+func (h *Handout) show(id, piece int, now time.Time) {
 	g := h.guests[id]
 	g.shown[piece] = &showing{at: now}
 	g.live++

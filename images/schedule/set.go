@@ -1,4 +1,4 @@
-package swarm
+package schedule
 
 import (
 	"encoding/binary"
@@ -6,17 +6,17 @@ import (
 	"math/bits"
 )
 
-// bitset is a set of piece indexes: bit 63-i%64 of word i/64 is piece i, so that its big-endian bytes are the bitfield
+// Set is a set of piece indexes: bit 63-i%64 of word i/64 is piece i, so that its big-endian bytes are the bitfield
 // of BEP 3. Bits behind the last piece are zero.
-type bitset []uint64
+type Set []uint64
 
-func newBitset(n int) bitset { return make(bitset, (n+63)/64) }
+func NewSet(n int) Set { return make(Set, (n+63)/64) }
 
-func (b bitset) has(i int) bool { return b[i>>6]<<(i&63)>>63 == 1 }
-func (b bitset) add(i int)      { b[i>>6] |= 1 << (63 - i&63) }
-func (b bitset) remove(i int)   { b[i>>6] &^= 1 << (63 - i&63) }
+func (b Set) Has(i int) bool { return b[i>>6]<<(i&63)>>63 == 1 }
+func (b Set) Add(i int)      { b[i>>6] |= 1 << (63 - i&63) }
+func (b Set) Remove(i int)   { b[i>>6] &^= 1 << (63 - i&63) }
 
-func (b bitset) len() (n int) {
+func (b Set) Len() (n int) {
 	for _, w := range b {
 		n += bits.OnesCount64(w)
 	}
@@ -24,14 +24,14 @@ func (b bitset) len() (n int) {
 }
 
 // union adds the pieces of o.
-func (b bitset) union(o bitset) {
+func (b Set) Union(o Set) {
 	for i := range b {
 		b[i] |= o[i]
 	}
 }
 
 // lacks reports whether o holds a piece that b does not.
-func (b bitset) lacks(o bitset) bool {
+func (b Set) Lacks(o Set) bool {
 	for i := range b {
 		if o[i]&^b[i] != 0 {
 			return true
@@ -41,7 +41,7 @@ func (b bitset) lacks(o bitset) bool {
 }
 
 // intersects reports whether b and o have a piece in common.
-func (b bitset) intersects(o bitset) bool {
+func (b Set) Intersects(o Set) bool {
 	for i := range b {
 		if b[i]&o[i] != 0 {
 			return true
@@ -51,7 +51,7 @@ func (b bitset) intersects(o bitset) bool {
 }
 
 // all yields the pieces in ascending order.
-func (b bitset) all() func(yield func(int) bool) {
+func (b Set) All() func(yield func(int) bool) {
 	return func(yield func(int) bool) {
 		for w, word := range b {
 			for word != 0 {
@@ -66,7 +66,7 @@ func (b bitset) all() func(yield func(int) bool) {
 }
 
 // bitfield returns the bytes of BEP 3 for n pieces.
-func (b bitset) bitfield(n int) []byte {
+func (b Set) Bitfield(n int) []byte {
 	buf := make([]byte, 0, 8*len(b))
 	for _, w := range b {
 		buf = binary.BigEndian.AppendUint64(buf, w)
@@ -74,12 +74,12 @@ func (b bitset) bitfield(n int) []byte {
 	return buf[:(n+7)/8]
 }
 
-// parseBitfield reads a bitfield of n pieces; another length or a spare bit that is set is an error.
-func parseBitfield(p []byte, n int) (bitset, error) {
+// ParseBitfield reads a bitfield of n pieces; another length or a spare bit that is set is an error.
+func ParseBitfield(p []byte, n int) (Set, error) {
 	if len(p) != (n+7)/8 {
 		return nil, fmt.Errorf("bitfield of %d bytes for %d pieces", len(p), n)
 	}
-	b := newBitset(n)
+	b := NewSet(n)
 	buf := make([]byte, 8*len(b))
 	copy(buf, p)
 	for i := range b {

@@ -1,4 +1,4 @@
-package swarm
+package schedule
 
 import (
 	"fmt"
@@ -10,18 +10,18 @@ import (
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-func allOf(pieces int) bitset {
-	b := newBitset(pieces)
+func allOf(pieces int) Set {
+	b := NewSet(pieces)
 	for i := range pieces {
-		b.add(i)
+		b.Add(i)
 	}
 	return b
 }
 
 // showings drains next.
-func showings(h *handout, now time.Time) (list []string) {
+func showings(h *Handout, now time.Time) (list []string) {
 	for {
-		id, piece, ok := h.next(now)
+		id, piece, ok := h.Next(now)
 		if !ok {
 			return list
 		}
@@ -31,14 +31,14 @@ func showings(h *handout, now time.Time) (list []string) {
 
 func TestHandoutShowsEveryPieceOnceBeforeAnyTwice(t *testing.T) {
 	const pieces, guests = 100, 3
-	h := newHandout(allOf(pieces), pieces, time.Minute)
+	h := NewHandout(allOf(pieces), pieces, time.Minute)
 	for id := range guests {
-		h.join(id, newBitset(pieces), noon)
+		h.Join(id, NewSet(pieces), noon)
 	}
 	times := map[int]int{}
 	given := map[int]int{}
 	for len(times) < pieces {
-		id, piece, ok := h.next(noon)
+		id, piece, ok := h.Next(noon)
 		if !ok {
 			t.Fatalf("nothing to show after %d pieces", len(times))
 		}
@@ -46,7 +46,7 @@ func TestHandoutShowsEveryPieceOnceBeforeAnyTwice(t *testing.T) {
 			t.Fatalf("piece %d was shown twice before the others once", piece)
 		}
 		given[id]++
-		h.have(id, piece, noon)
+		h.Have(id, piece, noon)
 	}
 	for id, n := range given {
 		if n < pieces/guests {
@@ -56,11 +56,11 @@ func TestHandoutShowsEveryPieceOnceBeforeAnyTwice(t *testing.T) {
 }
 
 func TestHandoutWindow(t *testing.T) {
-	h := newHandout(allOf(1000), 1000, time.Minute)
-	h.join(1, newBitset(1000), noon)
-	h.join(2, newBitset(1000), noon)
-	if n := len(showings(h, noon)); n != minWindow {
-		t.Errorf("%d pieces shown, want %d", n, minWindow)
+	h := NewHandout(allOf(1000), 1000, time.Minute)
+	h.Join(1, NewSet(1000), noon)
+	h.Join(2, NewSet(1000), noon)
+	if n := len(showings(h, noon)); n != MinWindow {
+		t.Errorf("%d pieces shown, want %d", n, MinWindow)
 	}
 	if h.guests[1].live != h.guests[2].live {
 		t.Errorf("%d and %d pieces shown to two guests", h.guests[1].live, h.guests[2].live)
@@ -72,41 +72,41 @@ func TestHandoutWindow(t *testing.T) {
 	}{
 		{0, 256 << 10, 16}, {0, 4 << 20, 8}, {12.5e6, 256 << 10, 16}, {125e6, 256 << 10, 119}, {1.25e9, 256 << 10, 256}, {0, 0, 256},
 	} {
-		if h.pace(c.rate, c.piece); h.window != c.want {
+		if h.Pace(c.rate, c.piece); h.window != c.want {
 			t.Errorf("window %d at %.0f bytes/s and pieces of %d, want %d", h.window, c.rate, c.piece, c.want)
 		}
 	}
 }
 
 func TestHandoutForgetsAGuestThatLeaves(t *testing.T) {
-	h := newHandout(allOf(4), 4, time.Minute)
-	h.join(1, newBitset(4), noon)
+	h := NewHandout(allOf(4), 4, time.Minute)
+	h.Join(1, NewSet(4), noon)
 	if n := len(showings(h, noon)); n != 4 {
 		t.Fatalf("%d pieces shown", n)
 	}
-	h.have(1, 0, noon)
-	h.leave(1)
-	h.leave(1)
-	h.join(2, newBitset(4), noon)
+	h.Have(1, 0, noon)
+	h.Leave(1)
+	h.Leave(1)
+	h.Join(2, NewSet(4), noon)
 	if got := fmt.Sprint(showings(h, noon)); got != "[0 to 2 1 to 2 2 to 2 3 to 2]" {
 		t.Errorf("shown after the only holder left: %s", got)
 	}
 }
 
 func TestHandoutDoesNotWaitForAStalledGuest(t *testing.T) {
-	h := newHandout(allOf(minWindow), minWindow, time.Hour)
-	h.join(1, newBitset(minWindow), noon)
+	h := NewHandout(allOf(MinWindow), MinWindow, time.Hour)
+	h.Join(1, NewSet(MinWindow), noon)
 	showings(h, noon)
-	h.join(2, newBitset(minWindow), noon)
+	h.Join(2, NewSet(MinWindow), noon)
 	later := noon.Add(firstStall - 1)
-	h.expire(later)
+	h.Expire(later)
 	if got := showings(h, later); got != nil && len(got) > 1 {
 		t.Errorf("shown again before the stall: %v", got)
 	}
 	later = noon.Add(firstStall)
-	h.expire(later)
+	h.Expire(later)
 	for {
-		id, piece, ok := h.next(later)
+		id, piece, ok := h.Next(later)
 		if !ok {
 			break
 		}
@@ -117,7 +117,7 @@ func TestHandoutDoesNotWaitForAStalledGuest(t *testing.T) {
 	if h.guests[2].live == 0 {
 		t.Error("nothing shown to the other guest")
 	}
-	h.have(1, 3, later)
+	h.Have(1, 3, later)
 	if h.guests[1].blocked {
 		t.Error("a guest that announced a piece is still taken for stalled")
 	}
@@ -125,22 +125,22 @@ func TestHandoutDoesNotWaitForAStalledGuest(t *testing.T) {
 
 func TestHandoutLeavesSecondCopiesToTheNeighbours(t *testing.T) {
 	const pieces = 400
-	h := newHandout(allOf(pieces), pieces, time.Minute)
-	h.join(1, allOf(pieces), noon) // holds everything
-	h.join(2, newBitset(pieces), noon)
+	h := NewHandout(allOf(pieces), pieces, time.Minute)
+	h.Join(1, allOf(pieces), noon) // holds everything
+	h.Join(2, NewSet(pieces), noon)
 	extra := 0
 	for i := range pieces {
-		if h.guests[2].has.has(i) {
+		if h.guests[2].has.Has(i) {
 			continue
 		}
-		h.have(2, i, noon) // from its neighbour
+		h.Have(2, i, noon) // from its neighbour
 		for {
-			id, piece, ok := h.next(noon)
+			id, piece, ok := h.Next(noon)
 			if !ok {
 				break
 			}
 			extra++
-			h.have(id, piece, noon)
+			h.Have(id, piece, noon)
 		}
 	}
 	if extra < pieces/5 || extra > pieces/3 {
@@ -150,48 +150,48 @@ func TestHandoutLeavesSecondCopiesToTheNeighbours(t *testing.T) {
 
 func TestHandoutFeedsAGuestThatGetsNothingElse(t *testing.T) {
 	const pieces = 50
-	h := newHandout(allOf(pieces), pieces, 8*time.Second)
-	h.join(1, allOf(pieces), noon)
-	h.join(2, newBitset(pieces), noon)
+	h := NewHandout(allOf(pieces), pieces, 8*time.Second)
+	h.Join(1, allOf(pieces), noon)
+	h.Join(2, NewSet(pieces), noon)
 	for _, s := range showings(h, noon) {
 		var id, piece int
 		fmt.Sscanf(s, "%d to %d", &piece, &id)
-		h.have(id, piece, noon)
+		h.Have(id, piece, noon)
 	}
 	if n := h.guests[2].given; n > 2 {
 		t.Fatalf("%d pieces shown at once", n)
 	}
 	later := noon.Add(9 * time.Second)
 	for !h.guestDone(2) {
-		id, piece, ok := h.next(later)
+		id, piece, ok := h.Next(later)
 		if !ok {
 			t.Fatalf("nothing shown to an isolated guest that lacks %d pieces", h.guests[2].lacks)
 		}
-		h.have(id, piece, later)
+		h.Have(id, piece, later)
 	}
 }
 
-func (h *handout) guestDone(id int) bool { return h.guests[id].lacks == 0 }
+func (h *Handout) guestDone(id int) bool { return h.guests[id].lacks == 0 }
 
 func TestHandoutSkipsWhatCannotBeRead(t *testing.T) {
-	h := newHandout(allOf(3), 3, time.Minute)
-	h.join(1, newBitset(3), noon)
+	h := NewHandout(allOf(3), 3, time.Minute)
+	h.Join(1, NewSet(3), noon)
 	showings(h, noon)
-	h.unreadable(1, 1)
-	h.unreadable(7, 2)
+	h.Unreadable(1, 1)
+	h.Unreadable(7, 2)
 	if got := showings(h, noon); got != nil {
 		t.Errorf("shown: %v", got)
 	}
-	h.retry()
+	h.Retry()
 	if got := fmt.Sprint(showings(h, noon)); got != "[1 to 1]" {
 		t.Errorf("shown at the second try: %v", got)
 	}
 }
 
 func TestHandoutWaitsAfterARestart(t *testing.T) {
-	h := newHandout(allOf(3), 3, time.Minute)
-	h.holdUntil = noon.Add(time.Second)
-	h.join(1, newBitset(3), noon)
+	h := NewHandout(allOf(3), 3, time.Minute)
+	h.HoldUntil = noon.Add(time.Second)
+	h.Join(1, NewSet(3), noon)
 	if got := showings(h, noon); got != nil {
 		t.Errorf("shown: %v", got)
 	}
@@ -204,36 +204,36 @@ func TestHandoutWaitsAfterARestart(t *testing.T) {
 func TestHandoutCounts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const pieces = 20
-		data := newBitset(pieces)
+		data := NewSet(pieces)
 		for i := range pieces {
 			if rapid.Bool().Draw(t, "data") {
-				data.add(i)
+				data.Add(i)
 			}
 		}
-		h, now := newHandout(data, pieces, 8*time.Second), noon
+		h, now := NewHandout(data, pieces, 8*time.Second), noon
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			id, piece := rapid.IntRange(1, 4).Draw(t, "guest"), rapid.IntRange(0, pieces-1).Draw(t, "piece")
 			switch rapid.IntRange(0, 6).Draw(t, "step") {
 			case 0:
-				h.leave(id)
-				has := newBitset(pieces)
+				h.Leave(id)
+				has := NewSet(pieces)
 				for i := range rapid.IntRange(0, pieces).Draw(t, "held") {
-					has.add(i)
+					has.Add(i)
 				}
-				h.join(id, has, now)
+				h.Join(id, has, now)
 			case 1:
-				h.leave(id)
+				h.Leave(id)
 			case 2:
-				h.have(id, piece, now)
+				h.Have(id, piece, now)
 			case 3:
 				now = now.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second)
-				h.expire(now)
+				h.Expire(now)
 			case 4:
-				h.unreadable(id, piece)
+				h.Unreadable(id, piece)
 			case 5:
-				h.retry()
+				h.Retry()
 			case 6:
-				if id, piece, ok := h.next(now); ok && (h.guests[id].has.has(piece) || !data.has(piece)) {
+				if id, piece, ok := h.Next(now); ok && (h.guests[id].has.Has(piece) || !data.Has(piece)) {
 					t.Fatalf("piece %d shown to %d", piece, id)
 				}
 			}
@@ -242,12 +242,12 @@ func TestHandoutCounts(t *testing.T) {
 	})
 }
 
-func checkCounts(t *rapid.T, h *handout) {
+func checkCounts(t *rapid.T, h *Handout) {
 	live := 0
 	for p := range h.holders {
 		holders, shown := 0, 0
 		for _, g := range h.guests {
-			if g.has.has(p) {
+			if g.has.Has(p) {
 				holders++
 			}
 			if s := g.shown[p]; s != nil && !s.stalled {
@@ -257,7 +257,7 @@ func checkCounts(t *rapid.T, h *handout) {
 		if int(h.holders[p]) != holders || int(h.shown[p]) != shown {
 			t.Fatalf("piece %d: %d holders, %d showings, want %d and %d", p, h.holders[p], h.shown[p], holders, shown)
 		}
-		if h.data.has(p) && !h.broken.has(p) && holders+shown == 0 && p < h.cursor {
+		if h.data.Has(p) && !h.broken.Has(p) && holders+shown == 0 && p < h.cursor {
 			t.Fatalf("piece %d lies before the cursor %d", p, h.cursor)
 		}
 		live += shown

@@ -1,0 +1,301 @@
+package schedule
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Puller decides which piece a machine asks of which link: what was handed out at once, else one whole piece on every
+// link, begun pieces first, then the rarest. The caller says what happened, and asks Next for each link that may be free.
+type Puller struct {
+	picker
+	pieces   int
+	sources  []*Source
+	fetching map[int]*fetching
+	// Imports, where set, says which pieces this machine may fetch from sources upstream.
+	Imports func(piece int) bool
+}
+
+// Source is a link as a Puller knows it. The exported fields are the caller's to set, except by the methods of Puller.
+type Source struct {
+	// HandsOut says that the other end shows pieces that are to be fetched at once; Upstream that it belongs to the
+	// group before ours, of which only some pieces are fetched here.
+	HandsOut, Upstream bool
+	// Ready says that requests may be sent; Choking that the other end does not take them; Stalled that it was silent.
+	Ready, Choking, Stalled bool
+	// Has are the pieces that it announced.
+	Has Set
+
+	can     Set   // of the pieces we lack, those of which it can give something
+	shown   []int // handed out, and not asked for yet
+	asks    map[int]int64
+	bytes   int64 // sum of asks
+	refused map[int]bool
+}
+
+// fetching is a piece that was asked for.
+type fetching struct {
+	sources  int // that were asked and have not answered
+	begun    time.Time
+	progress time.Time // when it was last asked for or some of it came
+	done     bool      // all of it is here, and is being checked
+}
+
+// Limits of what is outstanding. With pieces of 256 KiB the pause between two requests costs, so two are asked for at
+// once; of pieces of which only a little is lacking, eight.
+const (
+	smallPiece = 512 << 10 // bytes
+	smallAsks  = 8
+)
+
+// endgameAfter is how long a piece makes no progress, and a quarter of how long it may be on its way, before another
+// link is asked for the rest as well.
+const endgameAfter = time.Second
+
+// NewPuller returns a Puller that lacks every piece that is not in have. It keeps unseen: pieces that are lacking for now,
+// and not fetched before See.
+func NewPuller(have, unseen Set, pieces int, random *rand.Rand) *Puller {
+	return &Puller{picker: *newPicker(have, unseen, pieces, random), pieces: pieces, fetching: map[int]*fetching{}}
+}
+
+// Join adds a link.
+func (p *Puller) Join() *Source {
+	s := &Source{Has: NewSet(p.pieces), can: NewSet(p.pieces), asks: map[int]int64{}, refused: map[int]bool{}}
+	p.sources = append(p.sources, s)
+	return s
+}
+
+// Leave removes a link. What is outstanding on it has to be given back by the caller: Answered, then GiveBack.
+func (p *Puller) Leave(s *Source) {
+	for i, o := range p.sources {
+		if o == s {
+			p.sources = append(p.sources[:i], p.sources[i+1:]...)
+			p.gone(s.Has)
+			return
+		}
+	}
+}
+
+// Announced takes the pieces that the other end has at its start.
+func (p *Puller) Announced(s *Source, has Set) {
+	s.Has = has
+	s.can.Union(has)
+	p.announced(has)
+}
+
+// Have takes the announcement of one piece; held says that we have it.
+func (p *Puller) Have(s *Source, piece int, held bool) {
+	if !s.Has.Has(piece) {
+		s.Has.Add(piece)
+		p.holders[piece]++
+	}
+	if held {
+		return
+	}
+	s.can.Add(piece)
+	if s.HandsOut {
+		s.shown = append(s.shown, piece)
+	}
+}
+
+// Shown returns how many pieces were handed out by the link and not asked for yet.
+func (s *Source) Shown() int { return len(s.shown) }
+
+// Asks returns how many pieces are outstanding on the link.
+func (s *Source) Asks() int { return len(s.asks) }
+
+// Partial says that the other end has some tiles of a piece.
+func (s *Source) Partial(piece int) { s.can.Add(piece) }
+
+// Useless says that the other end has nothing of the piece that we lack.
+func (s *Source) Useless(piece int) { s.can.Remove(piece) }
+
+// Refuse says that the other end does not give the piece; Retry lets it be asked again for all of those.
+func (s *Source) Refuse(piece int) {
+	s.can.Remove(piece)
+	s.refused[piece] = true
+}
+
+// Refused reports whether the other end refused the piece lately.
+func (s *Source) Refused(piece int) bool { return s.refused[piece] }
+
+// Retry: see Refuse.
+func (s *Source) Retry() {
+	for piece := range s.refused {
+		s.can.Add(piece)
+	}
+	clear(s.refused)
+}
+
+// Can reports whether the other end can give something of a piece that we lack, as far as is known.
+func (s *Source) Can(piece int) bool { return s.can.Has(piece) }
+
+// Next returns the piece to ask of the link now; ok is false when there is none, or enough is outstanding. The caller
+// answers with Ask, or with Useless, and may call Next again.
+func (p *Puller) Next(s *Source) (piece int, ok bool) {
+	if !s.Ready || s.Choking || s.Stalled || p.lacking == 0 {
+		return 0, false
+	}
+	if piece, ok = p.nextShown(s); ok {
+		return piece, true
+	}
+	if !s.idle() {
+		return 0, false
+	}
+	return p.pick(s.can, p.filter(s))
+}
+
+// filter returns what may be asked of the link; nil is everything.
+func (p *Puller) filter(s *Source) func(int) bool {
+	if s.Upstream {
+		return p.Imports
+	}
+	return nil
+}
+
+// nextShown returns the first piece that was handed out and nobody is fetching; those that were not looked at wait.
+func (p *Puller) nextShown(s *Source) (piece int, ok bool) {
+	wait := s.shown[:0]
+	for i, piece := range s.shown {
+		switch {
+		case p.unseen.Has(piece):
+			wait = append(wait, piece)
+		case p.missing.Has(piece) && s.can.Has(piece):
+			s.shown = append(wait, s.shown[i:]...)
+			return piece, true
+		}
+	}
+	s.shown = wait
+	return 0, false
+}
+
+// idle reports whether the link may be asked for one more piece.
+func (s *Source) idle() bool {
+	n := len(s.asks)
+	return n == 0 || n < 2 && s.bytes <= smallPiece || n < smallAsks && s.bytes <= smallPiece/2
+}
+
+// Ask says that so many bytes of a piece were asked of the link.
+func (p *Puller) Ask(s *Source, piece int, bytes int64, now time.Time) {
+	f := p.fetching[piece]
+	if f == nil {
+		f = &fetching{begun: now}
+		p.fetching[piece] = f
+	}
+	if _, asked := s.asks[piece]; !asked {
+		f.sources++
+	}
+	s.bytes += bytes - s.asks[piece]
+	s.asks[piece] = bytes
+	f.progress = now
+	p.begin(piece)
+}
+
+// Asked reports whether the piece is outstanding on the link.
+func (s *Source) Asked(piece int) bool {
+	_, asked := s.asks[piece]
+	return asked
+}
+
+// Answered says that nothing more of a piece is outstanding on the link. It returns how many links are still asked.
+func (p *Puller) Answered(s *Source, piece int) (others int) {
+	f := p.fetching[piece]
+	if n, asked := s.asks[piece]; asked {
+		s.bytes -= n
+		delete(s.asks, piece)
+		f.sources--
+	}
+	if f == nil {
+		return 0
+	}
+	return f.sources
+}
+
+// Progress says that some of a piece came.
+func (p *Puller) Progress(piece int, now time.Time) {
+	if f := p.fetching[piece]; f != nil {
+		f.progress = now
+	}
+}
+
+// Complete says that all of a piece is here and is being checked: nobody is asked for it.
+func (p *Puller) Complete(piece int) {
+	if f := p.fetching[piece]; f != nil {
+		f.done = true
+	}
+}
+
+// GiveBack says that nobody is fetching the piece any more: it is missing again. begun says that some of it is here.
+func (p *Puller) GiveBack(piece int, begun bool) {
+	if f := p.fetching[piece]; f != nil {
+		if begun {
+			f.done = false
+		} else {
+			delete(p.fetching, piece)
+		}
+	}
+	p.giveBack(piece, begun)
+}
+
+// Hold says that a piece is held now, whether it was fetched or found.
+func (p *Puller) Hold(piece int) {
+	delete(p.fetching, piece)
+	p.hold()
+}
+
+// See says that a piece was looked at; held that all of it is there, and then Hold has to follow.
+func (p *Puller) See(piece int, held bool) {
+	p.see(piece)
+	if held {
+		p.begin(piece)
+	}
+}
+
+// Unseen reports whether the piece was not looked at yet, Missing whether it is lacking and nobody is fetching it.
+func (p *Puller) Unseen(piece int) bool  { return p.unseen.Has(piece) }
+func (p *Puller) Missing(piece int) bool { return p.missing.Has(piece) }
+
+// Lacking returns how many pieces are not held, being fetched or not.
+func (p *Puller) Lacking() int { return p.lacking }
+
+// AllBegun reports whether every lacking piece is being fetched: the endgame.
+func (p *Puller) AllBegun() bool { return p.allBegun() }
+
+// Oldest returns the piece that was begun longest ago and that nobody is asked for.
+func (p *Puller) Oldest() (piece int, ok bool) {
+	if len(p.orphans) == 0 {
+		return 0, false
+	}
+	return p.orphans[0], true
+}
+
+// Endgame returns a piece to ask of an idle link as well, which another one is slow to send. stall is how long a piece may
+// make no progress before more than two links are asked.
+func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece int, ok bool) {
+	if !s.Ready || s.Choking || s.Stalled || len(s.asks) > 0 || p.lacking == 0 || !p.allBegun() {
+		return 0, false
+	}
+	var oldest time.Time
+	for i, f := range p.fetching {
+		slow := now.Sub(f.progress) > endgameAfter || now.Sub(f.begun) > 4*endgameAfter
+		few := f.sources == 1 || now.Sub(f.progress) > stall // links that live and never answer
+		allowed := p.filter(s)
+		if !slow || !few || f.done || f.sources == 0 || !s.can.Has(i) || allowed != nil && !allowed(i) {
+			continue
+		}
+		if !ok || f.begun.Before(oldest) || f.begun.Equal(oldest) && i < piece {
+			piece, oldest, ok = i, f.begun, true
+		}
+	}
+	return piece, ok
+}
+
+// Others reports whether a link other than s could give the piece now.
+func (p *Puller) Others(s *Source, piece int) bool {
+	for _, o := range p.sources {
+		if o != s && o.Ready && !o.Choking && !o.Stalled && o.can.Has(piece) {
+			return true
+		}
+	}
+	return false
+}

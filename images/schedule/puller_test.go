@@ -1,0 +1,124 @@
+package schedule
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// newPullers returns a Puller that lacks everything, and two links to ends that have everything.
+func newPullers(pieces int) (p *Puller, a, b *Source) {
+	p = NewPuller(NewSet(pieces), NewSet(pieces), pieces, rand.New(rand.NewPCG(1, 2)))
+	a, b = p.Join(), p.Join()
+	for _, s := range []*Source{a, b} {
+		s.Ready = true
+		p.Announced(s, allOf(pieces))
+	}
+	return p, a, b
+}
+
+func TestPullerAsksForWhatIsHandedOutAtOnce(t *testing.T) {
+	p, a, hand := newPullers(10)
+	hand.HandsOut = true
+	first, _ := p.Next(a)
+	p.Ask(a, first, 4<<20, noon)
+	p.Ask(hand, (first+1)%10, 4<<20, noon) // busy
+	for _, shown := range []int{first, (first + 2) % 10} {
+		p.Have(hand, shown, false)
+	}
+	if got, ok := p.Next(hand); !ok || got != (first+2)%10 {
+		t.Errorf("asked for %d, %v; want what was handed out and nobody fetches", got, ok)
+	}
+	p.Ask(hand, (first+2)%10, 4<<20, noon)
+	if got, ok := p.Next(hand); ok {
+		t.Errorf("a busy link is asked for %d", got)
+	}
+}
+
+func TestPullerAsksForAsMuchAsALinkNeeds(t *testing.T) {
+	for bytes, want := range map[int64]int{4 << 20: 1, 512 << 10: 1, 256 << 10: 2, 0: smallAsks, 16 << 10: smallAsks} {
+		p, a, _ := newPullers(100)
+		n := 0
+		for piece, ok := p.Next(a); ok; piece, ok = p.Next(a) {
+			p.Ask(a, piece, bytes, noon)
+			n++
+		}
+		if bytes == 512<<10 {
+			want = 2 // the second is asked for while half a MiB is outstanding
+		}
+		if n != want {
+			t.Errorf("%d pieces of %d bytes outstanding on a link, want %d", n, bytes, want)
+		}
+	}
+}
+
+func TestPullerImportsOnlyItsShare(t *testing.T) {
+	p, up, _ := newPullers(9)
+	up.Upstream, p.Imports = true, func(piece int) bool { return piece%3 == 1 }
+	for range 3 {
+		piece, ok := p.Next(up)
+		if !ok || piece%3 != 1 {
+			t.Fatalf("piece %d, %v from upstream", piece, ok)
+		}
+		p.Ask(up, piece, 1, noon)
+		p.Answered(up, piece)
+		p.Hold(piece)
+	}
+	if piece, ok := p.Next(up); ok {
+		t.Errorf("piece %d from upstream", piece)
+	}
+}
+
+func TestPullerEndgame(t *testing.T) {
+	p, a, b := newPullers(1)
+	p.Ask(a, 0, 1, noon)
+	if _, ok := p.Next(b); ok {
+		t.Error("a piece that is being fetched was picked")
+	}
+	if _, ok := p.Endgame(b, noon.Add(endgameAfter), time.Minute); ok {
+		t.Error("endgame for a piece that makes progress")
+	}
+	late := noon.Add(endgameAfter + 1)
+	if piece, ok := p.Endgame(b, late, time.Minute); !ok || piece != 0 {
+		t.Error("no endgame for a piece that makes no progress")
+	}
+	if _, ok := p.Endgame(a, late, time.Minute); ok {
+		t.Error("endgame on the link that is asked already")
+	}
+	p.Progress(0, late)
+	if _, ok := p.Endgame(b, late, time.Minute); ok {
+		t.Error("endgame for a piece that made progress")
+	}
+	p.Complete(0)
+	if _, ok := p.Endgame(b, late.Add(time.Hour), time.Minute); ok {
+		t.Error("endgame for a piece that is here")
+	}
+}
+
+func TestPullerGivesBack(t *testing.T) {
+	p, a, b := newPullers(2)
+	first, _ := p.Next(a)
+	p.Ask(a, first, 1, noon)
+	if n := p.Answered(a, first); n != 0 {
+		t.Errorf("%d links are asked", n)
+	}
+	p.GiveBack(first, true)
+	if got, ok := p.Next(b); !ok || got != first {
+		t.Errorf("picked %d before the piece that was begun", got)
+	}
+	if oldest, ok := p.Oldest(); !ok || oldest != first {
+		t.Error("the piece that was begun is not known")
+	}
+	b.Refuse(first)
+	if got, _ := p.Next(b); got == first || b.Can(first) || !b.Refused(first) || !p.Others(b, first) {
+		t.Error("a piece that was refused is asked for again")
+	}
+	b.Retry()
+	if got, _ := p.Next(b); got != first {
+		t.Error("what was refused is never asked for again")
+	}
+	p.Leave(a)
+	if p.Others(b, first) {
+		t.Error("a link that is gone could give a piece")
+	}
+}
