@@ -34,6 +34,9 @@ type Config struct {
 	// HandOut makes a complete peer show each other peer different pieces, every piece once before any piece twice,
 	// in place of announcing all of them: what an appliance's seeder does.
 	HandOut bool
+	// Part says that Pieces has no data where others have some: in the pieces that this peer neither wants nor holds. Its
+	// certificate has URIRolePart.
+	Part bool
 	// Fresh says that nobody handed out this content here before. Else who hands out waits a moment after its start if peers
 	// come that hold something: after a restart they come back one by one, and need not be shown what the others hold.
 	Fresh bool

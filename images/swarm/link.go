@@ -26,6 +26,7 @@ type link struct {
 	remote    netip.AddrPort // address of the other end
 	dialled   netip.AddrPort // what we dialled; zero when the peer did
 	appliance bool
+	part      bool     // it wants a part of the content
 	identity  [32]byte // of the peer's certificate
 	out       *outbox
 
@@ -155,7 +156,7 @@ func (s *Swarm) handshake(conn *tls.Conn, dialled netip.AddrPort) (*link, error)
 	leaf := conn.ConnectionState().PeerCertificates[0]
 	l := &link{
 		id: int(s.links.Add(1)), peer: theirs.PeerID, remote: addrPort(conn.RemoteAddr()), dialled: dialled,
-		appliance: hasURI(leaf, URIRoleAppliance), identity: sha256.Sum256(leaf.Raw), out: newOutbox(),
+		appliance: hasURI(leaf, URIRoleAppliance), part: hasURI(leaf, URIRolePart), identity: sha256.Sum256(leaf.Raw), out: newOutbox(),
 	}
 	l.conn = progressConn{conn, conn.NetConn(), l, s.cfg.timing.silence}
 	now := clock(time.Now())

@@ -112,7 +112,7 @@ func (st *state) receiveHandshake(l *link, payload []byte) error {
 		l.address = netip.AddrPortFrom(l.remote.Addr(), h.Port)
 		st.book.linked(l.address)
 	}
-	st.sendTile(l, peerwire.Version{Version: peerwire.TileVersion, HandsOut: st.hand != nil})
+	st.sendTile(l, peerwire.Version{Version: peerwire.TileVersion, HandsOut: st.hand != nil && !l.part})
 	if st.hand != nil {
 		return nil
 	}
@@ -174,7 +174,7 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 		return fmt.Errorf("a second version")
 	}
 	l.Ready, l.HandsOut = true, v.HandsOut
-	if st.hand != nil && !l.appliance {
+	if st.hand != nil && !l.appliance && !l.part {
 		if hold := st.started.Add(st.cfg.timing.restart); !st.cfg.Fresh && st.now.Before(hold) && l.Has.Intersects(st.data) {
 			st.hand.HoldUntil = hold
 		}
@@ -187,6 +187,9 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 }
 
 func (st *state) receiveHaveTiles(l *link, m peerwire.HaveTiles) error {
+	if st.cfg.Part && m.Piece < st.cfg.Pieces.Count() && !st.data.Has(m.Piece) {
+		return nil // of what is not wanted
+	}
 	if m.Piece >= st.cfg.Pieces.Count() || !st.cfg.Pieces.Data(m.Piece).Contains(m.Tiles) {
 		return fmt.Errorf("have-tiles of piece %d", m.Piece)
 	}

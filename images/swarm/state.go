@@ -178,10 +178,10 @@ func (st *state) join(l *link) {
 		st.book.linked(l.address)
 	}
 	switch {
-	case st.hand != nil:
+	case st.hand != nil && !l.part:
 		l.out.send(peerwire.HaveNone)
 	default:
-		l.out.send(peerwire.Bitfield{Bits: st.have.Bitfield(n)})
+		l.out.send(peerwire.Bitfield{Bits: st.claims().Bitfield(n)})
 	}
 	own := peerwire.ExtendedHandshake{Tile: tileKind, Version: "Seedbed"}
 	if st.mux != nil {
@@ -194,6 +194,20 @@ func (st *state) join(l *link) {
 	}
 	st.cfg.Log.Debug("link open", "peer", l.remote, "dialled", l.dialled.IsValid(), "appliance", l.appliance)
 	st.publish()
+}
+
+// claims returns the pieces that are announced: of a part of the content, those with data that is wanted.
+func (st *state) claims() schedule.Set {
+	if !st.cfg.Part {
+		return st.have
+	}
+	held := schedule.NewSet(st.cfg.Pieces.Count())
+	for i := range st.data.All() {
+		if st.have.Has(i) {
+			held.Add(i)
+		}
+	}
+	return held
 }
 
 // preferred reports whether a new link to a peer takes the place of one that there is: of two that were dialled from

@@ -18,6 +18,9 @@ const (
 	URIInfoHash = "urn:seedbed:infohash:"
 	// URIRoleAppliance marks the appliance's seeders, so that peers can tell what came from them.
 	URIRoleAppliance = "urn:seedbed:role:appliance"
+	// URIRolePart marks a peer that wants a part of the content only, see Config.Part: who hands out shows it nothing, since
+	// it would not fetch what it is shown, and announces all that it holds.
+	URIRolePart = "urn:seedbed:role:part"
 )
 
 // InfoHashURI returns the URI that lets a certificate's holder join the swarm.

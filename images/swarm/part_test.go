@@ -1,0 +1,73 @@
+package swarm
+
+import (
+	"testing"
+	"time"
+
+	"seedbed/images"
+)
+
+// part is content of which only some pieces are wanted.
+type part struct {
+	*content
+	wanted func(piece int) bool
+}
+
+func (p *part) Data(piece int) images.TileSet {
+	if !p.wanted(piece) {
+		return images.TileSet{}
+	}
+	return p.content.Data(piece)
+}
+
+// runPart starts a peer that wants a part.
+func (s *site) runPart(c *content, storage *store, wanted func(int) bool, change func(*Config)) *peer {
+	return s.run(c, storage, func(cfg *Config) {
+		cfg.Pieces, cfg.Part, cfg.TLS = &part{c, wanted}, true, s.tls(URIRolePart)
+		if change != nil {
+			change(cfg)
+		}
+	})
+}
+
+func TestAPartIsFetchedAndNothingElseAndTheOthersAreNotHeldUp(t *testing.T) {
+	s, c := newSite(t), newContent(16*mib, 256<<10)
+	a := s.appliance(c, fullStore(c), nil)
+	even, whole, own := emptyStore(c), emptyStore(c), emptyStore(c)
+	wanted := func(piece int) bool { return piece%2 == 0 }
+	p := s.runPart(c, even, wanted, nil)
+	m := s.run(c, whole, nil)
+	late := s.run(c, own, nil)
+	meet(a, p, m, late)
+	for _, peer := range []*peer{p, m, late} {
+		wait(t, peer, 20*time.Second)
+	}
+	equal(t, whole)
+	equal(t, own)
+	for i := range c.Count() {
+		if held := even.Held(i); wanted(i) && held != c.Data(i) || !wanted(i) && !held.IsEmpty() {
+			t.Fatalf("piece %d: %d tiles are held", i, held.Len())
+		}
+	}
+	if stats := p.Stats(); stats.Held != stats.Total || stats.Total >= c.dataLength() {
+		t.Errorf("%+v of %d", stats, c.dataLength())
+	}
+}
+
+func TestWhoHoldsAPartHandsItOut(t *testing.T) {
+	s, c := newSite(t), newContent(16*mib, 256<<10)
+	peers := make([]*peer, 2)
+	for rank := range peers {
+		peers[rank] = s.runPart(c, fullStore(c), func(piece int) bool { return piece%2 == rank }, func(cfg *Config) { cfg.HandOut = true })
+	}
+	disk := emptyStore(c)
+	m := s.run(c, disk, nil)
+	meet(peers[0], peers[1], m)
+	wait(t, m, 20*time.Second)
+	equal(t, disk)
+	for rank, p := range peers {
+		if sent := p.Stats().ToPeers; sent != p.Stats().Total {
+			t.Errorf("peer %d sent %d bytes of its %d", rank, sent, p.Stats().Total)
+		}
+	}
+}
