@@ -45,7 +45,7 @@ func TestLibtorrentMakesTheSameTorrentFromTheMaskedPartitions(t *testing.T) {
 		}
 		layers = append(layers, full)
 	}
-	raw, err := info.Metainfo(layers)
+	raw, err := info.Metainfo(layers, "")
 	if err != nil {
 		t.Fatal(err)
 	}

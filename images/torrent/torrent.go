@@ -1,9 +1,12 @@
-// Package torrent makes the v2 torrent (BEP 52) of an image, which follows from the manifest alone.
+// Package torrent makes the torrents of an image: the v2 torrent (BEP 52) of its closed swarm, which follows from the
+// manifest alone, and the hybrid one of an open swarm, for stock clients.
 package torrent
 
 import (
+	"crypto/sha1"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 
 	"seedbed/images"
 	"seedbed/images/bencode"
@@ -15,6 +18,8 @@ type Info struct {
 	Bytes []byte
 	// InfoHash is the SHA-256 of Bytes.
 	InfoHash images.InfoHash
+	// V1 is the SHA-1 of Bytes, which v1 clients know the swarm by; zero for a closed swarm.
+	V1 [sha1.Size]byte
 
 	files       []file
 	pieceLength int64
@@ -33,7 +38,14 @@ func FromManifest(m *images.Manifest) (*Info, error) {
 	if err := m.Check(); err != nil {
 		return nil, err
 	}
-	info := &Info{pieceLength: m.PieceLength}
+	info := &Info{}
+	info.encode(m, nil)
+	return info, nil
+}
+
+// encode makes the dictionary, with the keys that v1 adds.
+func (info *Info) encode(m *images.Manifest, v1 map[string]any) {
+	info.pieceLength = m.PieceLength
 	tree := map[string]any{}
 	for i := range m.Partitions {
 		p := &m.Partitions[i]
@@ -41,20 +53,21 @@ func FromManifest(m *images.Manifest) (*Info, error) {
 		// BEP 52, "file tree": a file is a dictionary whose only key is the empty string.
 		tree[p.FileName()] = map[string]any{"": map[string]any{"length": p.Length, "pieces root": string(p.Root[:])}}
 	}
-	info.Bytes = bencode.Encode(map[string]any{
+	dict := map[string]any{
 		"file tree":    tree,
 		"meta version": int64(2),
 		"name":         m.Name + "-" + m.Version,
 		"piece length": m.PieceLength,
 		"private":      int64(1),
-	})
+	}
+	maps.Copy(dict, v1)
+	info.Bytes = bencode.Encode(dict)
 	info.InfoHash = sha256.Sum256(info.Bytes)
-	return info, nil
 }
 
 // Metainfo returns the .torrent file. layers are the full piece layers of all partitions as FullLayer returns them; they
-// are checked against the roots.
-func (info *Info) Metainfo(layers [][]byte) ([]byte, error) {
+// are checked against the roots. announce is the tracker's URL; empty means none.
+func (info *Info) Metainfo(layers [][]byte, announce string) ([]byte, error) {
 	if len(layers) != len(info.files) {
 		return nil, fmt.Errorf("torrent: %d piece layers for %d files", len(layers), len(info.files))
 	}
@@ -76,7 +89,11 @@ func (info *Info) Metainfo(layers [][]byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("torrent: %w", err)
 	}
-	return bencode.Encode(map[string]any{"info": decoded, "piece layers": dict}), nil
+	metainfo := map[string]any{"info": decoded, "piece layers": dict}
+	if announce != "" {
+		metainfo["announce"] = announce
+	}
+	return bencode.Encode(metainfo), nil
 }
 
 // rootOf returns the root over a full piece layer.

@@ -25,13 +25,14 @@ for job in json.load(sys.stdin):
     storage = lt.file_storage()
     for name, length in job["files"]:
         storage.add_file(job["name"] + "/" + name, length)
-    t = lt.create_torrent(storage, job["piece_length"], lt.create_torrent_flags_t.v2_only)
+    flags = 0 if job["hybrid"] else lt.create_torrent_flags_t.v2_only
+    t = lt.create_torrent(storage, job["piece_length"], flags)
     t.set_priv(True)
     lt.set_piece_hashes(t, job["folder"])
     made = t.generate()
     info = lt.bencode(made[b"info"])
     layers = {k.hex(): v.hex() for k, v in made.get(b"piece layers", {}).items()}
-    out.append({"info": info.hex(), "infohash": hashlib.sha256(info).hexdigest(), "layers": layers})
+    out.append({"info": info.hex(), "infohash": hashlib.sha256(info).hexdigest(), "v1": hashlib.sha1(info).hexdigest(), "layers": layers})
 json.dump(out, sys.stdout)
 `
 
@@ -40,9 +41,11 @@ type job struct {
 	Folder      string   `json:"folder"`
 	Files       [][2]any `json:"files"`
 	PieceLength int64    `json:"piece_length"`
+	Hybrid      bool     `json:"hybrid"`
 
-	info   *Info
-	layers [][]byte
+	manifest *images.Manifest
+	info     *Info
+	layers   [][]byte
 }
 
 // TestLibtorrentMakesTheSameTorrentFromTheSameBytes covers partitions around the sizes at which the tree changes shape.
@@ -66,7 +69,7 @@ func TestLibtorrentMakesTheSameTorrentFromTheSameBytes(t *testing.T) {
 		if made[i].InfoHash != j.info.InfoHash.String() {
 			t.Errorf("%v in pieces of %d: infohash %s, libtorrent has %s", j.Files, j.PieceLength, j.info.InfoHash, made[i].InfoHash)
 		}
-		raw, err := j.info.Metainfo(j.layers)
+		raw, err := j.info.Metainfo(j.layers, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,6 +102,7 @@ func hexOf(s string) string {
 type madeTorrent struct {
 	Info     string            `json:"info"`
 	InfoHash string            `json:"infohash"`
+	V1       string            `json:"v1"`
 	Layers   map[string]string `json:"layers"`
 }
 
@@ -157,7 +161,7 @@ func newJob(t *testing.T, rng *rand.Rand, pieceLength int64, lengths ...int64) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.info = info
+	j.manifest, j.info = m, info
 	return j
 }
 
@@ -209,11 +213,11 @@ func TestAPieceLayerThatDoesNotFitIsRefused(t *testing.T) {
 	bad := bytes.Clone(j.layers[0])
 	bad[sha256.Size] ^= 1
 	for name, layer := range map[string][]byte{"flipped": bad, "short": bad[:32], "none": nil} {
-		if _, err := j.info.Metainfo([][]byte{layer}); err == nil {
+		if _, err := j.info.Metainfo([][]byte{layer}, ""); err == nil {
 			t.Errorf("%s: a wrong piece layer was taken", name)
 		}
 	}
-	if _, err := j.info.Metainfo(nil); err == nil {
+	if _, err := j.info.Metainfo(nil, ""); err == nil {
 		t.Error("a missing piece layer was taken")
 	}
 	m := &images.Map{Length: 1 << 20, Extents: []images.Extent{{Offset: 0, Length: 1 << 20}}}
