@@ -1,5 +1,5 @@
 // Package tracker tells the machines of a swarm of each other: the announce service of BEP 3 over mutual TLS. A machine
-// may announce to the swarm that its certificate names and to no other.
+// may announce to the swarm that its certificate names and to no other; to an open swarm anybody may, over plain HTTP.
 package tracker
 
 import (
@@ -41,14 +41,16 @@ const (
 type Tracker struct {
 	cfg Config
 
-	mu     sync.Mutex // guards swarms and all in it
+	mu     sync.Mutex // guards what follows and all in it
 	swarms map[[20]byte]*swarmPeers
+	open   map[[20]byte][20]byte // names of open swarms, v1 and v2 -> the one in swarms; see Open
 }
 
 // swarmPeers are the peers of one swarm.
 type swarmPeers struct {
 	seeds    []netip.AddrPort // the appliances' seeders; they do not announce
 	machines map[netip.AddrPort]machine
+	open     bool
 }
 
 // machine is one that announced.
@@ -69,7 +71,7 @@ func New(cfg Config) *Tracker {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Tracker{cfg: cfg, swarms: map[[20]byte]*swarmPeers{}}
+	return &Tracker{cfg: cfg, swarms: map[[20]byte]*swarmPeers{}, open: map[[20]byte][20]byte{}}
 }
 
 // AddSeed makes an appliance's seeder known to everyone who announces to the swarm.
@@ -137,6 +139,9 @@ func (t *Tracker) swarm(wire [20]byte) *swarmPeers {
 // expire forgets machines that were silent for long.
 func (t *Tracker) expire(s *swarmPeers) {
 	limit := time.Now().Add(-expiry * t.cfg.Interval)
+	if s.open {
+		limit = time.Now().Add(-openExpiry)
+	}
 	maps.DeleteFunc(s.machines, func(_ netip.AddrPort, m machine) bool { return m.seen.Before(limit) })
 }
 
@@ -162,6 +167,10 @@ func (t *Tracker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (t *Tracker) answer(r *http.Request) (int, announce.Response) {
 	fail := func(status int, sentence string) (int, announce.Response) {
+		if r.TLS == nil { // anybody; and BEP 3 knows no other status
+			t.cfg.Log.Debug("announce refused", "peer", r.RemoteAddr, "err", sentence)
+			return http.StatusOK, announce.Response{Failure: sentence}
+		}
 		t.cfg.Log.Warn("announce refused", "peer", r.RemoteAddr, "err", sentence)
 		return status, announce.Response{Failure: sentence}
 	}
@@ -172,10 +181,14 @@ func (t *Tracker) answer(r *http.Request) (int, announce.Response) {
 	if err != nil {
 		return fail(http.StatusBadRequest, err.Error())
 	}
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+	switch name, open := t.openName(request.InfoHash); {
+	case open:
+		request.InfoHash = name
+	case r.TLS == nil:
+		return fail(http.StatusForbidden, "no open swarm has this infohash here")
+	case len(r.TLS.VerifiedChains) == 0:
 		return fail(http.StatusForbidden, "an announce needs the job's certificate")
-	}
-	if !invited(r.TLS.VerifiedChains[0][0], request.InfoHash) {
+	case !invited(r.TLS.VerifiedChains[0][0], request.InfoHash):
 		return fail(http.StatusForbidden, "the certificate does not name this swarm")
 	}
 	remote, err := netip.ParseAddrPort(r.RemoteAddr)
@@ -217,7 +230,7 @@ func (t *Tracker) note(a netip.AddrPort, r announce.Request, now time.Time) (ans
 	maps.DeleteFunc(s.machines, func(b netip.AddrPort, m machine) bool {
 		return b == a || (m.id == r.PeerID && b.Addr() == a.Addr())
 	})
-	answer.Interval = t.cfg.Interval
+	answer.Interval, answer.Dictionary = t.cfg.Interval, r.Dictionary
 	if r.Event == announce.Stopped {
 		answer.Seeds, answer.Leechers = s.count()
 		return answer, true
@@ -237,6 +250,9 @@ func (t *Tracker) note(a netip.AddrPort, r announce.Request, now time.Time) (ans
 		answer.Peers = answer.Peers[:want]
 	}
 	answer.Peers = append(slices.Clone(s.seeds), answer.Peers...)
+	if r.Dictionary {
+		answer.IDs = s.ids(answer.Peers)
+	}
 	s.machines[a] = machine{id: r.PeerID, left: r.Left, seen: now}
 	answer.Seeds, answer.Leechers = s.count()
 	answer.Seeds += len(s.seeds)

@@ -37,6 +37,9 @@ type Request struct {
 	Event                      Event
 	// Want is how many addresses the peer would like; zero leaves it to the tracker.
 	Want int
+	// Dictionary asks for peers as dictionaries (BEP 3) in place of the compact form of BEP 23. ParseRequest sets it;
+	// Query never asks for it.
+	Dictionary bool
 }
 
 // Query returns the request as the query of an announce URL, without question mark.
@@ -82,6 +85,7 @@ func ParseRequest(query string) (r Request, err error) {
 	r.Port = uint16(number("port", 65535))
 	r.Uploaded, r.Downloaded, r.Left = number("uploaded", 1<<62), number("downloaded", 1<<62), number("left", 1<<62)
 	r.Want = int(number("numwant", 1<<20))
+	r.Dictionary = v.Get("compact") == "0"
 	switch r.Event = Event(v.Get("event")); r.Event {
 	case Regular, Started, Completed, Stopped:
 	default:
@@ -102,12 +106,20 @@ type Response struct {
 	// Seeds and Leechers count the peers known.
 	Seeds, Leechers int
 	Peers           []netip.AddrPort
+	// Dictionary makes Encode list Peers as dictionaries, with the IDs of those that are in IDs.
+	Dictionary bool
+	IDs        map[netip.AddrPort][20]byte
 }
 
 // Encode returns the bencoded answer.
 func (r Response) Encode() []byte {
 	if r.Failure != "" {
 		return bencode.Encode(map[string]any{"failure reason": r.Failure})
+	}
+	d := map[string]any{"interval": int64(r.Interval / time.Second), "complete": r.Seeds, "incomplete": r.Leechers}
+	if r.Dictionary {
+		d["peers"] = r.dictionaries()
+		return bencode.Encode(d)
 	}
 	var v4, v6 []byte
 	for _, p := range r.Peers {
@@ -117,13 +129,24 @@ func (r Response) Encode() []byte {
 			v6 = binary.BigEndian.AppendUint16(append(v6, a.AsSlice()...), p.Port())
 		}
 	}
-	d := map[string]any{
-		"interval": int64(r.Interval / time.Second), "complete": r.Seeds, "incomplete": r.Leechers, "peers": v4,
-	}
+	d["peers"] = v4
 	if len(v6) > 0 {
 		d["peers6"] = v6
 	}
 	return bencode.Encode(d)
+}
+
+// dictionaries returns the peers as BEP 3 has them.
+func (r Response) dictionaries() []any {
+	list := make([]any, 0, len(r.Peers))
+	for _, p := range r.Peers {
+		d := map[string]any{"ip": p.Addr().Unmap().String(), "port": int(p.Port())}
+		if id, ok := r.IDs[p]; ok {
+			d["peer id"] = string(id[:])
+		}
+		list = append(list, d)
+	}
+	return list
 }
 
 // MaxResponse bounds an answer in bytes: some ten thousand addresses.
