@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench setup assets build initramfs golden lab vet clean
+.PHONY: help demo test test-full bench bench-swarm setup assets build initramfs golden lab vet clean
 
 BUILD := build
 # The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
@@ -13,6 +13,7 @@ export GOFLAGS ?= -buildvcs=false
 PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe-qemu dnsmasq-base iproute2 gdisk fdisk mtools dosfstools e2fsprogs \
 	ntfs-3g partclone mmdebstrap debian-archive-keyring grub-common grub-pc-bin zstd cpio kmod xz-utils python3-libtorrent \
 	xfsprogs btrfs-progs exfatprogs lvm2 cryptsetup-bin f2fs-tools exfat-fuse fuse3 \
+	aria2 udpcast transmission-daemon tshark \
 	curl atftp openssl util-linux diffutils gcc libc6-dev ca-certificates
 
 help: ## print the targets
@@ -29,6 +30,9 @@ test-full: ## the same with the long counts
 
 bench: setup build assets initramfs ## measure against the tools of today; BENCH names parts or flags, for example "-disk 4 capture"
 	go run ./test-vm/bench $(BENCH)
+
+bench-swarm: setup ## measure the swarm against others on shaped links; BENCH names flags, for example "-peers 8 -runs 2 -scenario room"
+	go run ./test-vm/bench -runs 5 $(BENCH) swarm
 
 setup: ## install the Debian packages that the lab and the tests need
 	@missing=(); for p in $(PACKAGES); do \

@@ -23,20 +23,24 @@ type settings struct {
 	aged    int64  // of a disk with an aged file system in bytes
 	scratch string // folder for disks and repositories; a tmpfs, so that no disk is measured
 	profile string // folder for CPU profiles; "" makes none
+	swarm   swarmSettings
 }
 
 // part is one benchmark. It prints its table, and returns an error if it cannot be run or falls short of its target.
 type part struct {
 	name, what string
 	run        func(ctx context.Context, s settings) error
+	// alone says that it runs only where it is named.
+	alone bool
 }
 
 // parts has one line for each benchmark, in the order in which they run. Each lies in a file of its name.
 var parts = []part{
-	{"capture", "a filled disk into a repository, against partclone | zstd -1 -T0", benchCapture},
-	{"delta", "a second version after an update, against the 4 KiB regions that changed", benchDelta},
-	{"redeploy", "a new version onto a blank disk and onto the old one, over 1 Gbit/s", benchRedeploy},
-	{"scale", "10 TiB of synthetic tiles: opening, reading at 30 ms a request, the index", benchScale},
+	{"capture", "a filled disk into a repository, against partclone | zstd -1 -T0", benchCapture, false},
+	{"delta", "a second version after an update, against the 4 KiB regions that changed", benchDelta, false},
+	{"redeploy", "a new version onto a blank disk and onto the old one, over 1 Gbit/s", benchRedeploy, false},
+	{"scale", "10 TiB of synthetic tiles: opening, reading at 30 ms a request, the index", benchScale, false},
+	{"swarm", "an image into a room, against libtorrent, aria2, a chain and udpcast", benchSwarm, true},
 }
 
 func main() {
@@ -52,6 +56,10 @@ func main() {
 		machineMain(os.Args[2:]) // a child process that is a machine
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == actorArg {
+		actorMain(os.Args[2:]) // a child process of the swarm part
+		return
+	}
 	s := settings{}
 	var gib, agedGiB float64
 	flag.IntVar(&s.runs, "runs", 3, "how often each contender runs")
@@ -59,6 +67,7 @@ func main() {
 	flag.Float64Var(&agedGiB, "aged", 3, "length of the disks of delta and redeploy in `GiB`; six times that is needed as scratch")
 	flag.StringVar(&s.scratch, "scratch", "/dev/shm", "`FOLDER` for disks and repositories")
 	flag.StringVar(&s.profile, "profile", "", "write CPU profiles into this `FOLDER`")
+	s.swarm.flags()
 	flag.Usage = usage
 	flag.Parse()
 	s.length, s.aged = int64(gib*1024)<<20, int64(agedGiB*1024)<<20
@@ -87,7 +96,7 @@ func run(ctx context.Context, s settings, names []string) error {
 	}
 	var failed []string
 	for _, p := range parts {
-		if len(names) > 0 && !slices.Contains(names, p.name) {
+		if (len(names) > 0 || p.alone) && !slices.Contains(names, p.name) {
 			continue
 		}
 		fmt.Printf("%s: %s\n", p.name, p.what)

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// actorArg makes this program one process of a swarm, or of what a swarm is compared with.
+//
+// It says on standard output how far it is, an actorEvent a line, and is told "start" and "stop" on standard input, so that
+// all begin at once and none counts the time to load a program. Python programs speak the same way.
+const actorArg = "-actor"
+
+// actorOrder says what the process is to do.
+type actorOrder struct {
+	Role    string
+	Content content
+	// Addresses are those of all stations; the first is that of who has the content, Own that of this process.
+	Addresses []string
+	Own       int
+	// Disk is the file to write.
+	Disk string
+	// Program is what the role "program" runs.
+	Program []string
+	Engine  engineOrder
+}
+
+// engineOrder has what is asked of our engine beyond the usual.
+type engineOrder struct {
+	// Lies is one in how many tiles a peer gives away wrong; 0 is an honest one.
+	Lies int
+}
+
+// actorEvent is one line of a process.
+type actorEvent struct {
+	Event string  // "ready", "share", "done", "end"
+	At    float64 // seconds since 1970
+	Share float64 // of the content held, with "share"
+	Error string  // with "end"
+	// With "end": of the process and its children.
+	CPU    float64 // seconds
+	Memory int64   // most resident bytes
+	Stats  actorStats
+}
+
+// actorStats are what our engine counts, in encoded bytes of tiles.
+type actorStats struct {
+	FromAppliance, FromPeers, ToPeers, Wasted int64
+}
+
+// actor is the child process's own view.
+type actor struct {
+	actorOrder
+	log     *slog.Logger
+	started chan struct{} // closed by "start"
+	stats   actorStats
+
+	mu    sync.Mutex // guards share and standard output
+	share float64
+}
+
+// roles are what a process can be. Each runs until ctx ends, which is no error.
+var roles = map[string]func(ctx context.Context, a *actor) error{
+	"appliance": playAppliance,
+	"peer":      playPeer,
+}
+
+func actorMain(args []string) {
+	a := &actor{started: make(chan struct{}), log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	err := json.Unmarshal([]byte(args[0]), &a.actorOrder)
+	play := roles[a.Role]
+	if err == nil && play == nil {
+		err = fmt.Errorf("there is no role %q", a.Role)
+	}
+	if err == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		go a.listen(cancel)
+		err = play(ctx, a)
+	}
+	end := actorEvent{Event: "end", Stats: a.stats}
+	if err != nil {
+		end.Error = err.Error()
+	}
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var used syscall.Rusage
+		if syscall.Getrusage(who, &used) == nil {
+			end.CPU += time.Duration(used.Utime.Nano() + used.Stime.Nano()).Seconds()
+			end.Memory = max(end.Memory, used.Maxrss<<10)
+		}
+	}
+	a.tell(end)
+	if err != nil {
+		os.Exit(1)
+	}
+}
+
+// listen takes orders. The end of standard input is a stop: then the bench is gone.
+func (a *actor) listen(stop func()) {
+	defer stop()
+	start := sync.OnceFunc(func() { close(a.started) })
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		switch lines.Text() {
+		case "start":
+			start()
+		case "stop":
+			return
+		}
+	}
+}
+
+// tell prints an event.
+func (a *actor) tell(e actorEvent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e.At = float64(time.Now().UnixNano()) / 1e9
+	json.NewEncoder(os.Stdout).Encode(e)
+}
+
+// ready waits for the start.
+func (a *actor) ready(ctx context.Context) error {
+	a.tell(actorEvent{Event: "ready"})
+	select {
+	case <-a.started:
+		return nil
+	case <-ctx.Done():
+		return errStopped
+	}
+}
+
+// errStopped says that a process was stopped before its start.
+var errStopped = errors.New("stopped before the start")
+
+// progress tells how much of the content is held, once for each hundredth.
+func (a *actor) progress(share float64) {
+	if int(100*share) <= int(100*a.share) {
+		return
+	}
+	a.share = share
+	a.tell(actorEvent{Event: "share", Share: share})
+}
+
+// watch calls held often until it says that all is there, and tells of it.
+func (a *actor) watch(ctx context.Context, held func() (share float64, done bool, err error)) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		share, done, err := held()
+		if err != nil {
+			return err
+		}
+		a.progress(share)
+		if done {
+			a.tell(actorEvent{Event: "done"})
+			<-ctx.Done()
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// others are the addresses of the other stations, with a port.
+func (a *actor) others(port string) (list []string) {
+	for _, other := range slices.Delete(slices.Clone(a.Addresses), a.Own, a.Own+1) {
+		list = append(list, other+":"+port)
+	}
+	return list
+}

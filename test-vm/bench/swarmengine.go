@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"seedbed/appliance/job"
+	"seedbed/appliance/seed"
+	"seedbed/appliance/site"
+	"seedbed/appliance/tracker"
+	"seedbed/images"
+	"seedbed/images/announce"
+	"seedbed/images/swarm"
+	"seedbed/images/tile"
+	"seedbed/initramfs/disk"
+)
+
+// Ports of the swarm and of the appliance's tracker.
+const (
+	swarmPort   = "6881"
+	trackerPort = "443"
+)
+
+// playAppliance is an appliance's seeder over the repository, and its tracker.
+func playAppliance(ctx context.Context, a *actor) error {
+	identity, err := site.Open(filepath.Join(a.Content.Folder, "site"))
+	if err != nil {
+		return err
+	}
+	repo, err := a.Content.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer repo.Close()
+	reader, err := repo.OpenImage(ctx, a.Content.Image)
+	if err != nil {
+		return err
+	}
+	cfg, err := a.swarmConfig(identity, swarm.URIRoleAppliance)
+	if err != nil {
+		return err
+	}
+	cfg.Pieces, cfg.Storage, cfg.HandOut, cfg.Fresh = reader.Layout(), seed.NewStorage(reader), true, true
+	peer, err := swarm.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { a.stats = statsOf(peer) }()
+	own := netip.MustParseAddr(a.Addresses[a.Own])
+	server, err := identity.Server([]netip.Addr{own})
+	if err != nil {
+		return err
+	}
+	listener, err := tls.Listen("tcp", net.JoinHostPort(own.String(), trackerPort), identity.ServerTLS(server))
+	if err != nil {
+		return err
+	}
+	t := tracker.New(tracker.Config{Log: a.log})
+	t.AddSeed(a.Content.InfoHash, peer.Addr())
+	mux := http.NewServeMux()
+	mux.Handle(job.PathAnnounce, t)
+	return a.serve(ctx, listener, mux, peer.Run)
+}
+
+// serve answers requests, and runs what works beside it, until ctx ends.
+func (a *actor) serve(ctx context.Context, l net.Listener, handler http.Handler, beside func(context.Context) error) error {
+	server := &http.Server{Handler: handler}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return beside(ctx) })
+	group.Go(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		if err := a.ready(ctx); err != nil && !errors.Is(err, errStopped) {
+			return err
+		}
+		<-ctx.Done()
+		return server.Close()
+	})
+	return group.Wait()
+}
+
+// swarmConfig is a peer's configuration but for its content.
+func (a *actor) swarmConfig(identity *site.Site, uris ...string) (swarm.Config, error) {
+	h := a.Content.InfoHash
+	cert, err := identity.Peer(append(uris, swarm.InfoHashURI(h))...)
+	if err != nil {
+		return swarm.Config{}, err
+	}
+	return swarm.Config{
+		InfoHash: h, TLS: swarm.TLSConfig(cert, identity.CA(), h),
+		ListenAddr: net.JoinHostPort(a.Addresses[a.Own], swarmPort), Log: a.log,
+	}, nil
+}
+
+func statsOf(s *swarm.Swarm) actorStats {
+	v := s.Stats()
+	return actorStats{FromAppliance: v.FromAppliance, FromPeers: v.FromPeers, ToPeers: v.ToPeers, Wasted: v.Wasted}
+}
+
+// playPeer is a machine: the agent's storage on a file, the swarm, and announces to the tracker.
+func playPeer(ctx context.Context, a *actor) error {
+	identity, err := site.Open(filepath.Join(a.Content.Folder, "site"))
+	if err != nil {
+		return err
+	}
+	shape, err := a.Content.layout()
+	if err != nil {
+		return err
+	}
+	dev, err := disk.Open(a.Disk, filepath.Base(a.Disk))
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	store := disk.NewStorage(dev, shape)
+	cfg, err := a.swarmConfig(identity)
+	if err != nil {
+		return err
+	}
+	cfg.Pieces, cfg.Storage = shape, store
+	cfg.Seeds = []netip.AddrPort{netip.MustParseAddrPort(net.JoinHostPort(a.Addresses[0], swarmPort))}
+	if a.Engine.Lies > 0 {
+		cfg.Storage = &liar{Storage: store, every: int64(a.Engine.Lies)}
+	}
+	peer, err := swarm.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { a.stats = statsOf(peer) }()
+	if err := a.ready(ctx); err != nil {
+		return errors.Join(err, peer.Close())
+	}
+	total := shape.DataLength()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return peer.Run(ctx) })
+	group.Go(func() error {
+		client := announce.Client{URL: "https://" + net.JoinHostPort(a.Addresses[0], trackerPort) + job.PathAnnounce, HTTP: trackerClient(identity, cfg.TLS), Log: a.log}
+		client.Run(ctx, func() announce.Request {
+			s := peer.Stats()
+			held, _ := store.Progress()
+			return announce.Request{InfoHash: a.Content.InfoHash.Wire(), PeerID: peer.PeerID(), Port: peer.Addr().Port(),
+				Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: total - held}
+		}, peer.AddPeers)
+		return nil
+	})
+	group.Go(func() error {
+		return a.watch(ctx, func() (share float64, done bool, err error) {
+			held, _ := store.Progress()
+			select {
+			case <-peer.Done():
+				done = true
+			default:
+			}
+			return float64(held) / float64(total), done, nil
+		})
+	})
+	return group.Wait()
+}
+
+// trackerClient speaks to the tracker with the certificate of the peer.
+func trackerClient(identity *site.Site, peer *tls.Config) *http.Client {
+	roots := x509.NewCertPool()
+	roots.AddCert(identity.CA())
+	return &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: peer.Certificates, MinVersion: tls.VersionTLS13}},
+		Timeout:   time.Minute,
+	}
+}
+
+// liar is a storage that gives away wrong tiles.
+type liar struct {
+	*disk.Storage
+	every int64
+	given atomic.Int64
+}
+
+// Read implements swarm.Storage: the tiles as they are, but for one of so many.
+func (l *liar) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+	list, err := l.Storage.Read(ctx, piece, tiles)
+	for i := range list {
+		if l.given.Add(1)%l.every != 0 {
+			continue
+		}
+		raw, e := list[i].Decode(nil)
+		if e != nil {
+			return nil, fmt.Errorf("lie about piece %d: %w", piece, e)
+		}
+		raw = slices.Clone(raw)
+		raw[len(raw)/2] ^= 1
+		if list[i], e = tile.Encode(tile.LZ4, 0, raw); e != nil {
+			return nil, e
+		}
+	}
+	return list, err
+}
