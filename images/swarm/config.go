@@ -43,10 +43,12 @@ type Config struct {
 	// MemoryBytes bounds the encoded tiles held in memory: half for pieces on their way in, half for recent pieces to
 	// pass on. The smallest that works is two pieces. Zero means 64 MiB. Decoding takes one piece per worker more.
 	MemoryBytes int64
-	// MaxLinks bounds the connections; zero means 40, and 4,096 with HandOut.
+	// MaxLinks bounds the connections; zero means 40, and 4,096 with HandOut, for each endpoint.
 	MaxLinks int
 	// Workers decode, hash and write pieces; zero means one per processor, 4 at most.
 	Workers int
+	// Transport says how the network is used: limits, marks, congestion control, interfaces.
+	Transport Transport
 	// Log is told of links (Debug), liars (Warn) and completion (Info); nil discards.
 	Log *slog.Logger
 
@@ -82,9 +84,11 @@ func (c Config) withDefaults() (Config, error) {
 	case c.Pieces.Count() <= 0 || c.Pieces.Count() > images.MaxPieces:
 		return c, fmt.Errorf("swarm: %d pieces, want 1 to %d", c.Pieces.Count(), images.MaxPieces)
 	}
+	if err := c.Transport.Check(); err != nil {
+		return c, err
+	}
 	if c.PeerID == [20]byte{} {
-		copy(c.PeerID[:], "-SB0001-") // BEP 20
-		rand.Read(c.PeerID[8:])
+		c.PeerID = newPeerID()
 	}
 	if c.MemoryBytes <= 0 {
 		c.MemoryBytes = 64 << 20
@@ -94,6 +98,7 @@ func (c Config) withDefaults() (Config, error) {
 		if c.HandOut {
 			c.MaxLinks = 4096
 		}
+		c.MaxLinks *= max(1, len(c.Transport.Interfaces))
 	}
 	if c.Workers <= 0 {
 		c.Workers = min(runtime.GOMAXPROCS(0), 4)
@@ -106,4 +111,11 @@ func (c Config) withDefaults() (Config, error) {
 		c.timing = defaultTiming
 	}
 	return c, nil
+}
+
+// newPeerID draws a peer ID (BEP 20).
+func newPeerID() (id [20]byte) {
+	copy(id[:], "-SB0001-")
+	rand.Read(id[8:])
+	return id
 }

@@ -2,7 +2,6 @@ package swarm
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 // the second is theirs, the last belongs to the swarm's goroutine.
 type link struct {
 	id        int
+	end       *endpoint // of ours
 	conn      net.Conn
 	peer      [20]byte       // the peer's ID
 	remote    netip.AddrPort // address of the other end
@@ -33,6 +33,9 @@ type link struct {
 	received atomic.Int64 // when the last byte came; see clock
 	sent     atomic.Int64 // when the last byte went
 	tileKind atomic.Int32 // number under which the peer wants sb_tile messages; zero before it said so
+	up, down pacer
+	control  []byte // the writing goroutine's buffer
+	readErr  error  // of the connection; the reading goroutine's
 
 	linkState
 }
@@ -46,6 +49,7 @@ type linkState struct {
 	asks             map[int]*assembly      // pieces asked for
 	asked            time.Time              // when the last request went
 	waitMemory       bool
+	useful, wasted   int64 // bytes of content that it sent
 }
 
 // origin is what clock counts from. A machine may set its wall clock by years; this one only goes forward.
@@ -68,60 +72,84 @@ func (l *link) sendTile(m peerwire.TileMessage) bool {
 // tilesPerRead is how many tiles are read from the storage at once: 1 MiB.
 const tilesPerRead = 16
 
-// progressConn notes when bytes come and bounds how long one write may take.
+// progressConn notes when bytes come and go, bounds how long a write may make no progress, and holds reads back where
+// what comes in is limited.
 type progressConn struct {
 	net.Conn
 	raw     net.Conn // below TLS
 	l       *link
+	ctx     context.Context // of the link
 	timeout time.Duration
 }
+
+// writeStep is what has to pass within the time-out of a write.
+const writeStep = 64 << 10
 
 func (c progressConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
-		c.l.received.Store(clock(time.Now()))
+		c.alive()
+		c.l.end.received.Add(int64(n))
+		// What is not read stays in the kernel, and TCP tells the sender. That the link is silent meanwhile is our doing.
+		if held := c.l.down.take(c.ctx, n, c.alive); held != nil && err == nil {
+			err = held
+		}
+	}
+	if err != nil {
+		c.l.readErr = err
 	}
 	return n, err
 }
 
-func (c progressConn) Write(b []byte) (int, error) {
-	c.Conn.SetWriteDeadline(time.Now().Add(c.timeout))
-	n, err := c.Conn.Write(b)
-	c.l.sent.Store(clock(time.Now()))
-	return n, err
+func (c progressConn) alive() { c.l.received.Store(clock(time.Now())) }
+
+func (c progressConn) Write(b []byte) (written int, err error) {
+	for len(b) > 0 && err == nil {
+		n := 0
+		c.Conn.SetWriteDeadline(time.Now().Add(c.timeout))
+		n, err = c.Conn.Write(b[:min(len(b), writeStep)])
+		c.l.sent.Store(clock(time.Now()))
+		c.l.end.sent.Add(int64(n))
+		written, b = written+n, b[n:]
+	}
+	return written, err
 }
 
-// dial connects to an address and runs the link, until it is closed or ctx ends.
-func (s *Swarm) dial(ctx context.Context, a netip.AddrPort) {
+// dial connects to an address from one of our endpoints and runs the link, until it is closed or ctx ends.
+func (s *Swarm) dial(ctx context.Context, e *endpoint, a netip.AddrPort) {
 	limit, cancel := context.WithTimeout(ctx, s.cfg.timing.handshake)
-	conn, err := new(net.Dialer).DialContext(limit, "tcp", a.String())
+	conn, err := s.net.transport.Dialer(e.device).DialContext(limit, "tcp", a.String())
 	if err == nil {
 		secure := tls.Client(conn, s.cfg.TLS)
 		if err = secure.HandshakeContext(limit); err == nil {
 			cancel()
-			s.runLink(ctx, secure, a)
+			s.runLink(ctx, e, secure, a)
 			return
 		}
 		conn.Close()
 	}
 	cancel()
-	s.tell(dialFailed{a, err})
+	s.tell(dialFailed{e, a, err})
 }
 
 // runLink exchanges handshakes, then reads and writes messages until the connection or ctx ends. It closes conn.
-func (s *Swarm) runLink(ctx context.Context, conn *tls.Conn, dialled netip.AddrPort) {
+func (s *Swarm) runLink(ctx context.Context, e *endpoint, conn *tls.Conn, dialled netip.AddrPort) {
 	raw := conn.NetConn() // closed as it is: the end of a TLS stream says nothing that a peer needs to know
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
 	defer raw.Close()
-	l, err := s.handshake(conn, dialled)
+	s.net.joined(e, raw)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l, err := s.handshake(ctx, e, conn, dialled)
 	if err != nil {
 		s.cfg.Log.Debug("link refused", "peer", conn.RemoteAddr().String(), "err", err)
-		s.tell(dialFailed{dialled, err})
+		s.tell(dialFailed{e, dialled, err})
 		return
 	}
+	e.links.Add(1)
+	defer e.links.Add(-1)
 	s.tell(linkUp{l})
-	ctx, cancel := context.WithCancel(ctx)
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
@@ -137,9 +165,9 @@ func (s *Swarm) runLink(ctx context.Context, conn *tls.Conn, dialled netip.AddrP
 }
 
 // handshake exchanges the BitTorrent handshakes on a connection whose TLS handshake is done.
-func (s *Swarm) handshake(conn *tls.Conn, dialled netip.AddrPort) (*link, error) {
+func (s *Swarm) handshake(ctx context.Context, e *endpoint, conn *tls.Conn, dialled netip.AddrPort) (*link, error) {
 	conn.SetDeadline(time.Now().Add(s.cfg.timing.handshake))
-	mine := peerwire.Handshake{Reserved: peerwire.Features(), InfoHash: s.cfg.InfoHash.Wire(), PeerID: s.cfg.PeerID}
+	mine := peerwire.Handshake{Reserved: peerwire.Features(), InfoHash: s.cfg.InfoHash.Wire(), PeerID: e.peerID}
 	if _, err := conn.Write(mine.Append(nil)); err != nil {
 		return nil, err
 	}
@@ -155,32 +183,41 @@ func (s *Swarm) handshake(conn *tls.Conn, dialled netip.AddrPort) (*link, error)
 	conn.SetDeadline(time.Time{})
 	leaf := conn.ConnectionState().PeerCertificates[0]
 	l := &link{
-		id: int(s.links.Add(1)), peer: theirs.PeerID, remote: addrPort(conn.RemoteAddr()), dialled: dialled,
-		appliance: hasURI(leaf, URIRoleAppliance), part: hasURI(leaf, URIRolePart), identity: sha256.Sum256(leaf.Raw), out: newOutbox(),
+		id: int(s.links.Add(1)), end: e, peer: theirs.PeerID, remote: addrPort(conn.RemoteAddr()), dialled: dialled,
+		appliance: hasURI(leaf, URIRoleAppliance), part: hasURI(leaf, URIRolePart), identity: identityOf(conn), out: newOutbox(),
 	}
-	l.conn = progressConn{conn, conn.NetConn(), l, s.cfg.timing.silence}
+	l.up, l.down = s.net.pacers()
+	l.conn = progressConn{conn, conn.NetConn(), l, ctx, s.cfg.timing.silence}
 	now := clock(time.Now())
 	l.received.Store(now)
 	l.sent.Store(now)
 	return l, nil
 }
 
-// readLink reads messages and tells them to the swarm until the connection ends.
+// readLink reads messages and tells them to the swarm until the connection ends. What cannot be read though the
+// connection is sound is misconduct.
 func (s *Swarm) readLink(l *link) error {
-	r := peerwire.NewReader(l.conn)
+	r, m := peerwire.NewReader(l.conn), newMeter(s.cfg.Pieces.Count(), time.Now())
 	for {
-		m, err := r.Next()
+		message, err := r.Next()
+		if err != nil && l.readErr == nil {
+			err = misconduct{"sends what is no message: " + err.Error()}
+		}
 		if err != nil {
 			return err
 		}
-		e := received{l: l, message: m}
-		if x, ok := m.(peerwire.Extended); ok && x.Kind == tileKind {
+		e := received{l: l, message: message}
+		x, ok := message.(peerwire.Extended)
+		if ok = ok && x.Kind == tileKind; ok {
 			if e.tile, err = peerwire.DecodeTile(x.Payload); err != nil {
-				return err
+				return misconduct{"sends what is no message: " + err.Error()}
 			}
-			if e.tile == nil {
-				continue // of a later version
-			}
+		}
+		if err := m.count(message, e.tile, time.Now()); err != nil {
+			return err
+		}
+		if ok && e.tile == nil {
+			continue // of a later version
 		}
 		if !s.tell(e) {
 			return net.ErrClosed
@@ -190,21 +227,15 @@ func (s *Swarm) readLink(l *link) error {
 
 // writeLink sends what the outbox holds: messages first, then the tiles of one read, and so on.
 func (s *Swarm) writeLink(ctx context.Context, l *link) error {
-	var control, data []byte
+	var data []byte
+	tiles := l.up.share(tilesPerRead*images.TileLength, readTime, images.TileLength) / images.TileLength
 	for {
-		var next upload
-		var ok bool
-		control, next, ok = l.out.take(control, tilesPerRead)
-		if len(control) > 0 {
-			if _, err := l.conn.Write(control); err != nil {
-				return err
-			}
-			if cap(control) > 64<<10 {
-				control = nil
-			}
+		control, next, ok := l.out.take(l.control, tiles)
+		err := l.writeControl(control)
+		if err != nil {
+			return err
 		}
 		if ok {
-			var err error
 			if data, err = s.upload(ctx, l, next, data); err != nil {
 				return err
 			}
@@ -216,6 +247,42 @@ func (s *Swarm) writeLink(ctx context.Context, l *link) error {
 			return nil
 		}
 	}
+}
+
+// Under a limit tiles are read for so long ahead, and go out in messages that take so long: until one is out, nothing
+// else goes.
+const (
+	readTime    = 250 * time.Millisecond
+	messageTime = 100 * time.Millisecond
+)
+
+// writeControl sends messages that were taken from the outbox, and keeps their buffer for the next ones.
+func (l *link) writeControl(messages []byte) (err error) {
+	if len(messages) > 0 {
+		_, err = l.conn.Write(messages)
+	}
+	if l.control = messages; cap(messages) > 64<<10 {
+		l.control = nil
+	}
+	return err
+}
+
+// writeData sends messages with content, as fast as the limits allow.
+func (l *link) writeData(ctx context.Context, data []byte) error {
+	for len(data) > 0 {
+		n := len(data)
+		if l.up.limited() {
+			n = min(n, l.up.grain)
+		}
+		if err := l.up.take(ctx, n, nil); err != nil {
+			return err
+		}
+		if _, err := l.conn.Write(data[:n]); err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
 }
 
 // upload sends tiles, and the hashes ahead of them where asked for. data is a buffer to use again. The error is the
@@ -238,16 +305,22 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 		s.cfg.Log.Warn("tiles could not be read", "piece", u.piece, "peer", l.remote, "err", err)
 		return s.refuse(l, u, data)
 	}
-	for len(tiles) > 0 || len(data) > 0 {
+	target := l.up.share(peerwire.TilesTarget, messageTime, 1)
+	for first := true; len(tiles) > 0 || len(data) > 0; first = false {
+		if !first {
+			if err := l.writeControl(l.out.takeControl(l.control)); err != nil {
+				return data, err
+			}
+		}
 		n, length := 0, 0
-		for n < len(tiles) && length < peerwire.TilesTarget {
+		for n < len(tiles) && length < target {
 			length += len(tiles[n].Bytes) + peerwire.TileOverhead
 			n++
 		}
 		if n > 0 {
 			data = peerwire.AppendTile(data, kind, peerwire.Tiles{Piece: u.piece, Tiles: tiles[:n]})
 		}
-		if _, err := l.conn.Write(data); err != nil {
+		if err := l.writeData(ctx, data); err != nil {
 			return data, err
 		}
 		sent := int64(0)

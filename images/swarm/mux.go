@@ -8,29 +8,34 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
 // Mux lets several swarms share one listener: the server name of the TLS handshake says which swarm a peer wants, and
-// that swarm's TLS decides whether it may. Safe for concurrent use.
+// that swarm's TLS decides whether it may. Strangers who connect and say nothing cost a bounded number of connections
+// and keep nobody else out. Safe for concurrent use.
 type Mux struct {
 	listener net.Listener
 	log      *slog.Logger
 
 	mu     sync.Mutex // guards swarms
-	swarms map[string]*Swarm
+	swarms map[string]reach
 }
 
-// maxHandshakes bounds the connections that have not finished their TLS handshake.
-const maxHandshakes = 256
+// reach is a swarm, and by which of its endpoints it is reached here.
+type reach struct {
+	swarm *Swarm
+	end   *endpoint
+}
 
 // NewMux returns a Mux on a TCP listener, which it owns from now on: Run closes it. Nil log discards.
 func NewMux(l net.Listener, log *slog.Logger) *Mux {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Mux{listener: l, log: log, swarms: map[string]*Swarm{}}
+	return &Mux{listener: l, log: log, swarms: map[string]reach{}}
 }
 
 // Addr is the address that the Mux listens on.
@@ -40,14 +45,14 @@ func (m *Mux) Addr() netip.AddrPort { return addrPort(m.listener.Addr()) }
 func (m *Mux) Close() error { return m.listener.Close() }
 
 // add makes the swarm reachable until the returned function is called.
-func (m *Mux) add(s *Swarm) (remove func(), err error) {
+func (m *Mux) add(s *Swarm, e *endpoint) (remove func(), err error) {
 	name := ServerName(s.cfg.InfoHash)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.swarms[name] != nil {
+	if m.swarms[name].swarm != nil {
 		return nil, fmt.Errorf("swarm %s runs already on %s", s.cfg.InfoHash, m.Addr())
 	}
-	m.swarms[name] = s
+	m.swarms[name] = reach{s, e}
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -55,7 +60,7 @@ func (m *Mux) add(s *Swarm) (remove func(), err error) {
 	}, nil
 }
 
-func (m *Mux) swarm(name string) *Swarm {
+func (m *Mux) reach(name string) reach {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.swarms[name]
@@ -69,7 +74,7 @@ func (m *Mux) Run(ctx context.Context) error {
 	defer m.listener.Close()
 	var handshakes sync.WaitGroup
 	defer handshakes.Wait()
-	slots := make(chan struct{}, maxHandshakes)
+	pending := newPending()
 	for {
 		conn, err := m.listener.Accept()
 		switch {
@@ -85,29 +90,28 @@ func (m *Mux) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			conn.Close()
-			return nil
+		done, victim := pending.add(conn)
+		if victim != nil {
+			m.log.Debug("swarm handshake given up for a newer one", "peer", victim.RemoteAddr().String())
+			victim.Close()
 		}
 		handshakes.Go(func() {
-			defer func() { <-slots }()
-			m.serve(ctx, conn)
+			defer done()
+			m.serve(ctx, conn, done)
 		})
 	}
 }
 
-// serve finishes the TLS handshake and gives the connection to its swarm.
-func (m *Mux) serve(ctx context.Context, conn net.Conn) {
-	var s *Swarm
+// serve finishes the TLS handshake, says so by done, and gives the connection to its swarm.
+func (m *Mux) serve(ctx context.Context, conn net.Conn, done func()) {
+	var to reach
 	server := tls.Server(conn, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if s = m.swarm(hello.ServerName); s == nil {
+			if to = m.reach(hello.ServerName); to.swarm == nil {
 				return nil, fmt.Errorf("no swarm is named %q here", hello.ServerName)
 			}
-			return s.cfg.TLS, nil
+			return to.swarm.cfg.TLS, nil
 		},
 	})
 	ctx, cancel := context.WithTimeout(ctx, defaultTiming.handshake)
@@ -117,7 +121,85 @@ func (m *Mux) serve(ctx context.Context, conn net.Conn) {
 		conn.Close()
 		return
 	}
-	s.accept(ctx, server)
+	done()
+	to.swarm.accept(ctx, to.end, server)
+}
+
+// pending are the connections that have not finished their TLS handshake. When there are too many, the address that
+// has most of them loses its oldest: a flood from one address crowds out itself. Safe for concurrent use.
+type pending struct {
+	mu     sync.Mutex // guards the rest
+	number int64      // of the last one
+	count  int
+	from   map[netip.Prefix][]stranger // oldest first
+}
+
+// stranger is one connection; number tells which came first.
+type stranger struct {
+	number int64
+	conn   net.Conn
+}
+
+// maxHandshakes bounds the connections that have not finished their TLS handshake.
+const maxHandshakes = 256
+
+func newPending() *pending { return &pending{from: map[netip.Prefix][]stranger{}} }
+
+// add takes a connection in until done is called, which may be called twice. victim, if not nil, is to be closed for it.
+func (p *pending) add(conn net.Conn) (done func(), victim net.Conn) {
+	source := sourceOf(conn)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.count >= maxHandshakes {
+		victim = p.evict()
+	}
+	p.number++
+	number := p.number
+	p.from[source] = append(p.from[source], stranger{number, conn})
+	p.count++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.remove(source, number)
+	}, victim
+}
+
+// evict takes out the oldest connection of the address that has most; of several such, the oldest of all.
+func (p *pending) evict() net.Conn {
+	var worst netip.Prefix
+	for source, list := range p.from {
+		w := p.from[worst]
+		if len(list) > len(w) || len(list) == len(w) && list[0].number < w[0].number {
+			worst = source
+		}
+	}
+	victim := p.from[worst][0]
+	p.remove(worst, victim.number)
+	return victim.conn
+}
+
+func (p *pending) remove(source netip.Prefix, number int64) {
+	list := p.from[source]
+	i := slices.IndexFunc(list, func(s stranger) bool { return s.number == number })
+	if i < 0 {
+		return
+	}
+	p.count--
+	if p.from[source] = slices.Delete(list, i, i+1); len(p.from[source]) == 0 {
+		delete(p.from, source)
+	}
+}
+
+// sourceOf returns what one host can connect from: an IPv4 address, or the 64 bits that it chooses its IPv6 addresses
+// in (RFC 4291 §2.5.1).
+func sourceOf(conn net.Conn) netip.Prefix {
+	a := addrPort(conn.RemoteAddr()).Addr()
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	source, _ := a.Prefix(bits) // zero for what is no IP address: one source
+	return source
 }
 
 // addrPort returns the IP address and port of a TCP address, the zero value of another one.

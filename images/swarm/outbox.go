@@ -13,7 +13,7 @@ type outbox struct {
 	mu      sync.Mutex // guards everything below
 	control []byte     // encoded messages
 	uploads []upload
-	closed  bool
+	replies int // answers among the messages that the peer made us give
 
 	wake chan struct{} // holds one token after something was added
 }
@@ -30,6 +30,7 @@ type upload struct {
 const (
 	maxControl = 16 << 20
 	maxUploads = 512
+	maxReplies = 4096
 )
 
 func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
@@ -57,6 +58,17 @@ func (o *outbox) sendTile(kind byte, m peerwire.TileMessage) bool {
 	o.control = peerwire.AppendTile(o.control, kind, m)
 	o.signal()
 	return len(o.control) <= maxControl
+}
+
+// replied says that the last message was an answer which costs the peer nothing to provoke. The error is misconduct: more
+// of them wait than a peer can have use for.
+func (o *outbox) replied() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.replies++; o.replies > maxReplies {
+		return misconduct{"asks and does not read"}
+	}
+	return nil
 }
 
 // serve queues a request; false says that too many wait.
@@ -87,11 +99,23 @@ func (o *outbox) cancel(piece int, tiles images.TileSet) {
 	o.uploads = kept
 }
 
+// takeControl returns the queued messages, swapping in empty for them.
+func (o *outbox) takeControl(empty []byte) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.swap(empty)
+}
+
+func (o *outbox) swap(empty []byte) (control []byte) {
+	control, o.control, o.replies = o.control, empty[:0], 0
+	return control
+}
+
 // take returns the queued messages, swapping in empty for them, and the next at most n tiles to send.
 func (o *outbox) take(empty []byte, n int) (control []byte, next upload, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	control, o.control = o.control, empty[:0]
+	control = o.swap(empty)
 	if len(o.uploads) == 0 {
 		return control, next, false
 	}

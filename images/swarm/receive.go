@@ -29,6 +29,7 @@ func (st *state) receive(e received) error {
 	case peerwire.Span:
 		if m.ID == peerwire.IDRequest { // blocks are for stock peers of open swarms
 			st.send(l, peerwire.Span{ID: peerwire.IDReject, Piece: m.Piece, Begin: m.Begin, Length: m.Length})
+			return l.out.replied()
 		}
 	case peerwire.Extended:
 		switch m.Kind {
@@ -110,7 +111,7 @@ func (st *state) receiveHandshake(l *link, payload []byte) error {
 	l.tileKind.Store(int32(h.Tile))
 	if !l.address.IsValid() && h.Port != 0 && l.remote.IsValid() && st.hand == nil {
 		l.address = netip.AddrPortFrom(l.remote.Addr(), h.Port)
-		st.book.linked(l.address)
+		st.bookOf(l).linked(l.address)
 	}
 	st.sendTile(l, peerwire.Version{Version: peerwire.TileVersion, HandsOut: st.hand != nil && !l.part})
 	if st.hand != nil {
@@ -211,8 +212,12 @@ func (st *state) receiveRequest(l *link, m peerwire.Request) error {
 	}
 	held := st.cfg.Storage.Held(m.Piece).Contains(m.Tiles)
 	known := !m.Hashes || st.have.Has(m.Piece) || st.cfg.Storage.TileHashes(m.Piece) != nil
-	if !held || !known || !l.out.serve(upload{m.Piece, m.Hashes, m.Tiles}) {
+	switch {
+	case !held || !known:
 		st.sendTile(l, peerwire.Reject{Piece: m.Piece, Tiles: m.Tiles})
+		return l.out.replied()
+	case !l.out.serve(upload{m.Piece, m.Hashes, m.Tiles}):
+		return misconduct{"asks for more than it reads"}
 	}
 	return nil
 }
@@ -247,8 +252,8 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 	} else {
 		st.count.fromPeers.Add(got)
 	}
-	if a == nil {
-		return nil
+	if err := l.waste(got-wasted, wasted); err != nil || a == nil {
+		return err
 	}
 	st.pull.Progress(m.Piece, st.now)
 	if l.asks[m.Piece] != nil {

@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -26,11 +27,12 @@ type state struct {
 	pull       *schedule.Puller
 	looking    Looking           // the storage, if it still finds out what it holds; else nil
 	hand       *schedule.Handout // nil unless we hand out
-	book       *book
-	opening    int // connections without a link yet
+	books      []*book           // by endpoint
+	opening    int               // connections without a link yet
 	all        map[int]*link
-	byPeer     map[[20]byte]*link
+	byPeer     map[acquaintance]*link
 	banned     map[[32]byte]bool // certificates of liars
+	strikes    map[[32]byte]int  // breaks of the protocol, by certificate
 	assemblies map[int]*assembly
 	ready      []*assembly // waiting for a worker
 	syncing    bool
@@ -48,7 +50,7 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 	n := s.cfg.Pieces.Count()
 	st := &state{
 		Swarm: s, ctx: ctx, group: group, started: time.Now(), have: schedule.NewSet(n), data: schedule.NewSet(n),
-		book: newBook(s.cfg.timing), all: map[int]*link{}, byPeer: map[[20]byte]*link{}, banned: map[[32]byte]bool{},
+		all: map[int]*link{}, byPeer: map[acquaintance]*link{}, banned: map[[32]byte]bool{}, strikes: map[[32]byte]int{},
 		assemblies: map[int]*assembly{},
 	}
 	st.looking, _ = s.cfg.Storage.(Looking)
@@ -82,8 +84,12 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 		}
 		st.hand = schedule.NewHandout(give, n, s.cfg.timing.isolated)
 	}
-	for _, a := range s.cfg.Seeds {
-		st.book.add(a, true)
+	for range s.net.ends {
+		b := newBook(s.cfg.timing)
+		for _, a := range s.cfg.Seeds {
+			b.add(a, true)
+		}
+		st.books = append(st.books, b)
 	}
 	st.publish()
 	return st
@@ -102,21 +108,28 @@ func (st *state) handle(event any) {
 	switch e := event.(type) {
 	case arrived:
 		if len(st.all)+st.opening >= st.cfg.MaxLinks {
-			st.group.Go(func() { e.conn.Close() })
+			e.conn.NetConn().Close()
+			e.leave()
 			return
 		}
 		st.opening++
-		st.group.Go(func() { st.runLink(st.ctx, e.conn, netip.AddrPort{}) })
+		st.group.Go(func() {
+			defer e.leave()
+			st.runLink(st.ctx, e.end, e.conn, netip.AddrPort{})
+		})
 	case dialFailed:
 		st.opening--
 		if e.address.IsValid() {
 			st.cfg.Log.Debug("peer not reached", "peer", e.address, "err", e.err)
 		}
-		st.book.freed(e.address, st.now)
+		st.books[e.end.index].freed(e.address, st.now)
 	case linkUp:
 		st.opening--
 		st.join(e.l)
 	case linkDown:
+		if errors.As(e.err, new(misconduct)) {
+			st.offend(e.l, e.err)
+		}
 		st.leave(e.l, "closed", e.err)
 	case received:
 		if st.all[e.l.id] == nil {
@@ -124,7 +137,7 @@ func (st *state) handle(event any) {
 		}
 		e.l.Stalled = false
 		if err := st.receive(e); err != nil {
-			st.leave(e.l, "broke the protocol", err)
+			st.offend(e.l, err)
 		}
 	case unreadable:
 		if st.hand != nil {
@@ -139,19 +152,34 @@ func (st *state) handle(event any) {
 
 // connect dials addresses that are due.
 func (st *state) connect() {
-	for _, a := range st.book.due(st.now, st.cfg.MaxLinks-len(st.all)-st.opening) {
-		st.opening++
-		st.group.Go(func() { st.dial(st.ctx, a) })
+	each := st.cfg.MaxLinks / len(st.net.ends)
+	for _, e := range st.net.ends {
+		n := min(st.cfg.MaxLinks-len(st.all)-st.opening, each-int(e.links.Load()))
+		for _, a := range st.books[e.index].due(st.now, n) {
+			st.opening++
+			st.group.Go(func() { st.dial(st.ctx, e, a) })
+		}
 	}
 }
+
+// acquaintance is a peer as one of our endpoints knows it.
+type acquaintance struct {
+	end  *endpoint
+	peer [20]byte
+}
+
+func (l *link) acquaintance() acquaintance { return acquaintance{l.end, l.peer} }
+
+// bookOf returns the addresses of the link's endpoint.
+func (st *state) bookOf(l *link) *book { return st.books[l.end.index] }
 
 // join takes up a link whose handshakes are done, and says what we hold.
 func (st *state) join(l *link) {
 	l.address = l.dialled
-	other := st.byPeer[l.peer]
+	other := st.byPeer[l.acquaintance()]
 	switch {
-	case l.peer == st.cfg.PeerID:
-		st.book.self(l.dialled)
+	case st.net.own(l.peer):
+		st.bookOf(l).self(l.dialled)
 		l.close()
 		return
 	case other != nil && !st.preferred(l, other):
@@ -159,12 +187,12 @@ func (st *state) join(l *link) {
 			other.address = l.dialled
 		}
 		if l.dialled != other.address {
-			st.book.freed(l.dialled, st.now)
+			st.bookOf(l).freed(l.dialled, st.now)
 		}
 		l.close()
 		return
 	case st.banned[l.identity]:
-		st.book.freed(l.dialled, st.now)
+		st.bookOf(l).freed(l.dialled, st.now)
 		l.close()
 		return
 	case other != nil:
@@ -173,9 +201,9 @@ func (st *state) join(l *link) {
 	n := st.cfg.Pieces.Count()
 	l.Source, l.partial, l.asks = st.pull.Join(), map[int]images.TileSet{}, map[int]*assembly{}
 	l.Choking = true
-	st.all[l.id], st.byPeer[l.peer] = l, l
+	st.all[l.id], st.byPeer[l.acquaintance()] = l, l
 	if l.address.IsValid() {
-		st.book.linked(l.address)
+		st.bookOf(l).linked(l.address)
 	}
 	switch {
 	case st.hand != nil && !l.part:
@@ -184,8 +212,8 @@ func (st *state) join(l *link) {
 		l.out.send(peerwire.Bitfield{Bits: st.claims().Bitfield(n)})
 	}
 	own := peerwire.ExtendedHandshake{Tile: tileKind, Version: "Seedbed"}
-	if st.mux != nil {
-		own.Port = st.mux.Addr().Port()
+	if l.end.mux != nil {
+		own.Port = l.end.mux.Addr().Port()
 	}
 	l.out.send(own.Message())
 	l.out.send(peerwire.Unchoke)
@@ -217,7 +245,7 @@ func (st *state) preferred(l, other *link) bool {
 	if mine == theirs {
 		return true
 	}
-	return mine == (string(st.cfg.PeerID[:]) < string(l.peer[:]))
+	return mine == (string(l.end.peerID[:]) < string(l.peer[:]))
 }
 
 // leave drops a link and gives back what it was asked for. Nothing happens if it was dropped before.
@@ -227,12 +255,12 @@ func (st *state) leave(l *link, why string, err error) {
 	}
 	l.close()
 	delete(st.all, l.id)
-	delete(st.byPeer, l.peer)
+	delete(st.byPeer, l.acquaintance())
 	st.pull.Leave(l.Source)
 	if st.hand != nil {
 		st.hand.Leave(l.id)
 	}
-	st.book.freed(l.address, st.now)
+	st.bookOf(l).freed(l.address, st.now)
 	for _, a := range l.asks {
 		st.giveBack(l, a)
 	}

@@ -33,6 +33,8 @@ type Stats struct {
 	NeededByOthers bool
 	// Damaged counts tiles and hashes that an appliance sent wrong: its copy of the image needs a look.
 	Damaged int
+	// Transports count the links of each endpoint, in the order of Endpoints.
+	Transports []TransportStats
 	// MemoryBytes are the encoded tiles held in memory now, PeakMemoryBytes the most so far.
 	MemoryBytes     int64
 	PeakMemoryBytes int64
@@ -61,6 +63,7 @@ func (s *Swarm) Stats() Stats {
 		Peers: int(c.peers.Load()), Seeders: int(c.seeders.Load()),
 		Lacking: int(c.lacking.Load()), NeededByOthers: c.needed.Load(),
 		Damaged:     int(c.damaged.Load()),
+		Transports:  s.net.stats(),
 		MemoryBytes: memory, PeakMemoryBytes: peak,
 	}
 }

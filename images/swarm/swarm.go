@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -20,8 +19,8 @@ type Swarm struct {
 	memory *memory
 	count  counters
 	links  atomic.Int64 // IDs given to links
-	mux    *Mux
-	ownMux bool
+	net    *network
+	guests *guests
 
 	events chan any
 	jobs   chan *assembly
@@ -37,13 +36,18 @@ type Swarm struct {
 
 // Events that links, workers and listeners tell the swarm, besides verdict.
 type (
-	arrived  struct{ conn *tls.Conn }
+	arrived struct {
+		conn  *tls.Conn
+		end   *endpoint
+		leave func() // to be called once it is closed
+	}
 	linkUp   struct{ l *link }
 	linkDown struct {
 		l   *link
 		err error
 	}
 	dialFailed struct {
+		end     *endpoint
 		address netip.AddrPort // zero when the peer dialled us
 		err     error
 	}
@@ -65,40 +69,24 @@ func New(cfg Config) (*Swarm, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Swarm{
-		cfg: cfg, memory: newMemory(cfg.MemoryBytes), mux: cfg.Mux,
+	opened, err := openNetwork(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Swarm{
+		cfg: cfg, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends)),
 		events: make(chan any), jobs: make(chan *assembly), done: make(chan struct{}), closed: make(chan struct{}),
 		wake: make(chan struct{}, 1),
-	}
-	if s.mux == nil && (cfg.Listener != nil || cfg.ListenAddr != "") {
-		l := cfg.Listener
-		if l == nil {
-			if l, err = net.Listen("tcp", cfg.ListenAddr); err != nil {
-				return nil, fmt.Errorf("swarm: %w", err)
-			}
-		}
-		s.mux, s.ownMux = NewMux(l, cfg.Log), true
-	}
-	return s, nil
+	}, nil
 }
 
-// Close gives back the listener of a swarm that is never run.
-func (s *Swarm) Close() error {
-	if s.ownMux {
-		return s.mux.Close()
-	}
-	return nil
-}
+// Close gives back the listeners of a swarm that is never run.
+func (s *Swarm) Close() error { return s.net.close() }
 
-// Addr is the address that the swarm is reached at, as its listener knows it; zero when it only dials.
-func (s *Swarm) Addr() netip.AddrPort {
-	if s.mux == nil {
-		return netip.AddrPort{}
-	}
-	return s.mux.Addr()
-}
+// Addr is the address that the swarm is reached at, as its first listener knows it; zero when it only dials.
+func (s *Swarm) Addr() netip.AddrPort { return s.Endpoints()[0].Addr }
 
-// PeerID is the name under which this peer announces itself.
+// PeerID is the name under which this peer announces itself, on the first of its Endpoints.
 func (s *Swarm) PeerID() [20]byte { return s.cfg.PeerID }
 
 // Done is closed when every data tile is held and durable. The swarm goes on serving until Run's context ends.
@@ -146,14 +134,21 @@ func (s *Swarm) tell(event any) bool {
 }
 
 // accept takes a connection whose TLS handshake is done, or closes it.
-func (s *Swarm) accept(ctx context.Context, conn *tls.Conn) {
-	select {
-	case s.events <- arrived{conn}:
-	case <-s.closed:
-		conn.Close()
-	case <-ctx.Done():
-		conn.Close()
+func (s *Swarm) accept(ctx context.Context, e *endpoint, conn *tls.Conn) {
+	leave, err := s.guests.enter(identityOf(conn))
+	if err != nil {
+		s.cfg.Log.Debug("swarm connection refused", "peer", conn.RemoteAddr().String(), "err", err)
+		conn.NetConn().Close()
+		return
 	}
+	select {
+	case s.events <- arrived{conn, e, leave}:
+		return
+	case <-s.closed:
+	case <-ctx.Done():
+	}
+	conn.NetConn().Close()
+	leave()
 }
 
 // Run takes part in the swarm until ctx ends, which is no error, or the storage fails, and waits for everything that it
@@ -165,16 +160,21 @@ func (s *Swarm) Run(ctx context.Context) (err error) {
 	defer cancel()
 	defer close(s.closed)
 	st := newState(s, ctx, &group)
-	if s.mux != nil {
-		remove, err := s.mux.add(s)
+	for _, e := range s.net.ends {
+		if e.mux == nil {
+			continue
+		}
+		remove, err := e.mux.add(s, e)
 		if err != nil {
 			return err
 		}
 		defer remove()
 	}
-	listener := make(chan error, 1)
-	if s.ownMux {
-		group.Go(func() { listener <- s.mux.Run(ctx) })
+	listener := make(chan error, len(s.net.ends))
+	for _, e := range s.net.ends {
+		if e.ownMux {
+			group.Go(func() { listener <- e.mux.Run(ctx) })
+		}
 	}
 	for range s.cfg.Workers {
 		group.Go(func() { s.work(ctx) })
@@ -202,7 +202,9 @@ func (st *state) loop(ctx context.Context, listener <-chan error) error {
 			st.ready = st.ready[1:]
 		case <-st.wake:
 			for _, a := range st.takePending() {
-				st.book.add(a, false)
+				for _, b := range st.books {
+					b.add(a, false)
+				}
 			}
 			st.now = time.Now()
 			st.look()
@@ -214,7 +216,6 @@ func (st *state) loop(ctx context.Context, listener <-chan error) error {
 			if ctx.Err() == nil && err != nil {
 				return fmt.Errorf("swarm: %w", err)
 			}
-			listener = nil
 		case <-ctx.Done():
 			return nil
 		}
