@@ -53,6 +53,10 @@ type bench struct {
 // racers are the contenders in the order of the tables; ours is first.
 var racers = []racer{
 	{"seedbed", own("appliance"), own("peer")},
+	{"libtorrent", libtorrentPeer, libtorrentPeer},
+	{"aria2", own("aria2 source"), own("aria2")},
+	{"chain", own("chain"), own("chain")},
+	{"udpcast", udpcast, udpcast},
 }
 
 func benchSwarm(ctx context.Context, s settings) (err error) {
@@ -149,7 +153,7 @@ func ideal(bytes int64) time.Duration {
 
 // heat returns a heat over the plan, its limit ten times the ideal time.
 func (b *bench) heat(c racer, of *content, plan netPlan) *heat {
-	return &heat{racer: c, content: of, plan: plan, folder: b.folder, limit: 30*time.Second + 10*ideal(of.Length)}
+	return &heat{racer: c, content: of, plan: plan, folder: b.folder, profile: b.profile, limit: 30*time.Second + 10*ideal(of.Length)}
 }
 
 // record appends a line of JSON.

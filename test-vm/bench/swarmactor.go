@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
+	"runtime/pprof"
 	"sync"
 	"syscall"
 	"time"
@@ -31,6 +31,8 @@ type actorOrder struct {
 	Disk string
 	// Program is what the role "program" runs.
 	Program []string
+	// Profile is a file for the CPU profile of our engine; "" makes none.
+	Profile string
 	Engine  engineOrder
 }
 
@@ -70,8 +72,9 @@ type actor struct {
 
 // roles are what a process can be. Each runs until ctx ends, which is no error.
 var roles = map[string]func(ctx context.Context, a *actor) error{
-	"appliance": playAppliance,
-	"peer":      playPeer,
+	"appliance": playAppliance, "peer": playPeer,
+	"aria2 source": playTracker, "aria2": playAria2,
+	"chain": playChain, "program": playProgram,
 }
 
 func actorMain(args []string) {
@@ -84,7 +87,7 @@ func actorMain(args []string) {
 	if err == nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		go a.listen(cancel)
-		err = play(ctx, a)
+		err = a.profiled(func() error { return play(ctx, a) })
 	}
 	end := actorEvent{Event: "end", Stats: a.stats}
 	if err != nil {
@@ -101,6 +104,23 @@ func actorMain(args []string) {
 	if err != nil {
 		os.Exit(1)
 	}
+}
+
+// profiled runs what is to be profiled where that is asked for.
+func (a *actor) profiled(play func() error) error {
+	if a.Profile == "" {
+		return play()
+	}
+	f, err := os.Create(a.Profile)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return play()
 }
 
 // listen takes orders. The end of standard input is a stop: then the bench is gone.
@@ -169,12 +189,4 @@ func (a *actor) watch(ctx context.Context, held func() (share float64, done bool
 			return nil
 		}
 	}
-}
-
-// others are the addresses of the other stations, with a port.
-func (a *actor) others(port string) (list []string) {
-	for _, other := range slices.Delete(slices.Clone(a.Addresses), a.Own, a.Own+1) {
-		list = append(list, other+":"+port)
-	}
-	return list
 }

@@ -37,10 +37,10 @@ func own(role string) func(o actorOrder) ([]string, error) {
 
 // heat is one racer's run over one network.
 type heat struct {
-	racer racer
-	content   *content
-	plan      netPlan
-	folder    string // of the disks and logs
+	racer   racer
+	content *content
+	plan    netPlan
+	folder  string // of the disks and logs
 	// engine has what is asked of single stations, by index.
 	engine map[int]engineOrder
 	// late stations are started by watch only.
@@ -48,6 +48,8 @@ type heat struct {
 	// watch, if not nil, is called with every share of the content that a station tells of, one call at a time.
 	watch func(h *heat, station int, share float64)
 	limit time.Duration
+	// profile is a folder for CPU profiles of our engine; "" makes none.
+	profile string
 
 	net       *network
 	processes []*process
@@ -173,6 +175,9 @@ func (h *heat) prepare(ctx context.Context) error {
 	}
 	for i := range h.net.stations {
 		o.Own, o.Disk, o.Engine = i, h.disk(i), h.engine[i]
+		if h.profile != "" {
+			o.Profile = filepath.Join(h.profile, fmt.Sprintf("%s-%d.prof", h.racer.name, i))
+		}
 		if i > 0 {
 			if err := truncate(o.Disk, h.content.Length); err != nil {
 				return err
