@@ -56,7 +56,7 @@ const congestionControl = "cubic"
 
 // build makes the network; close removes it, also after an error.
 func (p netPlan) build(ctx context.Context) (n *network, err error) {
-	name := fmt.Sprintf("sbswarm%d", os.Getpid())
+	name := networkName()
 	n = &network{plan: p}
 	defer func() {
 		if err != nil {
@@ -111,6 +111,9 @@ func (p netPlan) build(ctx context.Context) (n *network, err error) {
 	}
 	return n, nil
 }
+
+// networkName begins the names of the namespaces of this process.
+func networkName() string { return fmt.Sprintf("sbswarm%d", os.Getpid()) }
 
 func (n *network) add(ctx context.Context, name string) error {
 	if err := tool(ctx, "iproute2", "ip", "netns", "add", name); err != nil {

@@ -32,6 +32,7 @@ func suites(full bool) []suite {
 		{name: "swarm", budget: 5 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "./images/schedule/", "./images/peerwire/", "./images/announce/", "./appliance/tracker/"),
 			run("go", "test", "-count=1", "-race", "./images/swarm/"),
+			run("go", "test", "-count=1", "./test-vm/bench/"),
 		}, fuzz(full, "./images/peerwire/", "./images/announce/", "./appliance/tracker/")...)},
 		{name: "fleet", budget: 5 * time.Minute, steps: []step{
 			run("go", "test", "-count=1", "-race", "./appliance/..."),
