@@ -14,10 +14,19 @@ type ExtendedHandshake struct {
 	Version string
 	// Port is the TCP port on which the sender accepts connections ("p"); zero means none.
 	Port uint16
+	// Metadata is the number under which the sender wants ut_metadata messages (BEP 9), zero where it does not speak it, and
+	// MetadataSize the length of the info dictionary that it gives to others, in bytes ("metadata_size").
+	Metadata     byte
+	MetadataSize int
+	// Requests is how many requests of blocks the sender lets wait ("reqq"); zero means that it does not say.
+	Requests int
 }
 
-// TileExtension is the name of sb_tile in the dictionary m of the handshake.
-const TileExtension = "sb_tile"
+// Names of extensions in the dictionary m of the handshake.
+const (
+	TileExtension     = "sb_tile"
+	MetadataExtension = "ut_metadata" // BEP 9
+)
 
 // maxVersion bounds Version in bytes.
 const maxVersion = 64
@@ -28,7 +37,16 @@ func (h ExtendedHandshake) Message() Extended {
 	if h.Tile != 0 {
 		m[TileExtension] = int(h.Tile)
 	}
+	if h.Metadata != 0 {
+		m[MetadataExtension] = int(h.Metadata)
+	}
 	d := map[string]any{"m": m, "v": h.Version}
+	if h.MetadataSize > 0 {
+		d["metadata_size"] = h.MetadataSize
+	}
+	if h.Requests > 0 {
+		d["reqq"] = h.Requests
+	}
 	if h.Port != 0 {
 		d["p"] = int(h.Port)
 	}
@@ -55,6 +73,12 @@ func DecodeExtendedHandshake(payload []byte) (h ExtendedHandshake, err error) {
 		return h, fmt.Errorf("extended handshake: %s %d, port %d", TileExtension, number, port)
 	}
 	h.Tile, h.Port = byte(number), uint16(port)
+	if n, ok := m[MetadataExtension].(int64); ok && n > 0 && n <= 255 {
+		h.Metadata = byte(n)
+	}
+	if n, ok := d["reqq"].(int64); ok && n > 0 && n <= 1<<20 {
+		h.Requests = int(n)
+	}
 	h.Version, _ = d["v"].(string)
 	if len(h.Version) > maxVersion {
 		h.Version = h.Version[:maxVersion]

@@ -10,6 +10,9 @@ const HandshakeLength = 1 + len(protocol) + 8 + 20 + 20
 
 const protocol = "BitTorrent protocol"
 
+// HandshakeFirst is the first byte of every handshake.
+const HandshakeFirst = byte(len(protocol))
+
 // Handshake is what both ends of a connection send first.
 type Handshake struct {
 	// Reserved are the feature bits; see the methods. Unknown ones are kept.

@@ -11,6 +11,7 @@ import (
 type assembly struct {
 	piece     int
 	need, got images.TileSet
+	again     images.TileSet // those of need that are held, and fetched to judge the others
 	tiles     []tile.Encoded // by index
 	from      []*link        // by index; who sent the tile
 	// hashes are the tile hashes that a peer sent, not checked yet; nil where the storage knows them.

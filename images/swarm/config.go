@@ -22,8 +22,10 @@ type Config struct {
 	// Pieces is the shape of the content, Storage where it lies. Both are needed.
 	Pieces  Pieces
 	Storage Storage
-	// TLS is the swarm's mutual TLS, see TLSConfig. It is needed: there are no links without it.
+	// TLS is the swarm's mutual TLS, see TLSConfig. It is needed, but in an open swarm: there are no links without it.
 	TLS *tls.Config
+	// Open makes the swarm an open one, without TLS and for stock clients too; nil is a closed one.
+	Open *Open
 	// Mux is a listener shared with other swarms. Without it the swarm listens on Listener, else on ListenAddr
 	// ("10.77.0.2:6881", ":0"); without any of the three it only dials.
 	Mux        *Mux
@@ -79,12 +81,15 @@ func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.Pieces == nil || c.Storage == nil:
 		return c, errors.New("swarm: Pieces and Storage are needed")
-	case c.TLS == nil:
+	case c.TLS == nil && c.Open == nil:
 		return c, errors.New("swarm: TLS is needed, see TLSConfig")
 	case c.Pieces.Count() <= 0 || c.Pieces.Count() > images.MaxPieces:
 		return c, fmt.Errorf("swarm: %d pieces, want 1 to %d", c.Pieces.Count(), images.MaxPieces)
 	}
 	if err := c.Transport.Check(); err != nil {
+		return c, err
+	}
+	if err := c.Open.check(&c); err != nil {
 		return c, err
 	}
 	if c.PeerID == [20]byte{} {

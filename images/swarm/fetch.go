@@ -30,11 +30,13 @@ func (st *state) feedAll() {
 
 // ask requests the tiles of a piece that are lacking and that the peer has; false says that there is no memory.
 func (st *state) ask(l *link, piece int) bool {
+	if l.stock != nil && !st.prepareStock(l, piece) {
+		return true
+	}
 	a := st.assemblies[piece]
 	if a == nil {
-		need := st.cfg.Pieces.Data(piece).Minus(st.cfg.Storage.Held(piece))
+		need, again, early := st.needOf(l, piece)
 		n := st.lengthOf(piece, need)
-		early := st.inPart(piece)
 		if early {
 			n = 0 // its hashes come first; then less may be needed
 		}
@@ -45,7 +47,7 @@ func (st *state) ask(l *link, piece int) bool {
 			}
 		}
 		a = newAssembly(piece, need, n)
-		a.early = early
+		a.early, a.again = early, again
 		st.assemblies[piece] = a
 	}
 	tiles := l.gives(a)
@@ -86,6 +88,9 @@ func (st *state) answered(l *link, a *assembly) {
 	delete(a.asked, l)
 	delete(l.asks, a.piece)
 	st.pull.Answered(l.Source, a.piece)
+	if l.stock != nil {
+		st.dropStock(l, a.piece)
+	}
 }
 
 // forget drops an assembly and its memory.
@@ -163,7 +168,7 @@ func (st *state) hold(a *assembly, written int64) {
 	st.forget(a)
 	st.memory.keep(a.piece, a.indexed())
 	st.count.written.Add(written)
-	st.count.held.Add(written)
+	st.count.held.Add(written - st.lengthOf(a.piece, a.again))
 	st.announce(a.piece)
 	for _, l := range st.all {
 		if l.waitMemory {

@@ -97,8 +97,16 @@ type guests struct {
 // own interfaces, and as many that are dead and not noticed yet.
 const linksPerCertificate = 8
 
-func newGuests(endpoints int) *guests {
-	return &guests{most: endpoints * linksPerCertificate, count: map[[32]byte]int{}, barred: map[[32]byte]bool{}}
+// linksPerAddress is how many connections to each of our endpoints one address may open in an open swarm: there may be many
+// peers behind it.
+const linksPerAddress = 64
+
+func newGuests(endpoints int, open bool) *guests {
+	most := endpoints * linksPerCertificate
+	if open {
+		most = endpoints * linksPerAddress
+	}
+	return &guests{most: most, count: map[[32]byte]int{}, barred: map[[32]byte]bool{}}
 }
 
 // enter lets a connection in; leave has to be called at its end.
@@ -127,9 +135,13 @@ func (g *guests) bar(identity [32]byte) {
 	g.barred[identity] = true
 }
 
-// identityOf is a name for a peer that it cannot choose: the hash of its certificate. The handshake is done.
-func identityOf(conn *tls.Conn) [32]byte {
-	return sha256.Sum256(conn.ConnectionState().PeerCertificates[0].Raw)
+// identityOf is a name for a peer that it cannot choose: the hash of its certificate, of its address in an open swarm. The TLS
+// handshake is done.
+func identityOf(conn session) [32]byte {
+	if secure, ok := conn.(*tls.Conn); ok {
+		return sha256.Sum256(secure.ConnectionState().PeerCertificates[0].Raw)
+	}
+	return sha256.Sum256([]byte("open " + addrPort(conn.RemoteAddr()).Addr().String()))
 }
 
 // maxStrikes is how often a certificate may break the protocol. What breaks it once may be a race or a fault of a disk.

@@ -27,15 +27,18 @@ type link struct {
 	dialled   netip.AddrPort // what we dialled; zero when the peer did
 	appliance bool
 	part      bool     // it wants a part of the content
-	identity  [32]byte // of the peer's certificate
+	identity  [32]byte // of the peer's certificate; of its address in an open swarm
+	fast      bool     // it knows refusals (BEP 6)
+	extended  bool     // it speaks the extension protocol (BEP 10)
 	out       *outbox
 
 	received atomic.Int64 // when the last byte came; see clock
 	sent     atomic.Int64 // when the last byte went
 	tileKind atomic.Int32 // number under which the peer wants sb_tile messages; zero before it said so
 	up, down pacer
-	control  []byte // the writing goroutine's buffer
-	readErr  error  // of the connection; the reading goroutine's
+	control  []byte      // the writing goroutine's buffer
+	blocks   blockReader // the writing goroutine's
+	readErr  error       // of the connection; the reading goroutine's
 
 	linkState
 }
@@ -49,7 +52,10 @@ type linkState struct {
 	asks             map[int]*assembly      // pieces asked for
 	asked            time.Time              // when the last request went
 	waitMemory       bool
-	useful, wasted   int64 // bytes of content that it sent
+	useful, wasted   int64     // bytes of content that it sent
+	stock            *stock    // of a peer that does not speak sb_tile; else nil
+	blockAt          time.Time // when a stock peer was asked for blocks, or gave one
+	metadata         byte      // number under which a peer wants ut_metadata messages; zero where it does not
 }
 
 // origin is what clock counts from. A machine may set its wall clock by years; this one only goes forward.
@@ -119,6 +125,11 @@ func (c progressConn) Write(b []byte) (written int, err error) {
 func (s *Swarm) dial(ctx context.Context, e *endpoint, a netip.AddrPort) {
 	limit, cancel := context.WithTimeout(ctx, s.cfg.timing.handshake)
 	conn, err := s.net.transport.Dialer(e.device).DialContext(limit, "tcp", a.String())
+	if err == nil && s.cfg.Open != nil {
+		cancel()
+		s.runLink(ctx, e, plain{Conn: conn}, a)
+		return
+	}
 	if err == nil {
 		secure := tls.Client(conn, s.cfg.TLS)
 		if err = secure.HandshakeContext(limit); err == nil {
@@ -133,7 +144,7 @@ func (s *Swarm) dial(ctx context.Context, e *endpoint, a netip.AddrPort) {
 }
 
 // runLink exchanges handshakes, then reads and writes messages until the connection or ctx ends. It closes conn.
-func (s *Swarm) runLink(ctx context.Context, e *endpoint, conn *tls.Conn, dialled netip.AddrPort) {
+func (s *Swarm) runLink(ctx context.Context, e *endpoint, conn session, dialled netip.AddrPort) {
 	raw := conn.NetConn() // closed as it is: the end of a TLS stream says nothing that a peer needs to know
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	defer stop()
@@ -141,7 +152,7 @@ func (s *Swarm) runLink(ctx context.Context, e *endpoint, conn *tls.Conn, dialle
 	s.net.joined(e, raw)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l, err := s.handshake(ctx, e, conn, dialled)
+	l, err := s.greet(ctx, e, conn, dialled)
 	if err != nil {
 		s.cfg.Log.Debug("link refused", "peer", conn.RemoteAddr().String(), "err", err)
 		s.tell(dialFailed{e, dialled, err})
@@ -164,8 +175,28 @@ func (s *Swarm) runLink(ctx context.Context, e *endpoint, conn *tls.Conn, dialle
 	s.tell(linkDown{l, err})
 }
 
+// greet exchanges the BitTorrent handshakes and makes the link.
+func (s *Swarm) greet(ctx context.Context, e *endpoint, conn session, dialled netip.AddrPort) (l *link, err error) {
+	switch c := conn.(type) {
+	case *tls.Conn:
+		l, err = s.handshake(e, c, dialled)
+	default:
+		l, err = s.handshakeOpen(e, c, dialled)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.id, l.end, l.remote, l.dialled, l.out = int(s.links.Add(1)), e, addrPort(conn.RemoteAddr()), dialled, newOutbox()
+	l.up, l.down = s.net.pacers()
+	l.conn = progressConn{conn, conn.NetConn(), l, ctx, s.cfg.timing.silence}
+	now := clock(time.Now())
+	l.received.Store(now)
+	l.sent.Store(now)
+	return l, nil
+}
+
 // handshake exchanges the BitTorrent handshakes on a connection whose TLS handshake is done.
-func (s *Swarm) handshake(ctx context.Context, e *endpoint, conn *tls.Conn, dialled netip.AddrPort) (*link, error) {
+func (s *Swarm) handshake(e *endpoint, conn *tls.Conn, dialled netip.AddrPort) (*link, error) {
 	conn.SetDeadline(time.Now().Add(s.cfg.timing.handshake))
 	mine := peerwire.Handshake{Reserved: peerwire.Features(), InfoHash: s.cfg.InfoHash.Wire(), PeerID: e.peerID}
 	if _, err := conn.Write(mine.Append(nil)); err != nil {
@@ -182,16 +213,10 @@ func (s *Swarm) handshake(ctx context.Context, e *endpoint, conn *tls.Conn, dial
 	}
 	conn.SetDeadline(time.Time{})
 	leaf := conn.ConnectionState().PeerCertificates[0]
-	l := &link{
-		id: int(s.links.Add(1)), end: e, peer: theirs.PeerID, remote: addrPort(conn.RemoteAddr()), dialled: dialled,
-		appliance: hasURI(leaf, URIRoleAppliance), part: hasURI(leaf, URIRolePart), identity: identityOf(conn), out: newOutbox(),
-	}
-	l.up, l.down = s.net.pacers()
-	l.conn = progressConn{conn, conn.NetConn(), l, ctx, s.cfg.timing.silence}
-	now := clock(time.Now())
-	l.received.Store(now)
-	l.sent.Store(now)
-	return l, nil
+	return &link{
+		peer: theirs.PeerID, appliance: hasURI(leaf, URIRoleAppliance), part: hasURI(leaf, URIRolePart), identity: identityOf(conn),
+		extended: true, fast: theirs.Fast(),
+	}, nil
 }
 
 // readLink reads messages and tells them to the swarm until the connection ends. What cannot be read though the
@@ -234,6 +259,12 @@ func (s *Swarm) writeLink(ctx context.Context, l *link) error {
 		err := l.writeControl(control)
 		if err != nil {
 			return err
+		}
+		if l.blocks.more, err = s.sendBlocks(ctx, l); err != nil {
+			return err
+		}
+		if l.blocks.more {
+			l.out.signal()
 		}
 		if ok {
 			if data, err = s.upload(ctx, l, next, data); err != nil {

@@ -20,8 +20,9 @@ type Mux struct {
 	listener net.Listener
 	log      *slog.Logger
 
-	mu     sync.Mutex // guards swarms
+	mu     sync.Mutex // guards what follows
 	swarms map[string]reach
+	open   map[[20]byte]reach // open swarms, by their names in the handshake
 }
 
 // reach is a swarm, and by which of its endpoints it is reached here.
@@ -35,7 +36,7 @@ func NewMux(l net.Listener, log *slog.Logger) *Mux {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Mux{listener: l, log: log, swarms: map[string]reach{}}
+	return &Mux{listener: l, log: log, swarms: map[string]reach{}, open: map[[20]byte]reach{}}
 }
 
 // Addr is the address that the Mux listens on.
@@ -46,6 +47,9 @@ func (m *Mux) Close() error { return m.listener.Close() }
 
 // add makes the swarm reachable until the returned function is called.
 func (m *Mux) add(s *Swarm, e *endpoint) (remove func(), err error) {
+	if s.cfg.Open != nil {
+		return m.addOpen(s, e)
+	}
 	name := ServerName(s.cfg.InfoHash)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -102,10 +106,23 @@ func (m *Mux) Run(ctx context.Context) error {
 	}
 }
 
-// serve finishes the TLS handshake, says so by done, and gives the connection to its swarm.
+// serve finishes the TLS handshake, where the connection is for a closed swarm, says so by done, and gives the connection to
+// its swarm.
 func (m *Mux) serve(ctx context.Context, conn net.Conn, done func()) {
-	var to reach
-	server := tls.Server(conn, &tls.Config{
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	sorted, to, err := m.sort(conn, defaultTiming.handshake)
+	stop()
+	switch {
+	case err != nil:
+		m.log.Debug("swarm connection refused", "peer", conn.RemoteAddr().String(), "err", err)
+		conn.Close()
+		return
+	case to.swarm != nil:
+		done()
+		to.swarm.accept(ctx, to.end, sorted)
+		return
+	}
+	server := tls.Server(sorted, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if to = m.reach(hello.ServerName); to.swarm == nil {

@@ -13,7 +13,8 @@ type outbox struct {
 	mu      sync.Mutex // guards everything below
 	control []byte     // encoded messages
 	uploads []upload
-	replies int // answers among the messages that the peer made us give
+	blocks  []peerwire.Span // requests of a stock peer
+	replies int             // answers among the messages that the peer made us give
 
 	wake chan struct{} // holds one token after something was added
 }

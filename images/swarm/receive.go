@@ -13,6 +13,9 @@ import (
 // receive deals with one message of a linked peer. An error drops the link.
 func (st *state) receive(e received) error {
 	l := e.l
+	if handled, err := st.receiveStock(l, e.message); handled || err != nil {
+		return err
+	}
 	switch m := e.message.(type) {
 	case peerwire.Bare:
 		return st.receiveBare(l, m.ID)
@@ -54,6 +57,7 @@ func (st *state) receiveBare(l *link, id peerwire.ID) error {
 		return st.announced(l, schedule.NewSet(st.cfg.Pieces.Count()))
 	case peerwire.IDChoke:
 		l.Choking = true
+		st.choked(l)
 	case peerwire.IDUnchoke:
 		l.Choking = false
 		st.feed(l)
@@ -63,11 +67,15 @@ func (st *state) receiveBare(l *link, id peerwire.ID) error {
 
 // announced takes the bitfield, which comes once and before everything else.
 func (st *state) announced(l *link, has schedule.Set) error {
-	if l.bits || l.Ready {
+	if l.bits || l.Ready && l.stock == nil {
 		return fmt.Errorf("bitfield in the middle of a session")
 	}
 	l.bits = true
 	st.pull.Announced(l.Source, has)
+	if l.Ready {
+		st.guestHas(l, has)
+		st.feed(l)
+	}
 	return nil
 }
 
@@ -100,6 +108,9 @@ func (st *state) receiveHave(l *link, piece int) error {
 // pieces that are not whole.
 func (st *state) receiveHandshake(l *link, payload []byte) error {
 	h, err := peerwire.DecodeExtendedHandshake(payload)
+	if st.greetStock(l, h) {
+		return nil
+	}
 	switch {
 	case err != nil:
 		return err
@@ -109,10 +120,7 @@ func (st *state) receiveHandshake(l *link, payload []byte) error {
 		return nil // a later handshake may change what we do not use
 	}
 	l.tileKind.Store(int32(h.Tile))
-	if !l.address.IsValid() && h.Port != 0 && l.remote.IsValid() && st.hand == nil {
-		l.address = netip.AddrPortFrom(l.remote.Addr(), h.Port)
-		st.bookOf(l).linked(l.address)
-	}
+	st.reachable(l, h.Port)
 	st.sendTile(l, peerwire.Version{Version: peerwire.TileVersion, HandsOut: st.hand != nil && !l.part})
 	if st.hand != nil {
 		return nil
@@ -126,6 +134,14 @@ func (st *state) receiveHandshake(l *link, payload []byte) error {
 		}
 	}
 	return nil
+}
+
+// reachable notes where a peer that dialled us takes connections.
+func (st *state) reachable(l *link, port uint16) {
+	if !l.address.IsValid() && port != 0 && l.remote.IsValid() && st.hand == nil {
+		l.address = netip.AddrPortFrom(l.remote.Addr(), port)
+		st.bookOf(l).linked(l.address)
+	}
 }
 
 // receiveTile deals with one sb_tile message.
@@ -174,7 +190,14 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 	case l.Ready:
 		return fmt.Errorf("a second version")
 	}
-	l.Ready, l.HandsOut = true, v.HandsOut
+	l.HandsOut = v.HandsOut
+	st.welcome(l)
+	return nil
+}
+
+// welcome takes up a peer that said what it is.
+func (st *state) welcome(l *link) {
+	l.Ready = true
 	if st.hand != nil && !l.appliance && !l.part {
 		if hold := st.started.Add(st.cfg.timing.restart); !st.cfg.Fresh && st.now.Before(hold) && l.Has.Intersects(st.data) {
 			st.hand.HoldUntil = hold
@@ -184,7 +207,6 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 	}
 	st.feed(l)
 	st.publish()
-	return nil
 }
 
 func (st *state) receiveHaveTiles(l *link, m peerwire.HaveTiles) error {
@@ -257,7 +279,7 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 	}
 	st.pull.Progress(m.Piece, st.now)
 	if l.asks[m.Piece] != nil {
-		if a.hashes == nil && !a.checking && st.cfg.Storage.TileHashes(m.Piece) == nil {
+		if l.stock == nil && a.hashes == nil && !a.checking && st.cfg.Storage.TileHashes(m.Piece) == nil {
 			a.drop(a.got) // nothing could say whether they are right
 			return fmt.Errorf("tiles of piece %d without their hashes", m.Piece)
 		}
@@ -291,5 +313,8 @@ func (st *state) complete(a *assembly) {
 
 // silentFor returns how long no byte came on the link, counted from the last request at the earliest.
 func (l *link) silentFor(now time.Time) time.Duration {
+	if l.stock != nil {
+		return l.stockSilent(now)
+	}
 	return min(time.Duration(clock(now)-l.received.Load()), now.Sub(l.asked))
 }

@@ -206,6 +206,8 @@ func (st *state) join(l *link) {
 		st.bookOf(l).linked(l.address)
 	}
 	switch {
+	case st.cfg.Open != nil:
+		l.out.send(st.openBits())
 	case st.hand != nil && !l.part:
 		l.out.send(peerwire.HaveNone)
 	default:
@@ -215,12 +217,18 @@ func (st *state) join(l *link) {
 	if l.end.mux != nil {
 		own.Port = l.end.mux.Addr().Port()
 	}
-	l.out.send(own.Message())
+	st.cfg.Open.introduce(&own)
+	if l.extended {
+		l.out.send(own.Message())
+	}
 	l.out.send(peerwire.Unchoke)
 	if st.pull.Lacking() > 0 {
 		l.out.send(peerwire.Interested)
 	}
 	st.cfg.Log.Debug("link open", "peer", l.remote, "dialled", l.dialled.IsValid(), "appliance", l.appliance)
+	if !l.extended {
+		st.becomeStock(l)
+	}
 	st.publish()
 }
 
@@ -279,6 +287,12 @@ func (st *state) send(l *link, m peerwire.Message) {
 
 // sendTile is send for sb_tile messages.
 func (st *state) sendTile(l *link, m peerwire.TileMessage) {
+	if l.stock != nil {
+		if r, ok := m.(peerwire.Request); ok {
+			st.requestStock(l, r)
+		}
+		return
+	}
 	if !l.sendTile(m) {
 		st.leave(l, "does not read", nil)
 	}

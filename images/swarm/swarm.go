@@ -2,7 +2,6 @@ package swarm
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -37,7 +36,7 @@ type Swarm struct {
 // Events that links, workers and listeners tell the swarm, besides verdict.
 type (
 	arrived struct {
-		conn  *tls.Conn
+		conn  session
 		end   *endpoint
 		leave func() // to be called once it is closed
 	}
@@ -74,7 +73,7 @@ func New(cfg Config) (*Swarm, error) {
 		return nil, err
 	}
 	return &Swarm{
-		cfg: cfg, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends)),
+		cfg: cfg, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends), cfg.Open != nil),
 		events: make(chan any), jobs: make(chan *assembly), done: make(chan struct{}), closed: make(chan struct{}),
 		wake: make(chan struct{}, 1),
 	}, nil
@@ -133,8 +132,8 @@ func (s *Swarm) tell(event any) bool {
 	}
 }
 
-// accept takes a connection whose TLS handshake is done, or closes it.
-func (s *Swarm) accept(ctx context.Context, e *endpoint, conn *tls.Conn) {
+// accept takes a connection that is for this swarm, or closes it.
+func (s *Swarm) accept(ctx context.Context, e *endpoint, conn session) {
 	leave, err := s.guests.enter(identityOf(conn))
 	if err != nil {
 		s.cfg.Log.Debug("swarm connection refused", "peer", conn.RemoteAddr().String(), "err", err)

@@ -1,0 +1,213 @@
+package swarm
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"seedbed/images"
+	"seedbed/images/peerwire"
+	"seedbed/images/schedule"
+)
+
+// Open makes a swarm an open one: plain TCP without TLS, in which anybody takes part who knows its name, stock BitTorrent
+// clients too. They get the partitions' bytes in blocks (BEP 3), free and zero tiles as zeros, and give them; Seedbed's
+// own peers speak sb_tile among each other as everywhere.
+type Open struct {
+	// V1 is the SHA-1 of the hybrid torrent's info dictionary, whose SHA-256 is Config.InfoHash. Connections are
+	// accepted under both (BEP 52, "upgrade path"), and made under V1, which every client knows.
+	V1 [20]byte
+	// Info is the dictionary, given to clients that began with a magnet link (BEP 9); nil: not given.
+	Info []byte
+}
+
+// Whole is the shape of an open swarm's content as stock peers see it: with the bytes that do not travel otherwise.
+type Whole interface {
+	Pieces
+	// PieceLength is the length of every piece in bytes; behind a partition's end a pad file fills it up.
+	PieceLength() int64
+	// Tiles is how many tiles the piece has, whatever they hold.
+	Tiles(piece int) int
+}
+
+// check returns what is wrong with the configuration of an open swarm.
+func (o *Open) check(c *Config) error {
+	if o == nil {
+		return nil
+	}
+	switch _, whole := c.Pieces.(Whole); {
+	case c.TLS != nil:
+		return errors.New("swarm: an open swarm has no TLS")
+	case !whole:
+		return errors.New("swarm: the Pieces of an open swarm have to be Whole")
+	case c.Part:
+		return errors.New("swarm: in an open swarm nobody can say that it wants a part of the content")
+	}
+	return nil
+}
+
+// names returns the names under which handshakes come.
+func (o *Open) names(h images.InfoHash) [2][20]byte { return [2][20]byte{o.V1, h.Wire()} }
+
+// stock is what the swarm knows of a peer that does not speak sb_tile. Owned by the swarm's goroutine.
+type stock struct {
+	queue   []peerwire.Span            // blocks to be requested
+	pending map[peerwire.Span]struct{} // requested
+	filling map[[2]int]*filling        // by piece and tile
+	depth   int                        // how many may be pending
+}
+
+// filling is a tile of which blocks came.
+type filling struct {
+	raw  []byte
+	left int // blocks to come
+}
+
+// Numbers of an open swarm's messages.
+const (
+	// blockLength is the length of a request in bytes: no stock client answers longer ones.
+	blockLength = 16 << 10
+	// stockDepth is how many requests are out on a link at most: 2 MiB, and no client of today refuses so many.
+	stockDepth = 128
+	// metadataKind is the number under which we want ut_metadata messages.
+	metadataKind = 2
+)
+
+// fromSeeds reports whether a link of an open swarm is to an appliance: it says so by where it was dialled.
+func (s *Swarm) fromSeeds(dialled netip.AddrPort) bool { return slices.Contains(s.cfg.Seeds, dialled) }
+
+// openBits is what a peer of an open swarm announces first: who hands out leaves out what it hands out.
+func (st *state) openBits() peerwire.Bitfield {
+	n := st.cfg.Pieces.Count()
+	bits := slices.Clone(st.have)
+	if st.hand != nil {
+		for i := range st.data.All() {
+			bits.Remove(i)
+		}
+	}
+	return peerwire.Bitfield{Bits: bits.Bitfield(n)}
+}
+
+// introduce adds to our extended handshake what stock peers ask for.
+func (o *Open) introduce(h *peerwire.ExtendedHandshake) {
+	if o == nil {
+		return
+	}
+	h.Requests = maxBlocks
+	if len(o.Info) > 0 {
+		h.Metadata, h.MetadataSize = metadataKind, len(o.Info)
+	}
+}
+
+// becomeStock notes that a peer does not speak sb_tile.
+func (st *state) becomeStock(l *link) {
+	if l.stock != nil || l.Ready {
+		return
+	}
+	l.stock = &stock{pending: map[peerwire.Span]struct{}{}, filling: map[[2]int]*filling{}, depth: stockDepth}
+	st.cfg.Log.Debug("a stock client", "peer", l.remote)
+	st.welcome(l)
+}
+
+// greetStock takes the extended handshake of a peer that may not speak sb_tile; false says that it does.
+func (st *state) greetStock(l *link, h peerwire.ExtendedHandshake) bool {
+	if st.cfg.Open == nil || h.Tile != 0 {
+		return false
+	}
+	l.metadata = h.Metadata
+	st.becomeStock(l)
+	st.reachable(l, h.Port)
+	if l.stock != nil && h.Requests > 0 {
+		l.stock.depth = min(stockDepth, h.Requests)
+	}
+	return true
+}
+
+// guestHas tells the hand-out what a stock peer has, which may say so after it said what it is.
+func (st *state) guestHas(l *link, has schedule.Set) {
+	if st.hand == nil || l.stock == nil {
+		return
+	}
+	for i := range has.All() {
+		st.hand.Have(l.id, i, st.now)
+	}
+	st.show()
+}
+
+// receiveStock deals with messages that only stock peers send; handled is false for all others.
+func (st *state) receiveStock(l *link, message peerwire.Message) (handled bool, err error) {
+	if st.cfg.Open == nil {
+		return false, nil
+	}
+	switch m := message.(type) {
+	case peerwire.Span:
+		switch st.becomeStock(l); {
+		case l.stock == nil:
+			return false, nil
+		case m.ID == peerwire.IDRequest:
+			return true, st.receiveBlockRequest(l, m)
+		case m.ID == peerwire.IDCancel:
+			if l.out.cancelBlock(m) {
+				st.rejectBlock(l, m)
+			}
+		case m.ID == peerwire.IDReject:
+			st.receiveBlockReject(l, m)
+		}
+		return true, nil
+	case peerwire.Block:
+		return true, st.receiveBlock(l, m)
+	case peerwire.Extended:
+		if m.Kind == metadataKind {
+			return true, st.receiveMetadata(l, m.Payload)
+		}
+	case peerwire.Unknown:
+		return st.receiveHashRequest(l, m), nil
+	}
+	return false, nil
+}
+
+// receiveMetadata gives a piece of the info dictionary.
+func (st *state) receiveMetadata(l *link, payload []byte) error {
+	piece, ok, err := peerwire.DecodeMetadataRequest(payload)
+	if err != nil || !ok || l.metadata == 0 {
+		return err
+	}
+	st.send(l, peerwire.Extended{Kind: l.metadata, Payload: peerwire.MetadataReply(st.cfg.Open.Info, piece)})
+	return nil
+}
+
+// Messages of BEP 52 about hashes.
+const (
+	idHashRequest peerwire.ID = 21
+	idHashReject  peerwire.ID = 23
+)
+
+// receiveHashRequest refuses hashes: the .torrent file has all that a client needs.
+func (st *state) receiveHashRequest(l *link, m peerwire.Unknown) bool {
+	if m.ID != idHashRequest {
+		return false
+	}
+	st.send(l, peerwire.Unknown{ID: idHashReject, Payload: m.Payload})
+	return true
+}
+
+// rejectBlock refuses a request, where the peer knows refusals (BEP 6); others wait for nothing.
+func (st *state) rejectBlock(l *link, m peerwire.Span) {
+	if l.fast {
+		m.ID = peerwire.IDReject
+		st.send(l, m)
+	}
+}
+
+// receiveBlockRequest queues a block for a stock peer, or refuses it.
+func (st *state) receiveBlockRequest(l *link, m peerwire.Span) error {
+	whole := st.cfg.Pieces.(Whole)
+	if int64(m.Piece) >= int64(whole.Count()) || int64(m.Begin)+int64(m.Length) > whole.PieceLength() {
+		return fmt.Errorf("request of %d bytes at %d of piece %d", m.Length, m.Begin, m.Piece)
+	}
+	if !st.have.Has(int(m.Piece)) || !l.out.serveBlock(m) {
+		st.rejectBlock(l, m)
+	}
+	return nil
+}
