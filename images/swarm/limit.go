@@ -62,9 +62,6 @@ func newPacer(buckets ...*rate.Limiter) (p pacer) {
 // limited reports whether there is anything to wait for.
 func (p pacer) limited() bool { return len(p.buckets) > 0 }
 
-// tinyDelay is what a taker may run ahead of its bucket: shorter sleeps cost more than they order.
-const tinyDelay = time.Millisecond
-
 // take returns when n bytes may pass, or with ctx's error. While it waits it calls alive, if not nil, each second at
 // least.
 func (p pacer) take(ctx context.Context, n int, alive func()) error {
@@ -74,9 +71,7 @@ func (p pacer) take(ctx context.Context, n int, alive func()) error {
 		for _, b := range p.buckets {
 			delay = max(delay, b.ReserveN(now, some).DelayFrom(now))
 		}
-		if n -= some; delay < tinyDelay {
-			continue
-		}
+		n -= some
 		if err := rest(ctx, delay, alive); err != nil {
 			return err
 		}
