@@ -1,0 +1,483 @@
+package schedule
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+)
+
+// Share is the part of the pieces that a machine fetches from upstream: those whose index modulo Members is Member, and
+// one of the More residues behind it, which are those of dead members. The zero value is no piece.
+type Share struct {
+	Member, Members, More int
+}
+
+// Imports reports whether the piece is in the share.
+func (s Share) Imports(piece int) bool {
+	return s.Members > 0 && (piece%s.Members-s.Member+s.Members)%s.Members <= s.More
+}
+
+// Valid reports whether the numbers make sense: what comes from a network has to be checked.
+func (s Share) Valid() bool {
+	return s == Share{} || s.Members > 0 && s.Member >= 0 && s.Member < s.Members && s.More >= 0 && s.More < s.Members
+}
+
+func (s Share) String() string {
+	switch {
+	case s.Members == 0:
+		return "none"
+	case s.More > 0:
+		return fmt.Sprintf("%d+%d of %d", s.Member, s.More, s.Members)
+	}
+	return fmt.Sprintf("%d of %d", s.Member, s.Members)
+}
+
+// Relation of a neighbour to a machine.
+type Relation byte
+
+// Relations. Only Inside goes both ways: the machine is Downstream to its neighbours Upstream, and the other way round.
+const (
+	Inside     Relation = iota // of the same group: each fetches from the other
+	Upstream                   // fetched from only, and only pieces of the Share
+	Downstream                 // served only
+	SeedNode                   // hands out to the group
+)
+
+// Neighbour is a machine to be linked with.
+type Neighbour struct {
+	ID       ID
+	Relation Relation
+}
+
+// Links is what a Topology tells a machine: it is everything that it may be linked with.
+type Links struct {
+	Neighbours []Neighbour
+	// Appliance says that it may be linked with the appliances' seeders, MaxSeeders of them at most.
+	Appliance bool
+	// Group is the index of its group in the policy. Grouped says that there is more than one, so that a machine which is
+	// not among the neighbours may be one of another group.
+	Group   int
+	Grouped bool
+	// Share are the pieces that it fetches from upstream, BytesPerSecond how fast at most over all its links; zero is no
+	// limit.
+	Share          Share
+	BytesPerSecond int64
+}
+
+// budget says what the links of one machine are for.
+type budget struct{ seeders, upstream, degree, downstream int }
+
+// divide shares out the connections of a machine. 20 make 4 seeders, 4 upstream, 8 inside and 4 downstream.
+func divide(connections int, grouped bool) (b budget) {
+	b.seeders = max(1, min(4, connections/5))
+	rest := connections - b.seeders
+	if !grouped {
+		b.degree = min(Degree, rest&^1)
+		return b
+	}
+	b.upstream = max(1, min(4, rest/4))
+	b.degree = max(2, min(Degree, (rest-2*b.upstream)&^1))
+	b.downstream = rest - b.upstream - b.degree
+	return b
+}
+
+// Topology keeps, for one swarm, who is linked with whom under a policy. Inside a group machines form a Graph. Groups form
+// a chain: a machine fetches a piece from the group before only if the piece is in its Share, over a few links that are
+// spread evenly. A group without machines is passed over; before the first one stands the appliance. When a machine leaves,
+// the next one of its group takes over its share.
+//
+// It knows no addresses but those that a policy asks for. The same calls with the same seed give the same answers. Not
+// safe for concurrent use.
+type Topology struct {
+	policy   *Policy
+	random   *rand.Rand
+	budget   budget
+	grouped  bool
+	members  map[ID]*member
+	groups   []*group
+	pinned   []*crossing // by pin: the machines that it pins to others; nil for pins of groups and to the appliance
+	named    []*pool     // by pin: machines that are its parent; nil where that is a group or the appliance
+	classes  map[string]*class
+	verdicts map[[2]*class]bool
+	own      *class // the appliance
+	fabrics  map[*pool]*fabric
+	shape    int // counts groups that got their first machine or lost their last
+	wired    int // shape for which fabrics are right
+}
+
+// class are machines that are the same to the edges of a policy.
+type class struct {
+	sides sides
+	group int // -1 is the appliance
+}
+
+type member struct {
+	id       ID
+	group    int
+	class    *class
+	weight   int
+	pin      int // or noPin
+	seed     bool
+	complete bool
+	slow     bool
+	rate     float64 // bytes a second, 0 is not known
+}
+
+// group is one of the policy's, as far as it takes part in the swarm.
+type group struct {
+	pool     *pool
+	graph    *Graph
+	seeds    *pool
+	full     int // seeds that hold everything
+	crossing *crossing
+	plain    *class // a machine that only the group's name concerns
+	reports  int    // of rates since slow machines were looked for
+}
+
+// NewTopology returns one without machines.
+func NewTopology(p *Policy, seed uint64) *Topology {
+	t := &Topology{
+		policy: p, random: rand.New(rand.NewPCG(seed, 0)), members: map[ID]*member{}, classes: map[string]*class{},
+		verdicts: map[[2]*class]bool{}, fabrics: map[*pool]*fabric{}, wired: -1,
+		grouped: len(p.Groups) > 1 || slices.ContainsFunc(p.pins, func(n pin) bool { return n.child.kind != kindGroup }),
+	}
+	t.budget = divide(p.MaxConnections, t.grouped)
+	t.own = t.class(p.applianceSides(), -1)
+	var allowed func(a, b ID) bool
+	if len(p.edges) > 0 {
+		allowed = func(a, b ID) bool { return t.mayLink(t.members[a].class, t.members[b].class) }
+	}
+	for i, g := range p.Groups {
+		own := &group{pool: newPool(), seeds: newPool(), graph: NewGraph(t.budget.degree, t.random, allowed)}
+		own.crossing = &crossing{child: own.pool, links: g.Links, bytesPerSecond: g.BytesPerSecond}
+		own.plain = t.class(p.sidesBy(func(y party) bool { return y.kind == kindGroup && y.group == i }), i)
+		t.groups = append(t.groups, own)
+	}
+	for _, n := range p.pins {
+		var c *crossing
+		var named *pool
+		if n.child.kind != kindGroup && n.parent.kind != kindAppliance {
+			c = &crossing{child: newPool(), whole: true}
+		}
+		if n.parent.kind == kindRange || n.parent.kind == kindName {
+			named = newPool()
+		}
+		t.pinned, t.named = append(t.pinned, c), append(t.named, named)
+	}
+	return t
+}
+
+// MaxSeeders is how many seeders a machine may be linked with, those of appliances and seed nodes together.
+func (t *Topology) MaxSeeders() int { return t.budget.seeders }
+
+// Len is the number of machines.
+func (t *Topology) Len() int { return len(t.members) }
+
+func (t *Topology) class(s sides, group int) *class {
+	key := fmt.Sprint(group, " ", s)
+	c := t.classes[key]
+	if c == nil {
+		c = &class{s, group}
+		t.classes[key] = c
+	}
+	return c
+}
+
+// mayLink reports whether no edge forbids a link.
+func (t *Topology) mayLink(a, b *class) bool {
+	key := [2]*class{a, b}
+	may, known := t.verdicts[key]
+	if !known {
+		allow, ok := t.policy.verdict(a.sides, b.sides)
+		may = allow || !ok
+		t.verdicts[key] = may
+	}
+	return may
+}
+
+// Join adds a machine. A seed hands out to its group. One that is there stays as it is.
+func (t *Topology) Join(id ID, w Who, seed bool) {
+	if t.members[id] != nil {
+		return
+	}
+	g := t.policy.GroupOf(w)
+	m := &member{id: id, group: g, seed: seed, pin: t.policy.pinOf(w, g), weight: t.policy.weightOf(w, g)}
+	m.class = t.class(t.policy.sidesOf(w, g), g)
+	t.members[id] = m
+	for i, n := range t.policy.pins {
+		if t.named[i] != nil && n.parent.matches(w, g) && !n.child.matches(w, g) {
+			t.named[i].add(m)
+		}
+	}
+	if seed {
+		t.groups[g].seeds.add(m)
+	}
+	t.place(m)
+}
+
+// place puts a machine among those that fetch.
+func (t *Topology) place(m *member) {
+	if m.pin != noPin {
+		if c := t.pinned[m.pin]; c != nil {
+			c.child.add(m)
+		}
+		return
+	}
+	g := t.groups[m.group]
+	g.graph.Join(m.id)
+	if g.pool.add(m); g.pool.live == 1 {
+		t.shape++
+	}
+}
+
+// unplace takes it back.
+func (t *Topology) unplace(m *member) {
+	if m.pin != noPin {
+		if c := t.pinned[m.pin]; c != nil {
+			c.child.remove(m)
+		}
+		return
+	}
+	g := t.groups[m.group]
+	if !g.graph.Has(m.id) {
+		return
+	}
+	g.graph.Leave(m.id)
+	if g.pool.remove(m); g.pool.live == 0 {
+		t.shape++
+	}
+}
+
+// Leave removes a machine.
+func (t *Topology) Leave(id ID) {
+	m := t.members[id]
+	if m == nil {
+		return
+	}
+	t.fill(m, false)
+	t.unplace(m)
+	if m.seed {
+		t.groups[m.group].seeds.remove(m)
+	}
+	for _, p := range t.named {
+		if p != nil {
+			p.remove(m)
+		}
+	}
+	delete(t.members, id)
+}
+
+// fill notes whether a seed holds everything: it is not among those who fetch then, and its group needs nothing from
+// upstream.
+func (t *Topology) fill(m *member, complete bool) {
+	if !m.seed || m.complete == complete {
+		return
+	}
+	m.complete = complete
+	g := t.groups[m.group]
+	g.pool.version++
+	if complete {
+		g.full++
+		t.unplace(m)
+	} else {
+		g.full--
+		t.place(m)
+	}
+}
+
+// Report takes what is known of a machine's progress: whether it holds everything, and how fast it receives in bytes a
+// second; 0 is not known.
+func (t *Topology) Report(id ID, complete bool, bytesPerSecond float64) {
+	m := t.members[id]
+	if m == nil {
+		return
+	}
+	t.fill(m, complete)
+	if m.rate = bytesPerSecond; complete {
+		m.rate = 0
+	}
+	g := t.groups[m.group]
+	if g.reports++; g.reports >= g.pool.live && t.policy.MeasuredWeights {
+		g.reports = 0
+		g.weigh()
+	}
+}
+
+// weigh finds the machines that are much slower than the median of their group: nobody should wait for a piece that they
+// fetch from upstream.
+func (g *group) weigh() {
+	var rates []float64
+	for _, m := range g.pool.slots {
+		if m != nil && m.rate > 0 {
+			rates = append(rates, m.rate)
+		}
+	}
+	if len(rates) < 3 {
+		return
+	}
+	slices.Sort(rates)
+	median := rates[len(rates)/2]
+	for _, m := range g.pool.slots {
+		if m == nil || m.rate <= 0 {
+			continue
+		}
+		slow := m.rate < median*slowShare || m.slow && m.rate < median*quickShare
+		if slow != m.slow {
+			m.slow = slow
+			g.pool.version++
+		}
+	}
+}
+
+// A machine is slow below half of its group's median, until it comes to three quarters of it.
+const (
+	slowShare  = 0.5
+	quickShare = 0.75
+)
+
+// Links returns what the machine may be linked with, in a fixed order; ok is false if it is not there.
+func (t *Topology) Links(id ID) (l Links, ok bool) {
+	m := t.members[id]
+	if m == nil {
+		return l, false
+	}
+	t.wire()
+	g := t.groups[m.group]
+	l.Group, l.Grouped = m.group, t.grouped
+	l.Appliance = t.reachesAppliance(m)
+	known := map[ID]bool{id: true}
+	add := func(list []ID, r Relation) {
+		for _, o := range list {
+			if !known[o] && len(l.Neighbours) < t.policy.MaxConnections {
+				known[o] = true
+				l.Neighbours = append(l.Neighbours, Neighbour{o, r})
+			}
+		}
+	}
+	if m.pin == noPin && !(m.seed && m.complete) {
+		add(t.seedsFor(m), SeedNode)
+	}
+	if c := t.crossingOf(m); c != nil && c.fabric != nil {
+		c.fabric.refresh(t)
+		add(c.up[id], Upstream)
+		if l.Share = c.shares[id]; len(c.up[id]) > 0 {
+			l.BytesPerSecond = c.limit
+		}
+	}
+	add(g.graph.Neighbours(id), Inside)
+	for _, p := range append([]*pool{g.pool}, t.named...) {
+		if f := t.fabrics[p]; f != nil && p.has(m) {
+			f.refresh(t)
+			add(f.down[id], Downstream)
+		}
+	}
+	return l, true
+}
+
+// crossingOf returns by what the machine fetches from upstream, or nil.
+func (t *Topology) crossingOf(m *member) *crossing {
+	if m.pin != noPin {
+		return t.pinned[m.pin]
+	}
+	return t.groups[m.group].crossing
+}
+
+// seedsFor returns seed nodes of the machine's group, spread evenly.
+func (t *Topology) seedsFor(m *member) (list []ID) {
+	g := t.groups[m.group]
+	n, start := len(g.seeds.slots), g.pool.at[m.id]
+	room := t.budget.seeders
+	if t.reachesAppliance(m) && room > 1 {
+		room--
+	}
+	for i := range n {
+		s := g.seeds.slots[(start+i)%n]
+		if s != nil && s != m && len(list) < room && t.mayLink(m.class, s.class) {
+			list = append(list, s.id)
+		}
+	}
+	return list
+}
+
+// reachesAppliance: a pin counts most, then an edge, then whether there is a group before.
+func (t *Topology) reachesAppliance(m *member) bool {
+	allow, ok := t.policy.verdict(m.class.sides, t.own.sides)
+	switch {
+	case ok && !allow:
+		return false
+	case m.pin != noPin:
+		return t.policy.pins[m.pin].parent.kind == kindAppliance
+	case ok:
+		return true
+	}
+	parent, appliance := t.parent(m.group)
+	return appliance && parent == nil
+}
+
+// parent returns whom a group fetches from: a pool, or the appliance, or neither.
+func (t *Topology) parent(i int) (p *pool, appliance bool) {
+	if own := t.policy.Groups[i].pin; own != noPin {
+		switch y := t.policy.pins[own].parent; y.kind {
+		case kindAppliance:
+			return nil, true
+		case kindGroup:
+			return t.groups[y.group].pool, false
+		}
+		return t.named[own], false
+	}
+	for j := i - 1; j >= 0; j-- {
+		if o := t.groups[j]; o.pool.live > 0 && t.mayLink(t.groups[i].plain, o.plain) {
+			return o.pool, false
+		}
+	}
+	return nil, true
+}
+
+// wire finds out which groups fetch from which, where that may have changed.
+func (t *Topology) wire() {
+	if t.wired == t.shape {
+		return
+	}
+	t.wired = t.shape
+	clear(t.fabrics)
+	connect := func(c *crossing, parent *pool) {
+		if c.fabric = nil; parent == nil {
+			return
+		}
+		f := t.fabrics[parent]
+		if f == nil {
+			f = &fabric{parent: parent}
+			t.fabrics[parent] = f
+		}
+		f.children, c.fabric = append(f.children, c), f
+	}
+	for i, g := range t.groups {
+		parent, _ := t.parent(i)
+		g.crossing.idle = func() bool { return g.full > 0 }
+		g.crossing.fallback = t.bytesPerSecond(parent)
+		if g.pool.live == 0 {
+			parent = nil
+		}
+		connect(g.crossing, parent)
+	}
+	for i, c := range t.pinned {
+		if c == nil {
+			continue
+		}
+		parent := t.named[i]
+		if y := t.policy.pins[i].parent; y.kind == kindGroup {
+			parent = t.groups[y.group].pool
+		}
+		connect(c, parent)
+	}
+}
+
+// bytesPerSecond returns the budget of the group that a pool is of; 0 for none.
+func (t *Topology) bytesPerSecond(p *pool) int64 {
+	for i, g := range t.groups {
+		if g.pool == p {
+			return t.policy.Groups[i].BytesPerSecond
+		}
+	}
+	return 0
+}

@@ -1,0 +1,234 @@
+package schedule
+
+import "slices"
+
+// pool is a list of machines in which each keeps its place while others come and go; newcomers take places that are free.
+type pool struct {
+	slots   []*member // nil where one left
+	weights []int     // by slot, of who was last there
+	free    []int
+	live    int
+	at      map[ID]int
+	version int // counts changes
+}
+
+func newPool() *pool { return &pool{at: map[ID]int{}} }
+
+func (p *pool) has(m *member) bool { _, ok := p.at[m.id]; return ok }
+
+func (p *pool) add(m *member) {
+	if p.has(m) {
+		return
+	}
+	i := len(p.slots)
+	if n := len(p.free); n > 0 {
+		i, p.free = p.free[n-1], p.free[:n-1]
+		p.slots[i], p.weights[i] = m, m.weight
+	} else {
+		p.slots, p.weights = append(p.slots, m), append(p.weights, m.weight)
+	}
+	p.at[m.id] = i
+	p.live++
+	p.version++
+}
+
+func (p *pool) remove(m *member) {
+	i, ok := p.at[m.id]
+	if !ok {
+		return
+	}
+	delete(p.at, m.id)
+	p.slots[i] = nil
+	p.free = append(p.free, i)
+	p.live--
+	p.version++
+	if len(p.free) > p.live+8 || p.live == 0 {
+		p.compact()
+	}
+}
+
+// compact closes the gaps.
+func (p *pool) compact() {
+	n := 0
+	for _, m := range p.slots {
+		if m != nil {
+			p.slots[n], p.weights[n], p.at[m.id] = m, m.weight, n
+			n++
+		}
+	}
+	clear(p.slots[n:])
+	p.slots, p.weights, p.free = p.slots[:n], p.weights[:n], nil
+}
+
+// crossing is how the machines of a pool fetch from those of another.
+type crossing struct {
+	child *pool
+	// whole says that each fetches everything, not a share.
+	whole                    bool
+	links                    int   // at most, 0 is no limit
+	bytesPerSecond, fallback int64 // of all together: its own uplink's, that of its parent; 0 is no limit
+	idle                     func() bool
+	fabric                   *fabric // nil where there is no parent
+
+	seats   []*member // who fetches; nil where nobody is
+	weights []int     // by seat, of who is or was there
+	up      map[ID][]ID
+	shares  map[ID]Share
+	limit   int64 // for each machine that fetches
+}
+
+// fabric are the links into one pool from below.
+type fabric struct {
+	parent   *pool
+	children []*crossing
+	versions []int
+	down     map[ID][]ID
+}
+
+// refresh computes the links anew, if a machine came or left. They follow from the places of the machines alone.
+func (f *fabric) refresh(t *Topology) {
+	now := []int{f.parent.version}
+	all := 0
+	for _, c := range f.children {
+		now = append(now, c.child.version)
+		all += c.child.live
+	}
+	if slices.Equal(now, f.versions) {
+		return
+	}
+	f.versions, f.down = now, map[ID][]ID{}
+	room := t.budget.downstream
+	if slices.ContainsFunc(t.named, func(p *pool) bool { return p != nil }) {
+		room = max(1, room/2) // a machine may be in two pools
+	}
+	for _, c := range f.children {
+		c.up, c.shares, c.limit = map[ID][]ID{}, map[ID]Share{}, 0
+		if c.idle != nil && c.idle() || all == 0 {
+			continue
+		}
+		links := max(1, room*f.parent.live*c.child.live/all)
+		if c.links > 0 {
+			links = min(links, c.links)
+		}
+		f.link(t, c, links, room)
+		c.share()
+		c.bound(len(f.children))
+	}
+}
+
+// link gives the machines of a crossing their links upstream, so many in all at most: the one in place i gets those
+// numbered i*each to i*each+each-1, and link n goes to place n of the parent, or to the next one there that may be linked
+// and has no more than its part.
+func (f *fabric) link(t *Topology, c *crossing, links, room int) {
+	all := len(c.child.slots)
+	each := min(t.budget.upstream, max(1, links/max(all, 1)), f.parent.live)
+	if each == 0 {
+		return
+	}
+	c.seat(min(all, max(1, links/each)))
+	for i, m := range c.seats {
+		for n := i * each; n < i*each+each && m != nil; n++ {
+			if o := f.source(t, c, m, n, len(c.seats)*each, room); o != nil {
+				c.up[m.id] = append(c.up[m.id], o.id)
+				f.down[o.id] = append(f.down[o.id], m.id)
+			}
+		}
+	}
+}
+
+// seat chooses the machines that fetch from upstream, so many at most: those in the first places. Machines of weight 0
+// and slow ones do not, as long as there are others. If not all can, the next one sits in for one that left.
+func (c *crossing) seat(n int) {
+	slots := c.child.slots
+	choosy := !c.whole && slices.ContainsFunc(slots, (*member).quick)
+	fit := func(m *member) bool { return m != nil && (!choosy || m.quick()) }
+	c.seats, c.weights = make([]*member, n), slices.Clone(c.child.weights[:n])
+	next := n
+	for i := range n {
+		if m := slots[i]; fit(m) {
+			c.seats[i] = m
+			continue
+		}
+		for next < len(slots) && !fit(slots[next]) {
+			next++
+		}
+		if next < len(slots) {
+			c.seats[i], c.weights[i] = slots[next], c.child.weights[next]
+			next++
+		}
+	}
+}
+
+// quick reports whether a machine is one to fetch for its group.
+func (m *member) quick() bool { return m != nil && m.weight > 0 && !m.slow }
+
+// source returns the machine for link number n of so many, or nil.
+func (f *fabric) source(t *Topology, c *crossing, m *member, n, links, room int) *member {
+	fair := min(room, (links+f.parent.live-1)/f.parent.live)
+	places := len(f.parent.slots)
+	for _, limit := range []int{fair, room} {
+		for i := range min(places, maxProbes) {
+			o := f.parent.slots[(n+i)%places]
+			if o == nil || o == m || len(f.down[o.id]) >= limit || slices.Contains(c.up[m.id], o.id) || !t.mayLink(m.class, o.class) {
+				continue
+			}
+			return o
+		}
+	}
+	return nil
+}
+
+// maxProbes bounds the search for a place upstream where few may be linked.
+const maxProbes = 256
+
+// share divides the pieces among the machines that have links, by weight. Seats of machines that left, or have no links,
+// go to the next one that has.
+func (c *crossing) share() {
+	if c.whole {
+		for id := range c.up {
+			c.shares[id] = Share{Members: 1}
+		}
+		return
+	}
+	type part struct {
+		id         ID
+		begin, end int
+	}
+	var parts []part
+	at, begin := 0, 0
+	for i, m := range c.seats {
+		if at += c.weightAt(i); m != nil && len(c.up[m.id]) > 0 && at > begin {
+			parts = append(parts, part{m.id, begin, at})
+			begin = at
+		}
+	}
+	for i, p := range parts {
+		s := Share{Member: p.begin, Members: at, More: p.end - p.begin - 1}
+		if i == 0 && begin < at { // the seats behind the last one come round to the first
+			s.Member, s.More = begin, s.More+at-begin
+		}
+		c.shares[p.id] = s
+	}
+}
+
+// weightAt is the weight of a seat; where no machine has any, each has one.
+func (c *crossing) weightAt(i int) int {
+	if w := c.weights[i]; w > 0 {
+		return w
+	}
+	if m := c.seats[i]; m != nil && len(c.up[m.id]) > 0 {
+		return 1
+	}
+	return 0
+}
+
+// bound divides the budgets of the uplinks among the machines that fetch.
+func (c *crossing) bound(children int) {
+	total := c.bytesPerSecond
+	if above := c.fallback / int64(max(children, 1)); above > 0 && (total == 0 || above < total) {
+		total = above
+	}
+	if total > 0 && len(c.up) > 0 {
+		c.limit = max(1, total/int64(len(c.up)))
+	}
+}

@@ -1,0 +1,83 @@
+package schedule
+
+import (
+	"fmt"
+	"strings"
+)
+
+// String says in sentences what the policy means.
+func (p *Policy) String() string {
+	var b strings.Builder
+	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
+	grouped := len(p.Groups) > 1 || len(p.pins) > 0
+	d := divide(p.MaxConnections, grouped)
+	if grouped {
+		line("A machine has at most %d links: %d inside its group, %d to the group before, %d to the one behind, %d to seeders.",
+			p.MaxConnections, d.degree, d.upstream, d.downstream, d.seeders)
+	} else {
+		line("A machine has at most %d links: %d to other machines, %d to seeders.", p.MaxConnections, d.degree, d.seeders)
+	}
+	for i, g := range p.Groups {
+		line("%d. group %s: %s", i+1, g.Name, p.membersText(i))
+		line("   fetches from %s%s", p.parentText(i), g.budgetText())
+	}
+	for _, n := range p.pins {
+		if n.child.kind != kindGroup {
+			line("%s fetches everything from %s, and from nobody else", n.child.text, n.parent.text)
+		}
+	}
+	if len(p.edges) > 0 {
+		line("Links, where the first line that names both sides counts:")
+	}
+	for _, e := range p.edges {
+		line("   %s and %s: %s", e.sides[0].text, e.sides[1].text, map[bool]string{true: "allowed", false: "forbidden"}[e.allow])
+	}
+	for _, w := range p.weights {
+		switch w.weight {
+		case 0:
+			line("%s fetches nothing for its group as long as others can", w.of.text)
+		default:
+			line("%s takes %d shares of what its group fetches", w.of.text, w.weight)
+		}
+	}
+	if p.MeasuredWeights && grouped {
+		line("A machine with less than half of the median rate of its group fetches nothing for it.")
+	}
+	return b.String()
+}
+
+func (p *Policy) membersText(i int) string {
+	var list []string
+	for _, m := range p.Groups[i].members {
+		list = append(list, m.text)
+	}
+	if i == p.Others {
+		if len(list) == 0 {
+			return "every machine that no other group names"
+		}
+		list = append(list, "and every machine that no other group names")
+	}
+	return strings.Join(list, ", ")
+}
+
+func (p *Policy) parentText(i int) string {
+	switch own := p.Groups[i].pin; {
+	case own != noPin:
+		return p.pins[own].parent.text + ", and from nobody else"
+	case i == 0:
+		return "the appliance"
+	default:
+		return "group " + p.Groups[i-1].Name + ", or the next one before it that has machines; without any from the appliance"
+	}
+}
+
+func (g Group) budgetText() string {
+	text := ""
+	if g.BytesPerSecond > 0 {
+		text += fmt.Sprintf("; at most %d Mbit/s over its uplink", g.BytesPerSecond/125000)
+	}
+	if g.Links > 0 {
+		text += fmt.Sprintf("; by at most %d links", g.Links)
+	}
+	return text
+}
