@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,16 +18,20 @@ import (
 type swarmSettings struct {
 	peers    string // numbers of receivers, with commas
 	mib      int64  // of the incompressible content
+	oneMiB   int64  // of the content of one to one
 	only     string // contenders, with commas; "" is all
 	scenario string // scenarios, with commas; "" is all
 	json     string // file that gets a line for each heat; "" makes none
+	logs     string // folder for the logs of all processes, with links and all; "" keeps none
 }
 
 func (s *swarmSettings) flags() {
 	flag.StringVar(&s.peers, "peers", "8,16", "swarm: `NUMBERS` of receivers, with commas")
 	flag.Int64Var(&s.mib, "size", 256, "swarm: length of the incompressible content in `MiB`")
+	flag.Int64Var(&s.oneMiB, "one", 2048, "swarm: length of the content of one to one in `MiB`")
 	flag.StringVar(&s.only, "only", "", "swarm: `CONTENDERS`, with commas, in place of all")
 	flag.StringVar(&s.scenario, "scenario", "", "swarm: `SCENARIOS`, with commas, in place of all")
+	flag.StringVar(&s.logs, "logs", "", "swarm: keep the logs of all processes, debug lines among them, in this `FOLDER`")
 	flag.StringVar(&s.json, "json", "", "swarm: append a line for each heat to this `FILE`")
 }
 
@@ -41,6 +46,9 @@ type scenario struct {
 
 var scenarios = []scenario{
 	{"room", "all begin together, 100 Mbit/s each way, TLS", scenarioRoom},
+	{"one", "one to one over loopback, against a copy with SHA-256", scenarioOne},
+	{"system", "a tar of this host's files in an ext4 image, zstd", scenarioSystem},
+	{"trouble", "one slow, one killed, one late, one that lies", scenarioTrouble},
 }
 
 // bench is a run of scenarios.
@@ -48,6 +56,7 @@ type bench struct {
 	settings
 	folder string
 	noise  *content // of the length asked for
+	heats  int      // so far
 }
 
 // racers are the contenders in the order of the tables; ours is first.
@@ -153,7 +162,12 @@ func ideal(bytes int64) time.Duration {
 
 // heat returns a heat over the plan, its limit ten times the ideal time.
 func (b *bench) heat(c racer, of *content, plan netPlan) *heat {
-	return &heat{racer: c, content: of, plan: plan, folder: b.folder, profile: b.profile, limit: 30*time.Second + 10*ideal(of.Length)}
+	h := &heat{racer: c, content: of, plan: plan, folder: b.folder, profile: b.profile, limit: 30*time.Second + 10*ideal(of.Length)}
+	if b.swarm.logs != "" {
+		b.heats++
+		h.logs = filepath.Join(b.swarm.logs, fmt.Sprintf("%s-%d", c.name, b.heats))
+	}
+	return h
 }
 
 // record appends a line of JSON.

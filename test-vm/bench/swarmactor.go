@@ -33,6 +33,7 @@ type actorOrder struct {
 	Program []string
 	// Profile is a file for the CPU profile of our engine; "" makes none.
 	Profile string
+	Debug   bool // lines in the log
 	Engine  engineOrder
 }
 
@@ -57,6 +58,7 @@ type actorEvent struct {
 // actorStats are what our engine counts, in encoded bytes of tiles.
 type actorStats struct {
 	FromAppliance, FromPeers, ToPeers, Wasted int64
+	Lies                                      int64 // tiles given away wrong
 }
 
 // actor is the child process's own view.
@@ -75,11 +77,17 @@ var roles = map[string]func(ctx context.Context, a *actor) error{
 	"appliance": playAppliance, "peer": playPeer,
 	"aria2 source": playTracker, "aria2": playAria2,
 	"chain": playChain, "program": playProgram,
+	"idle": playIdle, "copy": playCopy,
 }
 
 func actorMain(args []string) {
-	a := &actor{started: make(chan struct{}), log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	a := &actor{started: make(chan struct{})}
 	err := json.Unmarshal([]byte(args[0]), &a.actorOrder)
+	level := slog.LevelInfo
+	if a.Debug {
+		level = slog.LevelDebug
+	}
+	a.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	play := roles[a.Role]
 	if err == nil && play == nil {
 		err = fmt.Errorf("there is no role %q", a.Role)

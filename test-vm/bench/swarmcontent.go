@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -52,6 +53,65 @@ func makeNoise(ctx context.Context, folder string, length int64) (*content, erro
 		return nil, err
 	}
 	return c, c.capture(ctx, tile.Zstd)
+}
+
+// makeSystem makes an image of an ext4 file system that holds a tar of files of this host, some length of them.
+func makeSystem(ctx context.Context, folder string, length int64) (*content, error) {
+	c := &content{Folder: folder}
+	tree, root := filepath.Join(folder, "tree"), filepath.Join(folder, "root")
+	used, err := sampleTree(ctx, tree, "/usr", length)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(root, 0o700); err != nil {
+		return nil, err
+	}
+	if err := tool(ctx, "tar", "tar", "-C", tree, "-cf", filepath.Join(root, "usr.tar"), "."); err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(tree); err != nil {
+		return nil, err
+	}
+	if err := truncate(c.raw(), (used+used/8+(64<<20))>>20<<20); err != nil {
+		return nil, err
+	}
+	if err := tool(ctx, "e2fsprogs", "mkfs.ext4", "-q", "-F", "-m", "0", "-d", root, c.raw()); err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(root); err != nil {
+		return nil, err
+	}
+	return c, c.capture(ctx, tile.Zstd)
+}
+
+// sampleTree copies files from all over a folder, some length of them in all, and returns how much it copied.
+func sampleTree(ctx context.Context, to, from string, length int64) (total int64, err error) {
+	walk := func(visit func(name string, size int64) error) error {
+		return filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return nil // gone, or no file
+			}
+			info, err := e.Info()
+			if err != nil {
+				return nil
+			}
+			return errors.Join(ctx.Err(), visit(name, info.Size()))
+		})
+	}
+	var all, passed int64
+	if err := walk(func(_ string, size int64) error { all += size; return nil }); err != nil {
+		return 0, err
+	}
+	// A file is taken when as much was passed as it takes to keep the share.
+	err = walk(func(name string, size int64) error {
+		if passed += size; total >= length || total > passed*length/all || size > length/10 {
+			return nil
+		}
+		n, err := copyFile(filepath.Join(to, name), name, 0)
+		total += n
+		return err
+	})
+	return total, err
 }
 
 // capture makes the image of the raw file in a repository, and the torrent.

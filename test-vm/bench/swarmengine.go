@@ -135,14 +135,16 @@ func playPeer(ctx context.Context, a *actor) error {
 	}
 	cfg.Pieces, cfg.Storage = shape, store
 	cfg.Seeds = []netip.AddrPort{netip.MustParseAddrPort(net.JoinHostPort(a.Addresses[0], swarmPort))}
+	lies := &liar{Storage: store, every: int64(a.Engine.Lies)}
 	if a.Engine.Lies > 0 {
-		cfg.Storage = &liar{Storage: store, every: int64(a.Engine.Lies)}
+		// What is in memory is given away as it came: little is, so that nearly all comes from the storage.
+		cfg.Storage, cfg.MemoryBytes = lies, 4<<20
 	}
 	peer, err := swarm.New(cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { a.stats = statsOf(peer) }()
+	defer func() { a.stats = statsOf(peer); a.stats.Lies = lies.told.Load() }()
 	if err := a.ready(ctx); err != nil {
 		return errors.Join(err, peer.Close())
 	}
@@ -188,6 +190,7 @@ type liar struct {
 	*disk.Storage
 	every int64
 	given atomic.Int64
+	told  atomic.Int64
 }
 
 // Read implements swarm.Storage: the tiles as they are, but for one of so many.
@@ -203,6 +206,7 @@ func (l *liar) Read(ctx context.Context, piece int, tiles images.TileSet) ([]til
 		}
 		raw = slices.Clone(raw)
 		raw[len(raw)/2] ^= 1
+		l.told.Add(1)
 		if list[i], e = tile.Encode(tile.LZ4, 0, raw); e != nil {
 			return nil, e
 		}

@@ -48,6 +48,8 @@ type heat struct {
 	// watch, if not nil, is called with every share of the content that a station tells of, one call at a time.
 	watch func(h *heat, station int, share float64)
 	limit time.Duration
+	// logs is a new folder for logs with debug lines, which stay; "" is folder, without them.
+	logs string
 	// profile is a folder for CPU profiles of our engine; "" makes none.
 	profile string
 
@@ -87,10 +89,11 @@ type score struct {
 	Began       []float64 // when the station was started
 	Sent        int64     // bytes that left the source's interfaces
 	CPU, Source float64   // seconds of all processes, and of the source alone
-	Memory      int64     // of the largest receiver, bytes
-	Wasted      int64
-	Busy        float64 // share of the cores' time that was used, by whatever
-	stats       []actorStats
+	// Memory and SourceMemory are the most resident bytes of the largest receiver and of the source.
+	Memory, SourceMemory int64
+	Wasted               int64
+	Busy                 float64 // share of the cores' time that was used, by whatever
+	stats                []actorStats
 }
 
 // run builds the network, races and takes everything away again.
@@ -144,7 +147,7 @@ func (h *heat) collect(s *score) error {
 		s.stats = append(s.stats, p.end.Stats)
 		s.CPU += p.end.CPU
 		if i == 0 {
-			s.Source = p.end.CPU
+			s.Source, s.SourceMemory = p.end.CPU, p.end.Memory
 			continue
 		}
 		s.Memory, s.Wasted = max(s.Memory, p.end.Memory), s.Wasted+p.end.Stats.Wasted
@@ -169,7 +172,12 @@ func (h *heat) removeDisks() {
 // prepare starts a process at each station and returns when all are ready.
 func (h *heat) prepare(ctx context.Context) error {
 	h.reports = make(chan report)
-	o := actorOrder{Content: *h.content}
+	o := actorOrder{Content: *h.content, Debug: h.logs != ""}
+	if h.logs != "" {
+		if err := os.MkdirAll(h.logs, 0o755); err != nil {
+			return err
+		}
+	}
 	for _, s := range h.net.stations {
 		o.Addresses = append(o.Addresses, s.addresses[0].String())
 	}
@@ -207,6 +215,9 @@ func (h *heat) launch(i int, o actorOrder) (err error) {
 		return err
 	}
 	p := &process{log: filepath.Join(h.folder, fmt.Sprintf("station-%d.log", i))}
+	if h.logs != "" {
+		p.log = filepath.Join(h.logs, filepath.Base(p.log))
+	}
 	log, err := os.Create(p.log)
 	if err != nil {
 		return err

@@ -19,6 +19,8 @@ type netPlan struct {
 	switches int
 	uplink   float64
 	stations []stationPlan
+	// loopback puts so many stations on one computer in place of all that, unshaped.
+	loopback int
 }
 
 // stationPlan is a computer: its links, the first being eth0.
@@ -63,6 +65,9 @@ func (p netPlan) build(ctx context.Context) (n *network, err error) {
 			err = errors.Join(err, n.close())
 		}
 	}()
+	if p.loopback > 0 {
+		return n, n.buildLoopback(ctx, name)
+	}
 	var switches, shapers batch
 	for b := range p.switches {
 		switches.add("link add br%d type bridge forward_delay 0 stp_state 0 mcast_snooping 0", b)
@@ -112,6 +117,22 @@ func (p netPlan) build(ctx context.Context) (n *network, err error) {
 	return n, nil
 }
 
+// buildLoopback makes stations of one namespace.
+func (n *network) buildLoopback(ctx context.Context, name string) error {
+	if err := n.add(ctx, name); err != nil {
+		return err
+	}
+	for i := range n.plan.loopback {
+		n.stations = append(n.stations, station{name, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)})}})
+	}
+	var ip batch
+	ip.add("link set lo up")
+	// The route of one address is there beside that of the whole subnet.
+	ip.add("route del local 127.0.0.1 dev lo table local")
+	ip.add("route replace local 127.0.0.0/8 dev lo table local congctl %s", congestionControl)
+	return ip.run(ctx, "ip", name)
+}
+
 // networkName begins the names of the namespaces of this process.
 func networkName() string { return fmt.Sprintf("sbswarm%d", os.Getpid()) }
 
@@ -159,6 +180,9 @@ func (b *batch) run(ctx context.Context, name, namespace string) error {
 
 // sent returns the bytes that left station i, Ethernet headers included, as the kernel counts them at its interfaces.
 func (n *network) sent(ctx context.Context, i int) (total int64, err error) {
+	if n.plan.loopback > 0 {
+		return 0, nil // one interface for all
+	}
 	for k := range n.stations[i].addresses {
 		c, err := counters(ctx, n.stations[i].namespace, fmt.Sprintf("eth%d", k))
 		if err != nil {

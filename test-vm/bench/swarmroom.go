@@ -23,7 +23,7 @@ const (
 // figures are what the room's table shows of one heat.
 type figures struct {
 	efficiency, last, first, images, wasted, tail, cpu, source, busy float64
-	memory                                                           int64
+	memory, sourceMemory                                             int64
 }
 
 func everyone(int) bool { return true }
@@ -45,7 +45,7 @@ func measure(s *score, c *content) (f figures) {
 		f.tail = (f.last - at99) / f.last
 	}
 	gib := float64(c.Length) / (1 << 30)
-	f.cpu, f.source, f.busy, f.memory = (s.CPU-s.Source)/receivers/gib, s.Source/gib, s.Busy, s.Memory
+	f.cpu, f.source, f.busy, f.memory, f.sourceMemory = (s.CPU-s.Source)/receivers/gib, s.Source/gib, s.Busy, s.Memory, s.SourceMemory
 	return f
 }
 
@@ -125,12 +125,7 @@ func (b *bench) printRoom(n int, c *content, results map[string][]figures) error
 			}
 		}
 	}
-	err := w.Flush()
-	missed = slices.DeleteFunc(missed, func(e error) bool { return e == nil })
-	for _, m := range missed {
-		fmt.Println("  not reached:", m)
-	}
-	return errors.Join(append([]error{err}, missed...)...)
+	return shortfall(w.Flush(), missed...)
 }
 
 func atLeast(what string, got, want float64) error {
