@@ -49,6 +49,7 @@ var scenarios = []scenario{
 	{"one", "one to one over loopback, against a copy with SHA-256", scenarioOne},
 	{"system", "a tar of this host's files in an ext4 image, zstd", scenarioSystem},
 	{"trouble", "one slow, one killed, one late, one that lies", scenarioTrouble},
+	{"links", "two links on one machine; BBR and DSCP on the wire", scenarioLinks},
 }
 
 // bench is a run of scenarios.
@@ -61,11 +62,11 @@ type bench struct {
 
 // racers are the contenders in the order of the tables; ours is first.
 var racers = []racer{
-	{"seedbed", own("appliance"), own("peer")},
-	{"libtorrent", libtorrentPeer, libtorrentPeer},
-	{"aria2", own("aria2 source"), own("aria2")},
-	{"chain", own("chain"), own("chain")},
-	{"udpcast", udpcast, udpcast},
+	{name: "seedbed", source: own("appliance"), receiver: own("peer")},
+	{name: "libtorrent", source: libtorrentPeer, receiver: libtorrentPeer},
+	{name: "aria2", source: own("aria2 source"), receiver: own("aria2")},
+	{name: "chain", source: own("chain"), receiver: own("chain")},
+	{name: "udpcast", source: udpcast, receiver: udpcast},
 }
 
 func benchSwarm(ctx context.Context, s settings) (err error) {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"seedbed/images/swarm"
 )
 
 // actorArg makes this program one process of a swarm, or of what a swarm is compared with.
@@ -24,8 +26,10 @@ const actorArg = "-actor"
 type actorOrder struct {
 	Role    string
 	Content content
-	// Addresses are those of all stations; the first is that of who has the content, Own that of this process.
+	// Addresses are those of all stations; the first is that of who has the content, Own that of this process. More are
+	// further addresses of the first station.
 	Addresses []string
+	More      []string
 	Own       int
 	// Disk is the file to write.
 	Disk string
@@ -41,6 +45,10 @@ type actorOrder struct {
 type engineOrder struct {
 	// Lies is one in how many tiles a peer gives away wrong; 0 is an honest one.
 	Lies int
+	// Plain leaves out TLS, as in an open swarm.
+	Plain bool
+	// Transport is how the network is used.
+	Transport swarm.Transport
 }
 
 // actorEvent is one line of a process.
@@ -176,25 +184,26 @@ func (a *actor) progress(share float64) {
 	a.tell(actorEvent{Event: "share", Share: share})
 }
 
-// watch calls held often until it says that all is there, and tells of it.
-func (a *actor) watch(ctx context.Context, held func() (share float64, done bool, err error)) error {
+// watch tells of the share held, which it asks for often, and of the end: that complete is closed, or that the share is 1.
+func (a *actor) watch(ctx context.Context, complete <-chan struct{}, held func() (share float64, err error)) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		share, done, err := held()
-		if err != nil {
-			return err
-		}
-		a.progress(share)
-		if done {
-			a.tell(actorEvent{Event: "done"})
-			<-ctx.Done()
-			return nil
-		}
+	for done := false; !done; {
 		select {
+		case <-complete:
+			done = true
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
+		share, err := held()
+		if err != nil {
+			return err
+		}
+		a.progress(share)
+		done = done || complete == nil && share == 1
 	}
+	a.tell(actorEvent{Event: "done"})
+	<-ctx.Done()
+	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,17 +60,20 @@ func playAppliance(ctx context.Context, a *actor) error {
 		return err
 	}
 	defer func() { a.stats = statsOf(peer) }()
-	own := netip.MustParseAddr(a.Addresses[a.Own])
-	server, err := identity.Server([]netip.Addr{own})
-	if err != nil {
-		return err
-	}
-	listener, err := tls.Listen("tcp", net.JoinHostPort(own.String(), trackerPort), identity.ServerTLS(server))
-	if err != nil {
-		return err
-	}
 	t := tracker.New(tracker.Config{Log: a.log})
-	t.AddSeed(a.Content.InfoHash, peer.Addr())
+	var own []netip.Addr
+	for _, address := range append([]string{a.Addresses[0]}, a.More...) {
+		own = append(own, netip.MustParseAddr(address))
+		t.AddSeed(a.Content.InfoHash, netip.MustParseAddrPort(net.JoinHostPort(address, swarmPort)))
+	}
+	server, err := identity.Server(own)
+	if err != nil {
+		return err
+	}
+	listener, err := tls.Listen("tcp", ":"+trackerPort, identity.ServerTLS(server))
+	if err != nil {
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(job.PathAnnounce, t)
 	return a.serve(ctx, listener, mux, peer.Run)
@@ -102,10 +107,20 @@ func (a *actor) swarmConfig(identity *site.Site, uris ...string) (swarm.Config, 
 	if err != nil {
 		return swarm.Config{}, err
 	}
-	return swarm.Config{
-		InfoHash: h, TLS: swarm.TLSConfig(cert, identity.CA(), h),
-		ListenAddr: net.JoinHostPort(a.Addresses[a.Own], swarmPort), Log: a.log,
-	}, nil
+	cfg := swarm.Config{InfoHash: h, TLS: swarm.TLSConfig(cert, identity.CA(), h), ListenAddr: net.JoinHostPort(a.Addresses[a.Own], swarmPort),
+		Transport: a.Engine.Transport, Log: a.log}
+	if a.Engine.Plain {
+		cfg.TLS, cfg.Open = nil, &swarm.Open{V1: sha1.Sum(h[:])}
+	}
+	if len(a.More) > 0 {
+		cfg.ListenAddr = ":" + swarmPort
+	}
+	for _, seed := range append([]string{a.Addresses[0]}, a.More...) {
+		if a.Own > 0 {
+			cfg.Seeds = append(cfg.Seeds, netip.MustParseAddrPort(net.JoinHostPort(seed, swarmPort)))
+		}
+	}
+	return cfg, nil
 }
 
 func statsOf(s *swarm.Swarm) actorStats {
@@ -134,7 +149,6 @@ func playPeer(ctx context.Context, a *actor) error {
 		return err
 	}
 	cfg.Pieces, cfg.Storage = shape, store
-	cfg.Seeds = []netip.AddrPort{netip.MustParseAddrPort(net.JoinHostPort(a.Addresses[0], swarmPort))}
 	lies := &liar{Storage: store, every: int64(a.Engine.Lies)}
 	if a.Engine.Lies > 0 {
 		// What is in memory is given away as it came: little is, so that nearly all comes from the storage.
@@ -151,37 +165,51 @@ func playPeer(ctx context.Context, a *actor) error {
 	total := shape.DataLength()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return peer.Run(ctx) })
+	group.Go(func() error { return a.announce(ctx, identity, peer, store, total) })
 	group.Go(func() error {
-		client := announce.Client{URL: "https://" + net.JoinHostPort(a.Addresses[0], trackerPort) + job.PathAnnounce, HTTP: trackerClient(identity, cfg.TLS), Log: a.log}
-		client.Run(ctx, func() announce.Request {
-			s := peer.Stats()
+		return a.watch(ctx, peer.Done(), func() (float64, error) {
 			held, _ := store.Progress()
-			return announce.Request{InfoHash: a.Content.InfoHash.Wire(), PeerID: peer.PeerID(), Port: peer.Addr().Port(),
-				Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: total - held}
-		}, peer.AddPeers)
-		return nil
-	})
-	group.Go(func() error {
-		return a.watch(ctx, func() (share float64, done bool, err error) {
-			held, _ := store.Progress()
-			select {
-			case <-peer.Done():
-				done = true
-			default:
-			}
-			return float64(held) / float64(total), done, nil
+			return float64(held) / float64(total), nil
 		})
 	})
 	return group.Wait()
 }
 
+// announce tells the tracker of the peer, each endpoint by itself, and the peer of those that the tracker names.
+func (a *actor) announce(ctx context.Context, identity *site.Site, peer *swarm.Swarm, store *disk.Storage, total int64) error {
+	cert, err := identity.Peer(swarm.InfoHashURI(a.Content.InfoHash))
+	if err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	for i, end := range peer.Endpoints() {
+		address := a.Addresses[0]
+		if i > 0 && i <= len(a.More) {
+			address = a.More[i-1]
+		}
+		client := announce.Client{URL: "https://" + net.JoinHostPort(address, trackerPort) + job.PathAnnounce, Log: a.log,
+			HTTP: trackerClient(identity, cert, a.Engine.Transport.Dialer(end.Interface))}
+		group.Go(func() {
+			client.Run(ctx, func() announce.Request {
+				s := peer.Stats()
+				held, _ := store.Progress()
+				return announce.Request{InfoHash: a.Content.InfoHash.Wire(), PeerID: end.PeerID, Port: end.Addr.Port(),
+					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: total - held}
+			}, peer.AddPeers)
+		})
+	}
+	group.Wait()
+	return nil
+}
+
 // trackerClient speaks to the tracker with the certificate of the peer.
-func trackerClient(identity *site.Site, peer *tls.Config) *http.Client {
+func trackerClient(identity *site.Site, peer tls.Certificate, dialer *net.Dialer) *http.Client {
 	roots := x509.NewCertPool()
 	roots.AddCert(identity.CA())
 	return &http.Client{
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: peer.Certificates, MinVersion: tls.VersionTLS13}},
-		Timeout:   time.Minute,
+		Transport: &http.Transport{DialContext: dialer.DialContext,
+			TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{peer}, MinVersion: tls.VersionTLS13}},
+		Timeout: time.Minute,
 	}
 }
 

@@ -20,6 +20,8 @@ type racer struct {
 	name string
 	// source and receiver return what runs at a station.
 	source, receiver func(o actorOrder) ([]string, error)
+	// engine is what is asked of our engine at all stations.
+	engine engineOrder
 }
 
 // own runs this program in a role.
@@ -41,7 +43,7 @@ type heat struct {
 	content *content
 	plan    netPlan
 	folder  string // of the disks and logs
-	// engine has what is asked of single stations, by index.
+	// engine has what is asked of single stations instead, by index.
 	engine map[int]engineOrder
 	// late stations are started by watch only.
 	late map[int]bool
@@ -181,8 +183,14 @@ func (h *heat) prepare(ctx context.Context) error {
 	for _, s := range h.net.stations {
 		o.Addresses = append(o.Addresses, s.addresses[0].String())
 	}
+	for _, more := range h.net.stations[0].addresses[1:] {
+		o.More = append(o.More, more.String())
+	}
 	for i := range h.net.stations {
-		o.Own, o.Disk, o.Engine = i, h.disk(i), h.engine[i]
+		o.Own, o.Disk, o.Engine = i, h.disk(i), h.racer.engine
+		if special, ok := h.engine[i]; ok {
+			o.Engine = special
+		}
 		if h.profile != "" {
 			o.Profile = filepath.Join(h.profile, fmt.Sprintf("%s-%d.prof", h.racer.name, i))
 		}

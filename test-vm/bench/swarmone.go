@@ -66,8 +66,9 @@ func playCopy(ctx context.Context, a *actor) error {
 
 // oneRacers compete in one to one.
 var oneRacers = []racer{
-	{"copy", own("idle"), own("copy")},
+	{name: "copy", source: own("idle"), receiver: own("copy")},
 	racers[0],
+	{name: "seedbed without TLS", source: own("appliance"), receiver: own("peer"), engine: engineOrder{Plain: true}},
 	racers[1],
 }
 
@@ -85,7 +86,7 @@ func scenarioOne(ctx context.Context, b *bench) (err error) {
 	results := map[string][]figures{}
 	for range b.runs {
 		for _, one := range oneRacers {
-			if one.name != "copy" && !named(b.swarm.only, one.name) {
+			if !named(b.swarm.only, one.name) && one.name == "libtorrent" {
 				continue
 			}
 			s, e := b.heat(one, c, netPlan{loopback: 2}).run(ctx)
@@ -131,10 +132,15 @@ func (b *bench) printOne(c *content, results map[string][]figures) error {
 			over(one.name, "copy"), over(one.name, "libtorrent"), pick(func(f figures) float64 { return f.cpu }), pick(func(f figures) float64 { return f.source }),
 			pick(func(f figures) float64 { return float64(f.memory) })/1e6, pick(func(f figures) float64 { return float64(f.sourceMemory) })/1e6)
 	}
-	if rate("seedbed") > 0 {
-		missed = append(missed, atLeast("rate over TLS against a copy", rate("seedbed")/rate("copy"), oneTLSCopy))
-		if rate("libtorrent") > 0 {
-			missed = append(missed, atLeast("rate over TLS against libtorrent", rate("seedbed")/rate("libtorrent"), oneTLSLibtorrent))
+	for _, target := range []struct {
+		name, base string
+		atLeast    float64
+	}{
+		{"seedbed", "copy", oneTLSCopy}, {"seedbed", "libtorrent", oneTLSLibtorrent},
+		{"seedbed without TLS", "copy", onePlainCopy}, {"seedbed without TLS", "libtorrent", onePlainLibtorrent},
+	} {
+		if rate(target.base) > 0 {
+			missed = append(missed, atLeast("rate of "+target.name+" against "+target.base, rate(target.name)/rate(target.base), target.atLeast))
 		}
 	}
 	return shortfall(w.Flush(), missed...)

@@ -149,17 +149,17 @@ func playAria2(ctx context.Context, a *actor) (err error) {
 	if err := add(); err != nil {
 		return err
 	}
-	return a.watch(ctx, func() (share float64, done bool, err error) {
-		var s struct{ CompletedLength, TotalLength, ErrorMessage string }
-		err = rpc.call(ctx, &s, "aria2.tellStatus", id, []string{"completedLength", "totalLength", "errorMessage"})
+	return a.watch(ctx, nil, func() (float64, error) {
+		var s struct{ CompletedLength, ErrorMessage string }
+		err := rpc.call(ctx, &s, "aria2.tellStatus", id, []string{"completedLength", "errorMessage"})
 		if ctx.Err() != nil {
-			return 0, false, nil
+			return 0, nil
 		}
 		have, _ := strconv.ParseInt(s.CompletedLength, 10, 64)
 		if s.ErrorMessage != "" {
 			err = errors.Join(err, errors.New(s.ErrorMessage))
 		}
-		return float64(have) / float64(a.Content.Length), have == a.Content.Length, err
+		return float64(have) / float64(a.Content.Length), err
 	})
 }
 
