@@ -188,7 +188,7 @@ func (a *appliance) open(ctx context.Context) error {
 	}
 	a.mux = swarm.NewMux(swarmListener, a.log)
 	a.fleet, err = fleet.New(ctx, fleet.Config{
-		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, InfoHashURI: swarm.InfoHashURI, Log: a.log,
+		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, Log: a.log,
 		Appliances: []string{"https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()},
 		Seeds:      []netip.AddrPort{a.seeder()}, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
 	})
@@ -261,7 +261,10 @@ func (a *appliance) openHTTPS() error {
 	}
 	uploads := upload.New(upload.Config{Fleet: a.fleet, Library: a.lib, Begin: a.lib.begin, Sync: a.lib.repo.Sync, Log: a.log})
 	handler := http.NewServeMux()
-	handler.Handle("/", api.Agents(a.fleet, a.lib, a.tracker, a.log))
+	handler.Handle("/", api.Agents(a.fleet, a.lib, api.Announces(a.fleet, a.tracker), a.log))
+	guests := api.Guests(a.fleet, a.log)
+	handler.Handle(job.PathJoin, guests)
+	handler.Handle(job.PathNode, guests)
 	captures := api.Captures(a.fleet, uploads, a.log)
 	handler.Handle(job.PathCaptures, captures)
 	handler.Handle(job.PathCaptures+"/", captures)
@@ -297,7 +300,10 @@ func (a *appliance) openLocal() error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
-	a.parts = append(a.parts, a.server(a.local, api.Operator(a.fleet, a.lib, a.log)))
+	handler := http.NewServeMux()
+	handler.Handle("/", api.Operator(a.fleet, a.lib, a.log))
+	handler.Handle("/v1/guests/", api.OperatorGuests(a.fleet, a.log))
+	a.parts = append(a.parts, a.server(a.local, handler))
 	return nil
 }
 

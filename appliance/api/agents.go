@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"io"
 	"log/slog"
@@ -55,21 +56,33 @@ func Agents(f *fleet.Fleet, content Content, announce http.Handler, log *slog.Lo
 	mux.Handle("POST "+job.PathReport, handle(log, a.known(a.report)))
 	mux.Handle("POST "+job.PathFrame, handle(log, a.known(a.frame)))
 	mux.Handle("POST "+job.PathReceipt, handle(log, a.known(a.receipt)))
-	mux.Handle("GET "+job.PathManifest+"{digest}", handle(log, a.known(a.manifest)))
-	mux.Handle("GET "+job.PathLayer+"{digest}", handle(log, a.known(a.layer)))
+	mux.Handle("GET "+job.PathManifest+"{digest}", handle(log, a.reader(a.manifest)))
+	mux.Handle("GET "+job.PathLayer+"{digest}", handle(log, a.reader(a.layer)))
 	if announce != nil {
 		mux.Handle("GET "+job.PathAnnounce, announce)
 	}
 	return mux
 }
 
+// called is an endpoint for callers with a certificate.
+type called func(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error)
+
 // known wraps an endpoint for callers whose certificate belongs to a boot of the agent.
-func (a *agents) known(e func(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error)) endpoint {
+func (a *agents) known(e called) endpoint {
+	return authenticated(a.fleet.Authenticate, e)
+}
+
+// reader wraps an endpoint for callers whose certificate belongs to a boot of the agent or to a guest.
+func (a *agents) reader(e called) endpoint {
+	return authenticated(a.fleet.AuthenticateReader, e)
+}
+
+func authenticated(authenticate func(*x509.Certificate) (fleet.Caller, error), e called) endpoint {
 	return func(w http.ResponseWriter, r *http.Request) (any, error) {
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-			return nil, &fleet.Refusal{Code: fleet.CodeUnauthorised, Detail: "this needs the certificate that hello returned"}
+			return nil, &fleet.Refusal{Code: fleet.CodeUnauthorised, Detail: "this needs the certificate that hello or join returned"}
 		}
-		c, err := a.fleet.Authenticate(r.TLS.VerifiedChains[0][0])
+		c, err := authenticate(r.TLS.VerifiedChains[0][0])
 		if err != nil {
 			return nil, err
 		}

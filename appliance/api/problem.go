@@ -21,6 +21,7 @@ var statusOf = map[string]int{
 	fleet.CodeUnauthorised:   http.StatusUnauthorized,
 	fleet.CodeTokenUnknown:   http.StatusForbidden,
 	fleet.CodeTokenUsed:      http.StatusForbidden,
+	fleet.CodeTokenExpired:   http.StatusForbidden,
 	fleet.CodeRevoked:        http.StatusForbidden,
 	fleet.CodeMachineUnknown: http.StatusNotFound,
 	fleet.CodeJobUnknown:     http.StatusNotFound,

@@ -36,6 +36,8 @@ const (
 type Authority interface {
 	// Machine returns a certificate (DER) for a machine's public key (PKIX DER) that carries the URIs.
 	Machine(publicKey []byte, now time.Time, uris ...string) ([]byte, error)
+	// Guest returns a certificate (DER) for a guest's public key that is good until a time and for no server.
+	Guest(publicKey []byte, until time.Time, uris ...string) ([]byte, error)
 	Countersign(receipt []byte) []byte
 	CA() *x509.Certificate
 	PublicKey() ed25519.PublicKey
@@ -71,6 +73,8 @@ type Config struct {
 	Seeds []netip.AddrPort
 	// InfoHashURI names a swarm in a certificate.
 	InfoHashURI func(images.InfoHash) string
+	// PartURI marks in a certificate who wants a part of the content only.
+	PartURI string
 	// NextVersion returns the whole number after the versions of the image of that name; nil means that a capture needs a version.
 	NextVersion func(ctx context.Context, name string) (string, error)
 	// FreeVersion returns a Refusal unless the version can be made now; nil means that Library alone tells.
@@ -105,6 +109,10 @@ type Fleet struct {
 	changed chan struct{}        // closed and replaced at every change
 	keys    map[string]string    // session ID by public key
 	seen    map[string]time.Time // last time that anything was heard of a machine, by ID
+
+	needs map[images.InfoHash]need // swarms that guests need
+	nodes map[string]*node         // seed nodes by ID of the guest
+	warm  []warmed                 // images that all seed nodes are to hold
 }
 
 // records are the durable records by ID.
@@ -113,6 +121,7 @@ type records struct {
 	jobs        map[string]*Job
 	deployments map[string]*Deployment
 	sessions    map[string]*Session
+	tokens      map[string]*Token
 }
 
 // live is the last report of a job.
@@ -147,14 +156,15 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	f := &Fleet{
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
-		state: records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}},
+		state: records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}, map[string]*Token{}},
+		needs: map[images.InfoHash]need{}, nodes: map[string]*node{},
 	}
 	snap, err := config.Records.Load(ctx, f.now().Add(-jobHistory))
 	if err != nil {
 		return nil, fmt.Errorf("load the records: %w", err)
 	}
 	f.epoch = snap.Epoch
-	f.apply(&Change{Machines: snap.Machines, Jobs: snap.Jobs, Deployments: snap.Deployments, Sessions: snap.Sessions})
+	f.apply(&Change{Machines: snap.Machines, Jobs: snap.Jobs, Deployments: snap.Deployments, Sessions: snap.Sessions, Tokens: snap.Tokens})
 	for _, j := range snap.Jobs {
 		// An agent that was at work before the appliance stopped has the full time to report again.
 		f.live[j.ID] = live{report: j.Last, at: f.now()}
@@ -201,7 +211,7 @@ func (f *Fleet) change(ctx context.Context, fn func(d *draft) error) error {
 		return err
 	}
 	if len(d.c.Machines)+len(d.c.Jobs)+len(d.c.Deployments)+len(d.c.Sessions)+len(d.c.Forget)+len(d.c.Events)+
-		len(d.c.Frames)+len(d.c.Receipts) == 0 {
+		len(d.c.Frames)+len(d.c.Receipts)+len(d.c.Tokens)+len(d.c.Spent) == 0 {
 		return nil
 	}
 	// The caller may be gone before the transaction ends; half of a change is no use to anyone else either.
@@ -241,6 +251,12 @@ func (f *Fleet) apply(c *Change) {
 		if s.Key != "" {
 			f.keys[s.Key] = s.ID
 		}
+	}
+	for _, t := range c.Tokens {
+		f.state.tokens[t.ID] = t
+	}
+	for _, id := range c.Spent {
+		delete(f.state.tokens, id)
 	}
 	for _, id := range c.Forget {
 		if s := f.state.sessions[id]; s != nil {

@@ -170,6 +170,9 @@ func checkRoots(r *job.Receipt, j *Job, m *images.Manifest) error {
 func (f *Fleet) Claimed(c Caller) (list []images.Digest) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
+	if s := f.state.sessions[c.session.ID]; s != nil && s.Guest != nil {
+		return s.Guest.Images
+	}
 	for _, j := range f.state.jobs {
 		if j.Session == c.session.ID && j.Kind == job.Deploy {
 			list = append(list, j.Image)

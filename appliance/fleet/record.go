@@ -117,6 +117,8 @@ type Session struct {
 	PublicKey []byte `json:"public_key,omitempty"`
 	Machine   string `json:"machine,omitempty"` // ID, after the inventory
 	Revoked   bool   `json:"revoked,omitempty"`
+	// Guest is set on what is no boot, but the stay of a program that joined swarms.
+	Guest *Guest `json:"guest,omitempty"`
 }
 
 // Event is a dated fact, never changed.
@@ -156,6 +158,8 @@ type Change struct {
 	Deployments []*Deployment
 	Sessions    []*Session
 	Forget      []string // IDs of sessions to remove
+	Tokens      []*Token
+	Spent       []string // IDs of tokens to remove
 	Events      []Event
 	Frames      []Frame
 	Receipts    []Receipt
@@ -169,6 +173,7 @@ type Snapshot struct {
 	Jobs        []*Job
 	Deployments []*Deployment
 	Sessions    []*Session
+	Tokens      []*Token
 }
 
 // Errors of Records.Commit. Nothing was written.

@@ -18,8 +18,9 @@ func refuse(code, format string, a ...any) error {
 
 // Codes of refusals.
 const (
-	CodeTokenUnknown   = "token-unknown"   // never given out, or too old
-	CodeTokenUsed      = "token-used"      // redeemed by another key
+	CodeTokenUnknown   = "token-unknown" // never given out, or too old
+	CodeTokenUsed      = "token-used"    // redeemed by another key
+	CodeTokenExpired   = "token-expired"
 	CodeRevoked        = "revoked"         // this boot's certificate was revoked
 	CodeUnauthorised   = "unauthorised"    // no certificate, or none of a boot that is known
 	CodeMachineUnknown = "machine-unknown" // no inventory yet, or not this machine's certificate

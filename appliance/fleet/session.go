@@ -99,12 +99,25 @@ func (c Caller) Machine() string { return c.session.Machine }
 
 // Authenticate returns the boot that a client certificate, verified under the site's CA, belongs to.
 func (f *Fleet) Authenticate(cert *x509.Certificate) (Caller, error) {
+	c, err := f.AuthenticateReader(cert)
+	if err == nil && c.session.Guest != nil {
+		return Caller{}, refuse(CodeUnauthorised, "the certificate is that of a guest, which fetches images and does no jobs")
+	}
+	return c, err
+}
+
+// AuthenticateReader returns who may read images: the boot or the guest that a client certificate, verified under the
+// site's CA, belongs to.
+func (f *Fleet) AuthenticateReader(cert *x509.Certificate) (Caller, error) {
 	key := keyID(cert.RawSubjectPublicKeyInfo)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.state.sessions[f.keys[key]]
 	if s == nil {
 		return Caller{}, refuse(CodeUnauthorised, "no boot of a machine is known by this certificate; start the machine again")
+	}
+	if s.Revoked && s.Guest != nil {
+		return Caller{}, refuse(CodeRevoked, "the token by which %s joined was revoked; ask for a new one", s.Guest.Name)
 	}
 	if s.Revoked {
 		return Caller{}, refuse(CodeRevoked, "the certificate of %s was revoked; start the machine again", s.MAC)
@@ -125,7 +138,7 @@ func keyID(der []byte) string {
 func (f *Fleet) tidy(ctx context.Context) error {
 	now := f.now()
 	var silent []*Job
-	var old []string
+	var old, spent []string
 	f.mu.RLock()
 	for _, j := range f.open {
 		if f.lost(j, now) {
@@ -133,16 +146,22 @@ func (f *Fleet) tidy(ctx context.Context) error {
 		}
 	}
 	for _, s := range f.state.sessions {
-		if s.Redeemed.IsZero() && now.Sub(s.Minted) > tokenLifetime || now.Sub(s.Minted) > sessionLifetime {
+		if s.expired(now) {
 			old = append(old, s.ID)
 		}
 	}
+	for _, t := range f.state.tokens {
+		if now.Sub(t.Expires) > tokenHistory {
+			spent = append(spent, t.ID)
+		}
+	}
 	f.mu.RUnlock()
-	if len(silent)+len(old) == 0 {
+	f.tidyGuests(now)
+	if len(silent)+len(old)+len(spent) == 0 {
 		return nil
 	}
 	return f.change(ctx, func(d *draft) error {
-		d.c.Forget = old
+		d.c.Forget, d.c.Spent = old, spent
 		for _, j := range silent {
 			if j = d.job(j.ID); j == nil {
 				continue
@@ -161,6 +180,14 @@ func (f *Fleet) tidy(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// expired reports whether none of the session's certificates is good any more.
+func (s *Session) expired(now time.Time) bool {
+	if s.Guest != nil {
+		return now.After(s.Guest.Expires)
+	}
+	return s.Redeemed.IsZero() && now.Sub(s.Minted) > tokenLifetime || now.Sub(s.Minted) > sessionLifetime
 }
 
 // lost reports whether a claim expired. The caller holds mu.

@@ -207,7 +207,7 @@ type Swarm struct {
 	InfoHash images.InfoHash
 }
 
-// Swarms returns the swarms of jobs that have not ended, each once, in the order of their info hashes.
+// Swarms returns the swarms of jobs that have not ended and those that guests need, each once, in the order of their info hashes.
 func (f *Fleet) Swarms() (list []Swarm) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -216,6 +216,11 @@ func (f *Fleet) Swarms() (list []Swarm) {
 		if j.Kind == job.Deploy && !seen[j.InfoHash] {
 			seen[j.InfoHash] = true
 			list = append(list, Swarm{j.Image, j.InfoHash})
+		}
+	}
+	for h, n := range f.needs {
+		if !seen[h] {
+			list = append(list, Swarm{n.image, h})
 		}
 	}
 	slices.SortFunc(list, func(a, b Swarm) int { return strings.Compare(a.InfoHash.String(), b.InfoHash.String()) })

@@ -72,6 +72,22 @@ func (s *Site) Peer(uris ...string) (tls.Certificate, error) {
 // Machine returns a certificate (DER) for a machine's key (PKIX DER, ECDSA P-256) that says who it is by URIs. It is
 // good for MachineLifetime from now. Other kinds of keys are an error.
 func (s *Site) Machine(publicKey []byte, now time.Time, uris ...string) ([]byte, error) {
+	return s.named(publicKey, uris, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "Seedbed machine"}, NotAfter: now.Add(MachineLifetime),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	})
+}
+
+// Guest returns a certificate (DER) for the key (PKIX DER, ECDSA P-256) of a program outside a boot. It is good until a
+// time, and never for a server of the site.
+func (s *Site) Guest(publicKey []byte, until time.Time, uris ...string) ([]byte, error) {
+	return s.named(publicKey, uris, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "Seedbed guest"}, NotAfter: until, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+}
+
+// named issues a certificate on somebody else's key.
+func (s *Site) named(publicKey []byte, uris []string, t *x509.Certificate) ([]byte, error) {
 	key, err := x509.ParsePKIXPublicKey(publicKey)
 	if err != nil {
 		return nil, fmt.Errorf("the machine's public key: %w", err)
@@ -80,7 +96,6 @@ func (s *Site) Machine(publicKey []byte, now time.Time, uris ...string) ([]byte,
 	if !ok || ec.Curve != elliptic.P256() {
 		return nil, errors.New("the machine's public key is not ECDSA on P-256")
 	}
-	t := &x509.Certificate{Subject: pkix.Name{CommonName: "Seedbed machine"}, NotAfter: now.Add(MachineLifetime)}
 	if t.URIs, err = parseURIs(uris); err != nil {
 		return nil, err
 	}
@@ -109,7 +124,9 @@ func (s *Site) issue(t *x509.Certificate, key *ecdsa.PublicKey) (der []byte, err
 	}
 	t.NotBefore = notBefore
 	t.KeyUsage = x509.KeyUsageDigitalSignature
-	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+	if t.ExtKeyUsage == nil {
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+	}
 	t.BasicConstraintsValid = true
 	return x509.CreateCertificate(rand.Reader, t, s.ca, key, s.caKey)
 }

@@ -70,6 +70,14 @@ func (w *writer) records(c *fleet.Change) {
 		}
 		w.put("jobs", j.ID, j.Version, next, "machine, ended", []any{j.Machine, ended})
 	}
+	for _, t := range c.Tokens {
+		next := *t
+		next.Version++
+		w.put("tokens", t.ID, t.Version, next, "", nil)
+	}
+	for _, id := range c.Spent {
+		w.exec("DELETE FROM tokens WHERE id = ?", id)
+	}
 	for _, id := range c.Forget {
 		w.exec("DELETE FROM sessions WHERE id = ?", id)
 	}
@@ -165,6 +173,9 @@ func (w *writer) done(c *fleet.Change) {
 	}
 	for _, j := range c.Jobs {
 		j.Version++
+	}
+	for _, t := range c.Tokens {
+		t.Version++
 	}
 	for i := range c.Events {
 		c.Events[i].ID = w.ids[i]

@@ -85,6 +85,9 @@ func (s *Store) Load(ctx context.Context, since time.Time) (*fleet.Snapshot, err
 	if snap.Sessions, err = load[fleet.Session](ctx, s.db, "SELECT doc FROM sessions"); err != nil {
 		return nil, fmt.Errorf("read sessions: %w", err)
 	}
+	if snap.Tokens, err = load[fleet.Token](ctx, s.db, "SELECT doc FROM tokens"); err != nil {
+		return nil, fmt.Errorf("read tokens: %w", err)
+	}
 	snap.Jobs, err = load[fleet.Job](ctx, s.db, `SELECT doc FROM jobs WHERE ended = 0 OR ended > ? OR doc ->> 'deployment' IN
 		(SELECT id FROM deployments WHERE doc ->> 'all' AND NOT doc ->> 'closed')`, since.Unix())
 	if err != nil {

@@ -1,0 +1,219 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// node is a seed node that reports. It lives in memory: after a restart of the appliance nodes report again.
+type node struct {
+	id     string // of the guest
+	addr   netip.AddrPort
+	first  time.Time // its first report in this run
+	last   time.Time
+	report job.NodeReport
+}
+
+// warmed is an image that all seed nodes are to hold.
+type warmed struct {
+	job.NodeTask
+	infoHash images.InfoHash
+}
+
+// Waits about seed nodes. Those that are switched on together come within seconds, and are to share the pieces without
+// any having fetched another's.
+const (
+	nodeSettle = 2 * time.Second
+	nodeSilent = 30 * time.Second
+	nodePoll   = 3 * time.Second
+)
+
+// maxWarmed bounds the images that seed nodes are told to hold.
+const maxWarmed = 100
+
+// NodeView is a seed node as people see it.
+type NodeView struct {
+	ID    string         `json:"id"`
+	Addr  netip.AddrPort `json:"addr"` // where it serves
+	Since time.Time      `json:"since"`
+	Heard time.Time      `json:"heard"`
+	Rank  int            `json:"rank"`
+	Count int            `json:"count"`
+	job.NodeReport
+}
+
+// NodeReport takes what a seed node says, and answers with its order when there is a new one, or after a while.
+func (f *Fleet) NodeReport(ctx context.Context, c Caller, remote netip.Addr, r job.NodeReport) (job.NodeOrder, error) {
+	g := c.session.Guest
+	switch {
+	case g == nil || g.Role != job.RoleSeed:
+		return job.NodeOrder{}, refuse(CodeUnauthorised, "this certificate is not that of a seed node")
+	case len(r.Images) > maxGuestImages:
+		return job.NodeOrder{}, refuse(CodeInvalid, "a seed node reports at most %d images", maxGuestImages)
+	case len(r.Name) > maxGuestName:
+		return job.NodeOrder{}, refuse(CodeInvalid, "the name of a seed node has at most %d bytes", maxGuestName)
+	}
+	f.mu.Lock()
+	n, known := f.nodes[c.session.ID]
+	if !known {
+		n = &node{id: c.session.ID, first: f.now()}
+		f.nodes[n.id] = n
+		f.wake()
+	}
+	n.addr, n.last, n.report = netip.AddrPortFrom(remote, r.Port), f.now(), r
+	for _, i := range r.Images {
+		if need, ok := f.needs[i.InfoHash]; ok && i.Held < i.Wanted {
+			need.until = f.now().Add(needFor)
+			f.needs[i.InfoHash] = need
+		}
+	}
+	f.mu.Unlock()
+	if !known {
+		f.log.Info("seed node came", "machine", r.Name, "peer", n.addr.String())
+	}
+	limit := time.NewTimer(nodePoll)
+	defer limit.Stop()
+	for {
+		f.mu.RLock()
+		changed, order, settled := f.changed, f.orderFor(c.session.ID, r.All), f.settled()
+		f.mu.RUnlock()
+		if order.Count > 0 && order.Number != r.Order {
+			return order, nil
+		}
+		var settle <-chan time.Time
+		if settled > 0 {
+			settle = time.After(settled)
+		}
+		select {
+		case <-changed:
+		case <-settle:
+		case <-limit.C:
+			return order, nil
+		case <-ctx.Done():
+			return order, nil
+		}
+	}
+}
+
+// settled returns how long no orders are given still, since nodes come. The caller holds mu.
+func (f *Fleet) settled() (wait time.Duration) {
+	for _, n := range f.nodes {
+		wait = max(wait, nodeSettle-f.now().Sub(n.first))
+	}
+	return wait
+}
+
+// orderFor returns what a node is to do. Its Number follows from the order's content, so that an appliance that was
+// started again gives the same. The caller holds mu.
+func (f *Fleet) orderFor(id string, all bool) job.NodeOrder {
+	if f.settled() > 0 {
+		return job.NodeOrder{}
+	}
+	order := job.NodeOrder{Rank: -1, Count: len(f.nodes)}
+	for i, n := range f.ranked() {
+		if n.id == id {
+			order.Rank = i
+		}
+	}
+	if order.Rank < 0 {
+		return job.NodeOrder{}
+	}
+	for _, w := range f.warm {
+		order.Serve = append(order.Serve, w.NodeTask)
+	}
+	if all {
+		order.Serve = append(order.Serve, f.deployed(order.Serve)...)
+	}
+	order.Number = order.Sum()
+	return order
+}
+
+// ranked returns the nodes in an order that only depends on who is there. The caller holds mu.
+func (f *Fleet) ranked() (list []*node) {
+	for _, n := range f.nodes {
+		list = append(list, n)
+	}
+	slices.SortFunc(list, func(a, b *node) int { return cmp.Compare(a.id, b.id) })
+	return list
+}
+
+// deployed returns the images of jobs that have not ended, without those in list. The caller holds mu.
+func (f *Fleet) deployed(list []job.NodeTask) (more []job.NodeTask) {
+	seen := map[images.Digest]bool{}
+	for _, t := range list {
+		seen[t.Image] = true
+	}
+	for _, j := range f.open {
+		if j.Kind == job.Deploy && !seen[j.Image] {
+			seen[j.Image] = true
+			more = append(more, job.NodeTask{Image: j.Image, ImageName: j.ImageName})
+		}
+	}
+	slices.SortFunc(more, func(a, b job.NodeTask) int { return cmp.Compare(a.Image.String(), b.Image.String()) })
+	return more
+}
+
+// tidyNodes forgets nodes that are silent, and reports whether there was one. The caller holds mu.
+func (f *Fleet) tidyNodes(now time.Time) (changed bool) {
+	for id, n := range f.nodes {
+		if now.Sub(n.last) > nodeSilent {
+			delete(f.nodes, id)
+			changed = true
+			f.log.Warn("seed node is silent", "machine", n.report.Name, "peer", n.addr.String())
+		}
+	}
+	return changed
+}
+
+// Nodes returns the seed nodes that report, in the order of their ranks.
+func (f *Fleet) Nodes() []NodeView {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	list := make([]NodeView, 0, len(f.nodes))
+	for rank, n := range f.ranked() {
+		list = append(list, NodeView{ID: n.id, Addr: n.addr, Since: n.first, Heard: n.last, Rank: rank, Count: len(f.nodes), NodeReport: n.report})
+	}
+	return list
+}
+
+// Warm has all seed nodes fetch a share of an image now, from 0 to 1, and keep it. It returns how many nodes there are.
+func (f *Fleet) Warm(ctx context.Context, ref string, share float64) (nodes int, err error) {
+	if !(share >= 0 && share <= 1) {
+		return 0, refuse(CodeInvalid, "a share of an image is from 0 to 100 %%")
+	}
+	image, err := f.config.Library.Image(ctx, ref)
+	if err != nil {
+		return 0, err
+	}
+	if err := f.Note(ctx, "image.warm", "the seed nodes fetch "+image.Name()); err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.warm = slices.DeleteFunc(f.warm, func(w warmed) bool { return w.Image == image.Digest })
+	f.warm = append(f.warm, warmed{job.NodeTask{Image: image.Digest, ImageName: image.Name(), Preload: share}, image.InfoHash})
+	f.warm = f.warm[max(0, len(f.warm)-maxWarmed):]
+	f.wake()
+	return len(f.nodes), nil
+}
+
+// seeds returns the addresses of the appliances' seeders, and of the seed nodes that hold something of a swarm.
+func (f *Fleet) seeds(h images.InfoHash) []netip.AddrPort {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	list := slices.Clone(f.config.Seeds)
+	for _, n := range f.ranked() {
+		for _, i := range n.report.Images {
+			if i.InfoHash == h && i.Held > 0 && n.addr.Port() != 0 {
+				list = append(list, n.addr)
+			}
+		}
+	}
+	return list
+}
