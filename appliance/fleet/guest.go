@@ -114,7 +114,7 @@ func (d *draft) guest(r job.Join, key string, known, local bool, remote netip.Ad
 	}
 	g := &Guest{Role: r.Role, Name: r.Name}
 	if g.Name == "" {
-		g.Name = remote.String()
+		g.Name = "a host without a name"
 	}
 	if !local {
 		t, err := d.usable(r.Token, r.Role, remote, now)
@@ -150,11 +150,11 @@ func (d *draft) admit(r job.Join, key string, known, local bool, remote netip.Ad
 	if image != nil && !slices.Contains(g.Images, image.Digest) {
 		g.Images = append(slices.Clone(g.Images), image.Digest)
 		g.Images = g.Images[max(0, len(g.Images)-maxGuestImages):]
-		by := "on the appliance's own host"
+		by := ", on the appliance's own host"
 		if g.Token != "" {
-			by = "by token " + g.Token[:12]
+			by = ", from " + remote.String() + " by token " + g.Token[:12]
 		}
-		d.event(Event{Kind: "guest.joined", Text: g.Name + " (" + remote.String() + ") joined to " + string(g.Role) + " " + image.Name() + ", " + by})
+		d.event(Event{Kind: "guest.joined", Text: g.Name + " joined to " + string(g.Role) + " " + image.Name() + by})
 	}
 	g.Expires = now.Add(GuestLifetime)
 	if s.Version == 0 {

@@ -35,6 +35,20 @@ func (d *Difference) IsEmpty() bool { return len(d.wrong) == 0 && len(d.frame) =
 // anything. What cannot be read counts as wrong. One goroutine reads in the order of the disk, all cores hash. Memory:
 // 2 MiB for each core.
 func (i *Image) Compare(ctx context.Context, disk io.ReaderAt, length int64, progress Progress) (*Difference, error) {
+	d, err := i.CompareFrame(disk, length)
+	if err != nil {
+		return nil, err
+	}
+	c := &comparison{image: i, disk: disk, progress: progress, total: i.UsedTiles()}
+	if err := c.compare(ctx, i.used); err != nil {
+		return nil, err
+	}
+	d.wrong, d.failed = c.wrong, c.failed
+	return d, nil
+}
+
+// CompareFrame is Compare of the bytes outside partitions alone: the content counts as right.
+func (i *Image) CompareFrame(disk io.ReaderAt, length int64) (*Difference, error) {
 	table, err := i.table(length)
 	if err != nil {
 		return nil, err
@@ -45,11 +59,6 @@ func (i *Image) Compare(ctx context.Context, disk io.ReaderAt, length int64, pro
 			d.frame[n] = list
 		}
 	}
-	c := &comparison{image: i, disk: disk, progress: progress, total: i.UsedTiles()}
-	if err := c.compare(ctx, i.used); err != nil {
-		return nil, err
-	}
-	d.wrong, d.failed = c.wrong, c.failed
 	return d, nil
 }
 

@@ -34,13 +34,27 @@ func Open(path string, write bool) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", path, err)
 	}
+	return opened(path, f, write)
+}
+
+// OpenInUse opens a disk for writing even if it is mounted or otherwise in use: for who was told to.
+func OpenInUse(path string) (*File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s: %w", path, err)
+	}
+	return opened(path, f, false)
+}
+
+// opened measures an open disk. exclusive refuses a file that is the disk of something else.
+func opened(path string, f *os.File, exclusive bool) (*File, error) {
 	d := &File{Name: path, f: f}
 	st, err := f.Stat()
 	switch {
 	case err != nil:
 	case st.Mode().IsRegular():
 		d.Length = st.Size()
-		if write {
+		if exclusive {
 			err = unused(f, st)
 		}
 	case st.Mode()&os.ModeDevice == 0 || st.Mode()&os.ModeCharDevice != 0:

@@ -14,12 +14,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"seedbed/appliance/job"
 	"seedbed/images"
+	"seedbed/images/trust"
 )
 
 // client speaks with the site's appliances over HTTPS pinned to the site's fingerprint. Safe for concurrent use.
@@ -85,38 +85,17 @@ func (c *client) newHTTP(certificate []byte) *http.Client {
 }
 
 // ErrPin says that something that is not the site's appliance answered.
-var ErrPin = errors.New("what answered is not this site's appliance: its certificate has another fingerprint")
+var ErrPin = trust.ErrPin
 
-// verify accepts an appliance of the site: the chain holds the certificate that the boot file pins, and the leaf was
-// issued by it, and not to a machine. Until the clock is set it is taken to be the leaf's first moment.
+// verify accepts an appliance of the site. Until the clock is set it is taken to be the leaf's first moment.
 func (c *client) verify(cs tls.ConnectionState) error {
-	if len(cs.PeerCertificates) == 0 {
-		return ErrPin
-	}
-	leaf, roots := cs.PeerCertificates[0], x509.NewCertPool()
-	pinned := false
-	for _, cert := range cs.PeerCertificates {
-		if images.Sum(cert.Raw) == c.fingerprint {
-			roots.AddCert(cert)
-			pinned = true
-		}
-	}
-	if !pinned {
-		return ErrPin
-	}
-	for _, u := range leaf.URIs {
-		if s := u.String(); strings.HasPrefix(s, job.URIMachine) || strings.HasPrefix(s, job.URIJob) {
-			return fmt.Errorf("a machine answered in the appliance's place: %w", ErrPin)
-		}
-	}
-	now := time.Now()
+	var now time.Time
 	c.mu.Lock()
-	if !c.clockSet {
-		now = leaf.NotBefore
+	if c.clockSet {
+		now = time.Now()
 	}
 	c.mu.Unlock()
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	return err
+	return trust.Appliance(cs, c.fingerprint, now, job.URIMachine, job.URIJob)
 }
 
 // problem is an answer that says no, with the appliance's words.

@@ -15,7 +15,7 @@ import (
 
 	"seedbed/appliance/job"
 	"seedbed/images"
-	"seedbed/images/torrent"
+	"seedbed/images/trust"
 )
 
 // codeEnded is the appliance's word for a job that was cancelled meanwhile.
@@ -42,21 +42,8 @@ func (d *deployment) fetchManifest(ctx context.Context) error {
 	if err != nil {
 		return d.imageFailure(err)
 	}
-	if images.Sum(raw) != d.j.Image {
-		return d.imageFailure(fmt.Errorf("the appliance sent another manifest than %s", d.j.Image.Short()))
-	}
-	if err := images.Verify(d.a.siteKey, raw, signature); err != nil {
+	if d.manifest, err = trust.Manifest(raw, signature, d.a.siteKey, d.j.Image, d.j.InfoHash); err != nil {
 		return d.imageFailure(err)
-	}
-	if d.manifest, err = images.DecodeManifest(raw); err != nil {
-		return d.imageFailure(err)
-	}
-	info, err := torrent.FromManifest(d.manifest)
-	if err != nil {
-		return d.imageFailure(err)
-	}
-	if info.InfoHash != d.j.InfoHash {
-		return d.imageFailure(fmt.Errorf("its swarm is %s, the job names %s", info.InfoHash, d.j.InfoHash))
 	}
 	return nil
 }

@@ -1,0 +1,323 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+	"seedbed/images"
+	"seedbed/images/trust"
+)
+
+// pass is what a guest has to show and to check: kept in a file, so that a program that was interrupted goes on by the token
+// that it used.
+type pass struct {
+	Appliances  []string      `json:"appliances"`
+	Fingerprint images.Digest `json:"fingerprint"`
+	Key         []byte        `json:"key"`         // PKCS #8
+	Certificate []byte        `json:"certificate"` // the last one, DER
+	Expires     time.Time     `json:"expires"`
+}
+
+// guest is a program outside a boot, towards the appliances of a site. Safe for concurrent use.
+type guest struct {
+	role   job.Role
+	name   string
+	token  string      // "" on the appliance's own host
+	local  *api.Client // nil elsewhere
+	file   string      // of the pass; "" keeps none
+	key    *ecdsa.PrivateKey
+	public []byte // PKIX DER
+	http   *http.Client
+	log    *slog.Logger
+
+	mu   sync.Mutex // guards what follows
+	pass pass
+}
+
+// noToken says how to join.
+const noToken = "no appliance runs on this host (%s), and no token was given: make one at the appliance with `seedbed token new --for %s`, and give it with --token-file or in " + tokenVariable
+
+// newGuest returns a guest by a ticket, else by the pass of an earlier run in file, else by the appliance of this host. The
+// caller closes.
+func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticket, file string, log *slog.Logger) (*guest, error) {
+	g := &guest{role: role, file: file, log: log}
+	if host, err := os.Hostname(); err == nil {
+		g.name = host[:min(len(host), 64)]
+	}
+	if err := g.load(); err != nil {
+		return nil, err
+	}
+	known := g.key != nil && time.Now().Before(g.pass.Expires)
+	switch client := api.NewClient(o.socket()); {
+	case ticket != nil && (!known || g.pass.Fingerprint == ticket.Fingerprint):
+		g.token, g.pass.Appliances, g.pass.Fingerprint = ticket.Token, ticket.Appliances, ticket.Fingerprint
+		client.Close()
+	case ticket != nil:
+		client.Close()
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the token is another site's than what was begun by %s; remove that file, or take another place", g.file)}
+	case known:
+		client.Close()
+	case client.Running(ctx):
+		g.local = client
+	default:
+		client.Close()
+		return nil, fmt.Errorf("%w: "+noToken, api.ErrNotRunning, o.socket(), role)
+	}
+	if g.key == nil {
+		var err error
+		if g.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if g.public, err = x509.MarshalPKIXPublicKey(&g.key.PublicKey); err != nil {
+		return nil, err
+	}
+	g.http = &http.Client{Transport: &http.Transport{
+		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 20 * time.Second,
+		ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4,
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: g.verify, // in place of host names
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return g.certificate(), nil },
+		},
+	}}
+	return g, nil
+}
+
+func (g *guest) close() {
+	g.http.CloseIdleConnections()
+	if g.local != nil {
+		g.local.Close()
+	}
+}
+
+// verify accepts an appliance of the site.
+func (g *guest) verify(cs tls.ConnectionState) error {
+	g.mu.Lock()
+	pin := g.pass.Fingerprint
+	g.mu.Unlock()
+	return trust.Appliance(cs, pin, time.Now(), job.URIMachine, job.URIJob, job.URIGuest)
+}
+
+// certificate returns the last certificate; an empty one before the first.
+func (g *guest) certificate() *tls.Certificate {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pass.Certificate == nil || time.Now().After(g.pass.Expires) {
+		return &tls.Certificate{}
+	}
+	return &tls.Certificate{Certificate: [][]byte{g.pass.Certificate}, PrivateKey: g.key}
+}
+
+// load reads the pass, where there is one.
+func (g *guest) load() error {
+	if g.file == "" {
+		return nil
+	}
+	b, err := os.ReadFile(g.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &g.pass)
+	}
+	var key any
+	if err == nil {
+		key, err = x509.ParsePKCS8PrivateKey(g.pass.Key)
+	}
+	var ok bool
+	if g.key, ok = key.(*ecdsa.PrivateKey); err != nil || !ok {
+		return fmt.Errorf("read %s, by which an interrupted program joins again (remove it and take a new token): %w", g.file, errors.Join(err, errors.New("it is not whole")))
+	}
+	return nil
+}
+
+// save keeps the pass. On the appliance's own host another run needs none.
+func (g *guest) save() error {
+	if g.file == "" || g.local != nil {
+		return nil
+	}
+	g.mu.Lock()
+	kept := g.pass
+	g.mu.Unlock()
+	var err error
+	if kept.Key, err = x509.MarshalPKCS8PrivateKey(g.key); err != nil {
+		return err
+	}
+	b, err := json.Marshal(kept)
+	if err == nil {
+		err = replaceFile(g.file, b)
+	}
+	if err != nil {
+		return fmt.Errorf("keep what is needed to go on after an interruption: %w", err)
+	}
+	return nil
+}
+
+// replaceFile puts a file (mode 0600) there whole or not at all.
+func replaceFile(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}
+
+// forget removes the pass: nothing is to be gone on with.
+func (g *guest) forget() {
+	if g.file != "" {
+		os.Remove(g.file)
+	}
+}
+
+// join gets a certificate for the swarm of an image, or, with "", one that names none.
+func (g *guest) join(ctx context.Context, image string, part bool) (*job.Joined, error) {
+	request := job.Join{PublicKey: g.public, Role: g.role, Name: g.name, Image: image, Part: part}
+	var answer *job.Joined
+	var err error
+	if g.local != nil {
+		answer, err = g.local.Join(ctx, request)
+	} else {
+		if len(g.certificate().Certificate) == 0 {
+			request.Token = g.token
+		}
+		answer = new(job.Joined)
+		err = g.post(ctx, job.PathJoin, request, answer)
+		if refusal, ok := errors.AsType[*fleet.Refusal](err); ok && refusal.Code == fleet.CodeUnauthorised && g.token != "" && request.Token == "" {
+			request.Token = g.token // the records of the appliance are new
+			err = g.post(ctx, job.PathJoin, request, answer)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	ca, err := x509.ParseCertificate(answer.CA)
+	if err != nil {
+		return nil, fmt.Errorf("the appliance's authority: %w", err)
+	}
+	g.mu.Lock()
+	if g.pass.Fingerprint.IsZero() {
+		g.pass.Fingerprint = images.Sum(ca.Raw)
+	}
+	pinned := g.pass.Fingerprint == images.Sum(ca.Raw)
+	g.pass.Certificate, g.pass.Expires = answer.Certificate, answer.Expires
+	if len(answer.Appliances) > 0 {
+		g.pass.Appliances = answer.Appliances
+	}
+	g.mu.Unlock()
+	if !pinned {
+		return nil, trust.ErrPin
+	}
+	g.http.CloseIdleConnections()
+	return answer, g.save()
+}
+
+// refusalOf makes an error of an answer that says no.
+func refusalOf(status int, body []byte) error {
+	var p job.Problem
+	if json.Unmarshal(body, &p) != nil || p.Code == "" {
+		return fmt.Errorf("the appliance answered %d %s", status, http.StatusText(status))
+	}
+	return &fleet.Refusal{Code: p.Code, Detail: p.Detail}
+}
+
+// maxGuestAnswer bounds answers in bytes, but for layers, whose length is known.
+const maxGuestAnswer = 1 << 20
+
+func (g *guest) post(ctx context.Context, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	_, b, err := g.do(ctx, http.MethodPost, path, body, maxGuestAnswer)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, out)
+}
+
+// do asks the appliances, one after the other until one answers. An error is a *fleet.Refusal, or wraps api.ErrNotRunning.
+func (g *guest) do(ctx context.Context, method, path string, body []byte, limit int64) (http.Header, []byte, error) {
+	g.mu.Lock()
+	list := g.pass.Appliances
+	g.mu.Unlock()
+	var errs []error
+	for _, base := range list {
+		header, b, err := g.ask(ctx, method, base+path, body, limit)
+		if _, refused := errors.AsType[*fleet.Refusal](err); err == nil || refused || ctx.Err() != nil {
+			return header, b, err
+		}
+		errs = append(errs, err)
+	}
+	return nil, nil, fmt.Errorf("%w, or is not reached at %s: %w", api.ErrNotRunning, strings.Join(list, ", "), errors.Join(errs...))
+}
+
+func (g *guest) ask(ctx context.Context, method, url string, body []byte, limit int64) (http.Header, []byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	if method == http.MethodPost {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := g.http.Do(request)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(answer.Body, limit+1))
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case answer.StatusCode/100 != 2:
+		return nil, nil, refusalOf(answer.StatusCode, b)
+	case int64(len(b)) > limit:
+		return nil, nil, fmt.Errorf("the answer of %s is longer than %d bytes", url, limit)
+	}
+	return answer.Header, b, nil
+}
+
+// retry calls f again while nobody answers, until patience is over: an appliance may be started again.
+func retry(ctx context.Context, patience time.Duration, f func() error) error {
+	wait := 200 * time.Millisecond
+	for end := time.Now().Add(patience); ; wait = min(2*wait, 3*time.Second) {
+		err := f()
+		if _, refused := errors.AsType[*fleet.Refusal](err); err == nil || refused || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
