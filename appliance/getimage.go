@@ -10,14 +10,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/images"
-	"seedbed/images/announce"
 	"seedbed/images/layout"
 	"seedbed/images/swarm"
 	"seedbed/images/trust"
@@ -154,24 +152,4 @@ func (m *membership) renew(ctx context.Context, found func(*job.Joined)) {
 		m.take(joined)
 		found(joined)
 	}
-}
-
-// announce keeps the trackers of all appliances told of a peer, and the peer of others, until ctx ends. left returns the
-// bytes that it lacks.
-func (g *guest) announce(ctx context.Context, sw *swarm.Swarm, h images.InfoHash, left func() int64) {
-	g.mu.Lock()
-	appliances := g.pass.Appliances
-	g.mu.Unlock()
-	var group sync.WaitGroup
-	for _, base := range appliances {
-		c := announce.Client{URL: base + job.PathAnnounce, HTTP: g.http, Log: g.log}
-		group.Go(func() {
-			c.Run(ctx, func() announce.Request {
-				s := sw.Stats()
-				return announce.Request{InfoHash: h.Wire(), PeerID: sw.PeerID(), Port: sw.Addr().Port(),
-					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: left()}
-			}, sw.AddPeers)
-		})
-	}
-	group.Wait()
 }
