@@ -5,31 +5,49 @@ import (
 	"time"
 )
 
-// Handout decides which piece a complete peer shows to whom: every piece to one guest before any piece to a second, a
-// bounded number shown and not yet announced back; the guests exchange the rest among themselves. A piece shown is
-// fetched at once. It knows no sockets and no clock. Owned by one goroutine.
+// Handout decides which piece a peer shows to whom: every piece to one guest before any piece to a second, a bounded
+// number shown and not yet announced back; the guests exchange the rest among themselves. A piece shown is fetched at
+// once. It knows no sockets and no clock. Owned by one goroutine.
+//
+// Several peers may hand out the same content, each all of it or some: see Meet. Between them too every piece is shown
+// once before any piece twice.
 //
 // In a room that starts together and whose machines reach each other, each piece is shown once. Further showings go to
 // guests that are behind: at most a quarter of what a guest gets, or all of it if its neighbours give it nothing.
 type Handout struct {
+	// Name is the peer's own name among those who hand out.
+	Name string
+
 	data    Set     // pieces worth showing
+	can     Set     // those of data that we hold
+	bare    Set     // those of data that no guest holds and nobody's showing covers
 	holders []int32 // by piece: guests that announced it
 	shown   []int32 // by piece: guests that it was shown to and that are expected to announce it
 	guests  map[int]*guest
 	order   []*guest // as they came, so that equal guests are served in turn and a simulation repeats itself
 	live    int      // sum of shown
 	given   int      // showings, ever
-	cursor  int      // no piece before it has neither holder nor showing
-	window  int      // limit of live
+	served  float64  // showings that were announced, of the last few seconds
+	expired time.Time
+	window  int // limit of live
+	// at is where the first pass goes on, and begun says that it has begun; before, its place follows from Name.
+	at    int
+	begun bool
 	// isolated is how long a guest gets nothing from its neighbours before it is fed alone.
 	isolated time.Duration
 	// usual is how long a guest takes from showing to announcement, a moving mean; zero before the first.
 	usual time.Duration
 	// broken are pieces that could not be read just now; cleared from time to time.
 	broken Set
-	// HoldUntil is when the first piece may be shown: after a restart the guests of before come back one by one, and
-	// what the others hold need not be shown.
-	HoldUntil time.Time
+	// AwaitUntil is when the first piece may be shown. HoldUntil is when all pieces may: after a restart the guests of
+	// before come back one by one, and what the others hold need not be shown. What lies in a long row of pieces that
+	// nobody holds was not handed out before, and does not wait.
+	AwaitUntil, HoldUntil time.Time
+
+	fellows  []*fellow // the others who hand out, by name
+	promised []int32   // by piece: showings of fellows that are not announced yet
+	taken    []int     // pieces whose showing we take back, see TakenBack
+	choice   Set       // see choose
 }
 
 // guest is one peer that lacks something.
@@ -40,6 +58,8 @@ type guest struct {
 	shown map[int]*showing
 	live  int // showings that are not stalled
 	given int // pieces shown, ever
+	// promised counts what fellows show it.
+	promised int
 	// extra counts pieces shown to it though another guest had them, own those that it got from others.
 	extra, own int
 	// blocked says that a showing stalled and that it announced nothing shown to it since: it is shown nothing more.
@@ -62,16 +82,29 @@ const (
 	minStall       = 4 * time.Second  // and 4 x usual
 	firstStall     = 15 * time.Second // while usual is unknown
 	extraShare     = 3                // pieces from neighbours for each extra one
+	longRow        = 32               // a row of so many'th of all pieces is long, see Handout.HoldUntil
 )
 
 // NewHandout returns a hand-out of the pieces of data, of a content of so many pieces. A guest that gets nothing from its
 // neighbours for isolated is fed alone.
 func NewHandout(data Set, pieces int, isolated time.Duration) *Handout {
 	return &Handout{
-		data: data, holders: make([]int32, pieces), shown: make([]int32, pieces), guests: map[int]*guest{},
-		window: MinWindow, broken: NewSet(pieces), isolated: isolated,
+		data: data, can: slices.Clone(data), bare: slices.Clone(data), choice: NewSet(pieces),
+		holders: make([]int32, pieces), shown: make([]int32, pieces), promised: make([]int32, pieces),
+		guests: map[int]*guest{}, window: MinWindow, broken: NewSet(pieces), isolated: isolated,
 	}
 }
+
+// Lacks says that a piece is not held and cannot be shown for now; Holds that it is. At the start all are held.
+func (h *Handout) Lacks(piece int) { h.can.Remove(piece) }
+func (h *Handout) Holds(piece int) {
+	if h.data.Has(piece) {
+		h.can.Add(piece)
+	}
+}
+
+// Hungry reports whether some guest lacks a piece that it may be shown, by us or another.
+func (h *Handout) Hungry() bool { return h.hungry() }
 
 // Given is how many showings there were.
 func (h *Handout) Given() int { return h.given }
@@ -104,20 +137,49 @@ func (h *Handout) Leave(id int) {
 	h.order = slices.DeleteFunc(h.order, func(o *guest) bool { return o == g })
 	for i := range g.has.All() {
 		h.holders[i]--
-		h.freed(i)
+		h.cover(i)
+		if len(h.fellows) == 0 {
+			h.goBack(i) // else all would at once
+		}
 	}
 	for i, s := range g.shown {
 		if !s.stalled {
-			h.shown[i]--
-			h.live--
+			h.unshow(g, i)
 		}
-		h.freed(i)
+	}
+	for _, f := range h.fellows {
+		h.drop(f, func(p promise) bool { return p.guest == id })
 	}
 }
 
-func (h *Handout) freed(piece int) {
-	if h.holders[piece]+h.shown[piece] == 0 {
-		h.cursor = min(h.cursor, piece)
+// cover brings bare up to date with the counts of a piece.
+func (h *Handout) cover(piece int) {
+	if h.data.Has(piece) && h.holders[piece]+h.shown[piece]+h.promised[piece] == 0 {
+		h.bare.Add(piece)
+	} else {
+		h.bare.Remove(piece)
+	}
+}
+
+// unshow stops counting on a showing.
+func (h *Handout) unshow(g *guest, piece int) {
+	g.live--
+	h.live--
+	h.shown[piece]--
+	h.cover(piece)
+	if h.shown[piece]+h.holders[piece] > 0 {
+		return
+	}
+	h.goBack(piece)
+	if len(h.fellows) > 0 {
+		h.taken = append(h.taken, piece)
+	}
+}
+
+// goBack lets the first pass go on at a piece that nobody has any more.
+func (h *Handout) goBack(piece int) {
+	if h.bare.Has(piece) {
+		h.at = min(h.at, piece)
 	}
 }
 
@@ -130,24 +192,30 @@ func (h *Handout) Have(id, piece int, now time.Time) {
 	g.has.Add(piece)
 	g.lacks--
 	h.holders[piece]++
+	h.cover(piece)
+	kept := h.kept(id, piece, now)
 	s := g.shown[piece]
 	if s == nil {
-		g.fed, g.own = now, g.own+1
+		if !kept {
+			g.fed, g.own = now, g.own+1
+		}
 		return
 	}
 	delete(g.shown, piece)
-	if took := now.Sub(s.at); h.usual == 0 {
-		h.usual = took
-	} else {
-		h.usual += (took - h.usual) / 8
-	}
+	h.usual = mean(h.usual, now.Sub(s.at))
+	h.served++
 	g.blocked = false
-	if s.stalled {
-		return
+	if !s.stalled {
+		h.unshow(g, piece)
 	}
-	g.live--
-	h.live--
-	h.shown[piece]--
+}
+
+// mean is a moving mean; zero is none yet.
+func mean(old, one time.Duration) time.Duration {
+	if old == 0 {
+		return one
+	}
+	return old + (one-old)/8
 }
 
 // Unreadable takes back a showing of a piece that could not be read, and shows it to nobody until retry.
@@ -157,56 +225,58 @@ func (h *Handout) Unreadable(id, piece int) {
 	if g == nil || g.shown[piece] == nil {
 		return
 	}
-	if !g.shown[piece].stalled {
-		g.live--
-		h.live--
-		h.shown[piece]--
-	}
+	stalled := g.shown[piece].stalled
 	delete(g.shown, piece)
-	h.freed(piece)
+	if !stalled {
+		h.unshow(g, piece)
+	}
 }
 
 // Retry lets the pieces be shown again that could not be read.
 func (h *Handout) Retry() {
 	clear(h.broken)
-	h.cursor = 0
 }
 
-// Expire stops counting on showings that take too long.
+// Expire stops counting on showings that take too long, ours and those of fellows.
 func (h *Handout) Expire(now time.Time) {
-	limit := firstStall
-	if h.usual > 0 {
-		limit = max(minStall, 4*h.usual)
-	}
+	limit := stallLimit(h.usual)
 	for _, g := range h.order {
 		for piece, s := range g.shown {
 			if s.stalled || now.Sub(s.at) < limit {
 				continue
 			}
 			s.stalled, g.blocked = true, true
-			g.live--
-			h.live--
-			h.shown[piece]--
-			h.freed(piece)
+			h.unshow(g, piece)
 		}
 	}
+	h.expireFellows(now)
+}
+
+// stallLimit returns how long a showing may take where usual is usual.
+func stallLimit(usual time.Duration) time.Duration {
+	if usual == 0 {
+		return firstStall
+	}
+	return max(minStall, 4*usual)
 }
 
 // Next returns the piece to show now and the guest to show it to, and counts it as shown; ok is false when nothing is
 // to be shown.
 func (h *Handout) Next(now time.Time) (id, piece int, ok bool) {
-	if h.live >= h.window || now.Before(h.HoldUntil) || !h.hungry() {
+	if h.live >= h.limit() || now.Before(h.AwaitUntil) || !h.hungry() {
 		return 0, 0, false
 	}
-	for piece = h.cursor; piece < len(h.holders); piece++ {
-		if h.data.Has(piece) && !h.broken.Has(piece) && h.holders[piece]+h.shown[piece] == 0 {
-			if id, ok = h.guestFor(piece); ok {
-				h.show(id, piece, now)
-				return id, piece, true
-			}
-		} else if piece == h.cursor {
-			h.cursor++
-		}
+	if id, piece, ok = h.first(now); ok {
+		h.show(id, piece, now)
+		h.at, h.begun = piece+1, true
+		return id, piece, true
+	}
+	if now.Before(h.HoldUntil) {
+		return 0, 0, false
+	}
+	if id, piece, ok = h.overdue(now); ok {
+		h.show(id, piece, now)
+		return id, piece, true
 	}
 	if h.live >= 2*len(h.guests) {
 		return 0, 0, false
@@ -216,6 +286,34 @@ func (h *Handout) Next(now time.Time) (id, piece int, ok bool) {
 		h.show(id, piece, now)
 	}
 	return id, piece, ok
+}
+
+// first returns the next piece that nobody has and nobody else shows: the one behind the last, as far as that is not
+// another's to show; the reading stays in order.
+func (h *Handout) first(now time.Time) (id, piece int, ok bool) {
+	h.choose(now)
+	at := h.place()
+	if len(h.fellows) > 0 {
+		at = h.among(at)
+	}
+	for piece = range h.choice.From(at) {
+		if id, ok = h.guestFor(piece); ok {
+			return id, piece, true
+		}
+	}
+	return 0, 0, false
+}
+
+// choose finds out which pieces the first pass may show: of those that nobody covers the ones that no fellow holds, if
+// there are any.
+func (h *Handout) choose(now time.Time) {
+	for w := range h.choice {
+		h.choice[w] = h.bare[w] & h.can[w] &^ h.broken[w]
+	}
+	if now.Before(h.HoldUntil) {
+		h.choice.longRows(max(len(h.holders)/longRow, MinWindow))
+	}
+	h.leaveToFellows()
 }
 
 // hungry reports whether some guest can be shown a piece.
@@ -233,14 +331,21 @@ func (g *guest) hungry() bool { return g.lacks > len(g.shown) && !g.blocked }
 
 // before orders guests: the one with fewest showings open, then the one that was given least.
 func (g *guest) before(o *guest) bool {
-	return o == nil || g.live < o.live || (g.live == o.live && g.given < o.given)
+	if o == nil {
+		return true
+	}
+	a, b := g.live+g.promised, o.live+o.promised
+	return a < b || (a == b && g.given < o.given)
 }
 
 // guestFor returns the guest to show a piece to that nobody has.
-func (h *Handout) guestFor(piece int) (id int, ok bool) {
+func (h *Handout) guestFor(piece int) (id int, ok bool) { return h.guestBut(piece, 0) }
+
+// guestBut is guestFor, leaving one guest out.
+func (h *Handout) guestBut(piece, out int) (id int, ok bool) {
 	var best *guest
 	for _, g := range h.order {
-		if g.hungry() && !g.has.Has(piece) && g.shown[piece] == nil && g.before(best) {
+		if g.id != out && g.hungry() && !g.has.Has(piece) && g.shown[piece] == nil && g.before(best) {
 			id, best = g.id, g
 		}
 	}
@@ -250,8 +355,10 @@ func (h *Handout) guestFor(piece int) (id int, ok bool) {
 // second chooses among pieces that some guest has, or was shown: the rarest that a guest which is behind lacks.
 func (h *Handout) second(now time.Time) (id, piece int, ok bool) {
 	var best *guest
+	busy := h.fellowsBusy()
 	for _, g := range h.order {
-		behind := g.extra*extraShare <= g.own || now.Sub(g.fed) > h.isolated
+		alone := now.Sub(g.fed) > h.isolated
+		behind := alone || !busy && g.extra*extraShare*(1+len(h.fellows)) <= g.own
 		if behind && g.hungry() && g.before(best) {
 			id, best = g.id, g
 		}
@@ -259,12 +366,15 @@ func (h *Handout) second(now time.Time) (id, piece int, ok bool) {
 	if best == nil {
 		return 0, 0, false
 	}
-	for p := range h.data.All() {
-		if best.has.Has(p) || best.shown[p] != nil || h.broken.Has(p) {
-			continue
-		}
-		if !ok || h.holders[p]+h.shown[p] < h.holders[piece]+h.shown[piece] {
-			piece, ok = p, true
+	for w := range h.can {
+		for p := range (Set{h.can[w] &^ h.broken[w] &^ best.has[w]}).All() {
+			p += w << 6
+			if best.shown[p] != nil || h.promised[p] > 0 && h.promisedTo(id, p) {
+				continue
+			}
+			if !ok || h.holders[p]+h.shown[p]+h.promised[p] < h.holders[piece]+h.shown[piece]+h.promised[piece] {
+				piece, ok = p, true
+			}
 		}
 	}
 	return id, piece, ok
@@ -278,4 +388,5 @@ func (h *Handout) show(id, piece int, now time.Time) {
 	h.given++
 	h.live++
 	h.shown[piece]++
+	h.cover(piece)
 }

@@ -213,7 +213,8 @@ func TestHandoutCounts(t *testing.T) {
 		h, now := NewHandout(data, pieces, 8*time.Second), noon
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			id, piece := rapid.IntRange(1, 4).Draw(t, "guest"), rapid.IntRange(0, pieces-1).Draw(t, "piece")
-			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			fellow := rapid.IntRange(11, 13).Draw(t, "fellow")
+			switch rapid.IntRange(0, 12).Draw(t, "step") {
 			case 0:
 				h.Leave(id)
 				has := NewSet(pieces)
@@ -236,6 +237,18 @@ func TestHandoutCounts(t *testing.T) {
 				if id, piece, ok := h.Next(now); ok && (h.guests[id].has.Has(piece) || !data.Has(piece)) {
 					t.Fatalf("piece %d shown to %d", piece, id)
 				}
+			case 7:
+				h.Meet(fellow, fmt.Sprint(fellow), data)
+			case 8:
+				h.Part(fellow)
+			case 9, 10:
+				h.Promised(fellow, piece, rapid.SampledFrom([]int{0, id}).Draw(t, "shown to"), now)
+			case 11:
+				h.TookBack(fellow, piece)
+			case 12:
+				if h.Lacks(piece); rapid.Bool().Draw(t, "held after all") {
+					h.Holds(piece)
+				}
 			}
 			checkCounts(t, h)
 		}
@@ -254,15 +267,37 @@ func checkCounts(t *rapid.T, h *Handout) {
 				shown++
 			}
 		}
-		if int(h.holders[p]) != holders || int(h.shown[p]) != shown {
-			t.Fatalf("piece %d: %d holders, %d showings, want %d and %d", p, h.holders[p], h.shown[p], holders, shown)
+		promised := 0
+		for _, f := range h.fellows {
+			for _, s := range f.shown {
+				if s.piece == p {
+					promised++
+				}
+			}
 		}
-		if h.data.Has(p) && !h.broken.Has(p) && holders+shown == 0 && p < h.cursor {
-			t.Fatalf("piece %d lies before the cursor %d", p, h.cursor)
+		if int(h.holders[p]) != holders || int(h.shown[p]) != shown || int(h.promised[p]) != promised {
+			t.Fatalf("piece %d: %d holders, %d showings, %d of fellows, want %d, %d and %d", p, h.holders[p], h.shown[p],
+				h.promised[p], holders, shown, promised)
+		}
+		if h.bare.Has(p) != (h.data.Has(p) && holders+shown+promised == 0) {
+			t.Fatalf("piece %d: %d holders, %d showings, %d of fellows, and bare is %v", p, holders, shown, promised, h.bare.Has(p))
 		}
 		live += shown
 	}
 	if h.live != live {
 		t.Fatalf("%d showings, want %d", h.live, live)
+	}
+	for id, g := range h.guests {
+		promised := 0
+		for _, f := range h.fellows {
+			for _, s := range f.shown {
+				if s.guest == id {
+					promised++
+				}
+			}
+		}
+		if g.promised != promised {
+			t.Fatalf("guest %d was promised %d pieces, want %d", id, g.promised, promised)
+		}
 	}
 }

@@ -65,6 +65,52 @@ func (b Set) All() func(yield func(int) bool) {
 	}
 }
 
+// From yields the pieces in ascending order beginning at one, and then those before it.
+func (b Set) From(at int) func(yield func(int) bool) {
+	return func(yield func(int) bool) {
+		for half := range 2 {
+			for w := range b {
+				word := b[w]
+				switch low := ^uint64(0) >> (at & 63); { // of the word that at lies in, those from at on
+				case w == at>>6 && half == 0:
+					word &= low
+				case w == at>>6:
+					word &^= low
+				case (w > at>>6) != (half == 0):
+					continue
+				}
+				for word != 0 {
+					z := bits.LeadingZeros64(word)
+					if !yield(w<<6 + z) {
+						return
+					}
+					word &^= 1 << (63 - z)
+				}
+			}
+		}
+	}
+}
+
+// longRows removes the pieces that are not in a row of at least n.
+func (b Set) longRows(n int) {
+	first, last := 0, -1
+	end := func() {
+		if last-first+1 < n {
+			for i := first; i <= last; i++ {
+				b.Remove(i)
+			}
+		}
+	}
+	for i := range b.All() {
+		if i != last+1 {
+			end()
+			first = i
+		}
+		last = i
+	}
+	end()
+}
+
 // bitfield returns the bytes of BEP 3 for n pieces.
 func (b Set) Bitfield(n int) []byte {
 	buf := make([]byte, 0, 8*len(b))
