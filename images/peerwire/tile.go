@@ -28,6 +28,9 @@ const (
 	kindTiles   byte = 4
 	kindReject  byte = 5
 	kindCancel  byte = 6
+	kindShown   byte = 7
+	kindBack    byte = 8
+	kindHolds   byte = 9
 )
 
 // TileMessage is one of the sb_tile messages below. All numbers are big-endian; a piece is 4 bytes; a set of tiles is
@@ -38,7 +41,7 @@ type (
 	// Version is the first sb_tile message of each side: the version it speaks, and what it is.
 	Version struct {
 		Version uint16
-		// HandsOut says that the sender has every piece and announces to each peer what that peer should fetch first.
+		// HandsOut says that the sender does not announce what it holds, but to each peer what that peer should fetch first.
 		HandsOut bool
 	}
 	// Hashes are the hashes of the piece's data tiles in ascending order.
@@ -72,6 +75,16 @@ type (
 		Piece int
 		Tiles images.TileSet
 	}
+	// Shown tells another peer that hands out what the sender announced to whom, by peer ID.
+	Shown struct {
+		Piece int
+		Guest [20]byte
+	}
+	// TakenBack says that nobody is expected any more to fetch a piece of which Shown spoke.
+	TakenBack struct{ Piece int }
+	// Holds tells another peer that hands out what the sender holds, as a bitfield (BEP 3); what it gets later follows as
+	// Have. It comes once, behind the version.
+	Holds struct{ Bits []byte }
 )
 
 // IndexedTile is one encoded tile and its index in the piece.
@@ -108,6 +121,12 @@ func (m Reject) appendTile(dst []byte) []byte {
 func (m Cancel) appendTile(dst []byte) []byte {
 	return appendSet(appendPiece(dst, kindCancel, m.Piece), m.Tiles)
 }
+
+func (m Shown) appendTile(dst []byte) []byte {
+	return append(appendPiece(dst, kindShown, m.Piece), m.Guest[:]...)
+}
+func (m TakenBack) appendTile(dst []byte) []byte { return appendPiece(dst, kindBack, m.Piece) }
+func (m Holds) appendTile(dst []byte) []byte     { return append(append(dst, kindHolds), m.Bits...) }
 
 func (m Tiles) appendTile(dst []byte) []byte {
 	dst = appendPiece(dst, kindTiles, m.Piece)
@@ -159,13 +178,16 @@ func AppendTile(dst []byte, kind byte, m TileMessage) []byte {
 func DecodeTile(payload []byte) (TileMessage, error) {
 	d := decoder{b: payload}
 	kind := d.byte()
-	if d.err == nil && kind > kindCancel {
+	if d.err == nil && kind > kindHolds {
 		return nil, nil
 	}
 	var m TileMessage
-	if kind == kindVersion {
+	switch kind {
+	case kindVersion:
 		m = Version{d.uint16(), d.flag()}
-	} else {
+	case kindHolds:
+		m = Holds{d.take(len(d.b))}
+	default:
 		piece := d.piece()
 		switch kind {
 		case kindHashes:
@@ -180,6 +202,10 @@ func DecodeTile(payload []byte) (TileMessage, error) {
 			m = Reject{piece, d.set()}
 		case kindCancel:
 			m = Cancel{piece, d.set()}
+		case kindShown:
+			m = Shown{piece, [20]byte(d.take(20))}
+		case kindBack:
+			m = TakenBack{piece}
 		}
 	}
 	if d.err == nil && len(d.b) != 0 {

@@ -15,11 +15,9 @@ type fellow struct {
 	id    int
 	name  string
 	has   Set
-	shown []promise // not announced yet, the oldest first
-	at    int       // where it goes on; -1 before it began
-	// usual is how long its guests take from showing to announcement, as seen here; served as in Handout.
-	usual  time.Duration
-	served float64
+	shown []promise     // not announced yet, the oldest first
+	at    int           // where it goes on; -1 before it began
+	usual time.Duration // how long its guests take from showing to announcement, as seen here
 }
 
 // promise is a showing by a fellow.
@@ -31,10 +29,10 @@ type promise struct {
 
 const (
 	maxPromises = 2 * maxWindow
-	// servedTime halves the weight of showings that were announced, where rates are compared.
-	servedTime = 2 * time.Second
-	// least is the window of one that is slow beside its fellows: what it has in flight holds up the room at the end.
+	servedTime  = 2 * time.Second // after which an announcement has half its weight in the rate
+	// leastWindow is that of one that is slow beside its fellows: what it has in flight holds up the room at the end.
 	leastWindow = 2
+	minQuickest = 100 * time.Millisecond // below it what is in flight holds up nobody
 	// minOverdue, and twice what our own showings take, is when a fellow's showing is made again where nothing else is left.
 	minOverdue = 500 * time.Millisecond
 )
@@ -151,7 +149,6 @@ func (h *Handout) kept(guest, piece int, now time.Time) (kept bool) {
 			}
 			kept = kept || p.guest == guest
 			f.usual = mean(f.usual, now.Sub(p.at))
-			f.served++
 			return true
 		})
 	}
@@ -170,29 +167,35 @@ func (h *Handout) promisedTo(guest, piece int) bool {
 
 // expireFellows stops counting on fellows' showings that take too long, and lets old successes fade.
 func (h *Handout) expireFellows(now time.Time) {
-	fade := 1.0
-	if !h.expired.IsZero() {
-		fade = math.Exp2(-now.Sub(h.expired).Seconds() / servedTime.Seconds())
+	if elapsed := now.Sub(h.expired); h.live > 0 && !h.expired.IsZero() {
+		fade := math.Exp2(-elapsed.Seconds() / servedTime.Seconds())
+		h.served *= fade
+		h.busy = fade * (h.busy + elapsed.Seconds())
 	}
 	h.expired = now
-	h.served *= fade
 	for _, f := range h.fellows {
-		f.served *= fade
 		limit := stallLimit(f.usual)
 		h.drop(f, func(p promise) bool { return now.Sub(p.at) >= limit })
 	}
 }
 
-// limit returns how many pieces may be shown and not announced: less for who is slower than a fellow.
+// limit returns how many pieces may be shown and not announced: among fellows few at first, and then so many that they
+// take no longer than those of the quickest.
 func (h *Handout) limit() int {
-	best := h.served
-	for _, f := range h.fellows {
-		best = max(best, f.served)
-	}
-	if best < MinWindow {
+	if len(h.fellows) == 0 {
 		return h.window
 	}
-	return max(leastWindow, int(float64(h.window)*h.served/best))
+	quickest := time.Duration(0)
+	for _, f := range h.fellows {
+		if f.usual > 0 && (quickest == 0 || f.usual < quickest) {
+			quickest = f.usual
+		}
+	}
+	limit := leastWindow + 2*h.served
+	if quickest > 0 && h.busy > 0 {
+		limit = 2 * h.served / h.busy * max(quickest, minQuickest).Seconds()
+	}
+	return min(h.window, max(leastWindow, int(limit)))
 }
 
 // leaveToFellows takes out of choice what a fellow can show, if anything else is left.

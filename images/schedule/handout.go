@@ -27,7 +27,8 @@ type Handout struct {
 	order   []*guest // as they came, so that equal guests are served in turn and a simulation repeats itself
 	live    int      // sum of shown
 	given   int      // showings, ever
-	served  float64  // showings that were announced, of the last few seconds
+	served  float64  // showings that were announced, old ones fading, in
+	busy    float64  // so many seconds, in which some were open
 	expired time.Time
 	window  int // limit of live
 	// at is where the first pass goes on, and begun says that it has begun; before, its place follows from Name.

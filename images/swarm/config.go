@@ -33,8 +33,10 @@ type Config struct {
 	ListenAddr string
 	// Seeds are addresses that are never given up: the appliances' seeders.
 	Seeds []netip.AddrPort
-	// HandOut makes a complete peer show each other peer different pieces, every piece once before any piece twice,
-	// in place of announcing all of them: what an appliance's seeder does.
+	// HandOut makes a peer show each other peer different pieces, every piece once before any piece twice, in place of
+	// announcing all of them: what an appliance's seeder does, and a seed node, which may lack some and fetches those from
+	// machines, and from others who hand out while no machine lacks anything. All who hand out share the work, as soon as
+	// they are linked; the certificate needs URIRoleAppliance or URIRoleSeed for that.
 	HandOut bool
 	// Part says that Pieces has no data where others have some: in the pieces that this peer neither wants nor holds. Its
 	// certificate has URIRolePart.
@@ -68,12 +70,15 @@ type timing struct {
 	seedMax   time.Duration // longest wait for one of Seeds
 	peerMax   time.Duration // longest wait for another address
 	isolated  time.Duration // a machine that gets nothing from its neighbours is fed by who hands out
+	fellow    time.Duration // who hands out as we do is given up after so long a silence; a keep-alive each fellow/3
+	await     time.Duration // who hands out waits so long at most for links to Seeds, which may hand out too
 	restart   time.Duration // who hands out waits so long after its start, if peers come that hold something
 }
 
 var defaultTiming = timing{
 	tick: 250 * time.Millisecond, stall: 5 * time.Second, silence: 20 * time.Second, handshake: 30 * time.Second,
-	backoff: 500 * time.Millisecond, seedMax: 2 * time.Second, peerMax: 10 * time.Second, isolated: 8 * time.Second, restart: 3 * time.Second,
+	backoff: 500 * time.Millisecond, seedMax: 2 * time.Second, peerMax: 10 * time.Second, isolated: 8 * time.Second, fellow: 3 * time.Second,
+	await: time.Second, restart: 3 * time.Second,
 }
 
 // withDefaults checks the configuration and fills in what zero means.

@@ -11,7 +11,7 @@ import (
 // feed asks a peer for pieces, if it has some that we lack and is not busy with others.
 func (st *state) feed(l *link) {
 	l.waitMemory = false
-	for st.linked(l) {
+	for st.linked(l) && st.mayAsk(l) {
 		piece, ok := st.pull.Next(l.Source)
 		if !ok || !st.ask(l, piece) {
 			return
@@ -182,9 +182,15 @@ func (st *state) hold(a *assembly, written int64) {
 func (st *state) announce(piece int) {
 	st.have.Add(piece)
 	st.pull.Hold(piece)
-	for _, l := range st.all {
-		st.send(l, peerwire.Have(piece))
+	if st.hand != nil {
+		st.hand.Holds(piece)
 	}
+	for _, l := range st.all {
+		if st.hand == nil || l.fellow || l.part {
+			st.send(l, peerwire.Have(piece))
+		}
+	}
+	st.show()
 }
 
 // completed makes everything durable if nothing is lacking any more.

@@ -26,6 +26,7 @@ type link struct {
 	remote    netip.AddrPort // address of the other end
 	dialled   netip.AddrPort // what we dialled; zero when the peer did
 	appliance bool
+	seed      bool     // it may hand out beside an appliance
 	part      bool     // it wants a part of the content
 	identity  [32]byte // of the peer's certificate; of its address in an open swarm
 	fast      bool     // it knows refusals (BEP 6)
@@ -51,6 +52,7 @@ type linkState struct {
 	partial          map[int]images.TileSet // announced tiles of other pieces
 	asks             map[int]*assembly      // pieces asked for
 	asked            time.Time              // when the last request went
+	fellow           bool                   // it hands out as we do
 	waitMemory       bool
 	useful, wasted   int64     // bytes of content that it sent
 	stock            *stock    // of a peer that does not speak sb_tile; else nil
@@ -214,7 +216,7 @@ func (s *Swarm) handshake(e *endpoint, conn *tls.Conn, dialled netip.AddrPort) (
 	conn.SetDeadline(time.Time{})
 	leaf := conn.ConnectionState().PeerCertificates[0]
 	return &link{
-		peer: theirs.PeerID, appliance: hasURI(leaf, URIRoleAppliance), part: hasURI(leaf, URIRolePart), identity: identityOf(conn),
+		peer: theirs.PeerID, appliance: hasURI(leaf, URIRoleAppliance), seed: hasURI(leaf, URIRoleSeed), part: hasURI(leaf, URIRolePart), identity: identityOf(conn),
 		extended: true, fast: theirs.Fast(),
 	}, nil
 }

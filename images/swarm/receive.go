@@ -87,6 +87,7 @@ func (st *state) receiveHave(l *link, piece int) error {
 	st.pull.Have(l.Source, piece, st.have.Has(piece))
 	if st.hand != nil && l.Ready {
 		st.hand.Have(l.id, piece, st.now)
+		st.hand.FellowHolds(l.id, piece)
 		st.show()
 	}
 	if st.have.Has(piece) {
@@ -179,6 +180,8 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
 		}
 	case peerwire.Cancel:
 		l.out.cancel(m.Piece, m.Tiles)
+	case peerwire.Shown, peerwire.TakenBack, peerwire.Holds:
+		return st.receiveFellow(l, m)
 	}
 	return nil
 }
@@ -190,7 +193,11 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 	case l.Ready:
 		return fmt.Errorf("a second version")
 	}
-	l.HandsOut = v.HandsOut
+	l.HandsOut = v.HandsOut && st.hand == nil
+	if st.hand != nil && v.HandsOut {
+		st.meet(l)
+		return nil
+	}
 	st.welcome(l)
 	return nil
 }

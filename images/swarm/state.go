@@ -25,10 +25,12 @@ type state struct {
 	have       schedule.Set // pieces held whole; those without data from the start
 	data       schedule.Set // pieces with data
 	pull       *schedule.Puller
-	looking    Looking           // the storage, if it still finds out what it holds; else nil
-	hand       *schedule.Handout // nil unless we hand out
-	books      []*book           // by endpoint
-	opening    int               // connections without a link yet
+	looking    Looking                 // the storage, if it still finds out what it holds; else nil
+	hand       *schedule.Handout       // nil unless we hand out
+	fellows    []*link                 // others who hand out
+	awaited    map[netip.AddrPort]bool // Seeds that were not reached yet, nor tried in vain; while nothing is handed out
+	books      []*book                 // by endpoint
+	opening    int                     // connections without a link yet
 	all        map[int]*link
 	byPeer     map[acquaintance]*link
 	banned     map[[32]byte]bool // certificates of liars
@@ -76,13 +78,7 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 	s.count.pieces.Store(int64(n))
 	st.pull = schedule.NewPuller(st.have, unseen, n, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	if s.cfg.HandOut {
-		give := schedule.NewSet(n)
-		for i := range st.data.All() {
-			if st.have.Has(i) {
-				give.Add(i)
-			}
-		}
-		st.hand = schedule.NewHandout(give, n, s.cfg.timing.isolated)
+		st.handOut()
 	}
 	for range s.net.ends {
 		b := newBook(s.cfg.timing)
@@ -123,6 +119,7 @@ func (st *state) handle(event any) {
 			st.cfg.Log.Debug("peer not reached", "peer", e.address, "err", e.err)
 		}
 		st.books[e.end.index].freed(e.address, st.now)
+		st.met(e.address)
 	case linkUp:
 		st.opening--
 		st.join(e.l)
@@ -180,6 +177,7 @@ func (st *state) join(l *link) {
 	switch {
 	case st.net.own(l.peer):
 		st.bookOf(l).self(l.dialled)
+		st.met(l.dialled)
 		l.close()
 		return
 	case other != nil && !st.preferred(l, other):
@@ -189,6 +187,7 @@ func (st *state) join(l *link) {
 		if l.dialled != other.address {
 			st.bookOf(l).freed(l.dialled, st.now)
 		}
+		st.met(l.dialled)
 		l.close()
 		return
 	case st.banned[l.identity]:
@@ -265,9 +264,7 @@ func (st *state) leave(l *link, why string, err error) {
 	delete(st.all, l.id)
 	delete(st.byPeer, l.acquaintance())
 	st.pull.Leave(l.Source)
-	if st.hand != nil {
-		st.hand.Leave(l.id)
-	}
+	st.part(l)
 	st.bookOf(l).freed(l.address, st.now)
 	for _, a := range l.asks {
 		st.giveBack(l, a)
@@ -303,11 +300,14 @@ func (st *state) show() {
 	if st.hand == nil {
 		return
 	}
+	st.takeBack()
 	for {
 		id, piece, ok := st.hand.Next(st.now)
 		if !ok {
 			return
 		}
-		st.send(st.all[id], peerwire.Have(piece))
+		guest := st.all[id]
+		st.promise(guest, piece)
+		st.send(guest, peerwire.Have(piece))
 	}
 }

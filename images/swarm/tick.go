@@ -34,11 +34,17 @@ func (st *state) tick() {
 // watch deals with silence on a link: requests go to others, the link is closed, or a keep-alive is sent.
 func (st *state) watch(l *link) {
 	silence, now := int64(st.cfg.timing.silence), clock(st.now)
+	alive := silence / 5
+	if l.fellow {
+		silence = int64(st.cfg.timing.fellow)
+		alive = silence / 3
+		st.feed(l) // whether it may be asked depends on others
+	}
 	if now-l.received.Load() > silence {
 		st.leave(l, "is silent", nil)
 		return
 	}
-	if now-l.sent.Load() > silence/5 {
+	if now-l.sent.Load() > alive {
 		st.send(l, peerwire.KeepAlive{})
 	}
 	switch silent := l.silentFor(st.now); {
@@ -93,7 +99,7 @@ func (st *state) publish() {
 		switch {
 		case l.appliance:
 			seeders++
-		case l.Ready && l.Has.Lacks(st.data):
+		case l.Ready && !l.HandsOut && l.Has.Lacks(st.data):
 			lacking++
 			needed = needed || l.Has.Lacks(st.have)
 		}
