@@ -38,7 +38,9 @@ type actorOrder struct {
 	// Profile is a file for the CPU profile of our engine; "" makes none.
 	Profile string
 	Debug   bool // lines in the log
-	Engine  engineOrder
+	// Policy is the tracker's policy file; "" is none.
+	Policy string
+	Engine engineOrder
 }
 
 // engineOrder has what is asked of our engine beyond the usual.
@@ -47,6 +49,8 @@ type engineOrder struct {
 	Lies int
 	// Plain leaves out TLS, as in an open swarm.
 	Plain bool
+	// Seed makes the station a seed node, with a repository of its own.
+	Seed bool
 	// Transport is how the network is used.
 	Transport swarm.Transport
 }

@@ -52,11 +52,11 @@ func makeNoise(ctx context.Context, folder string, length int64) (*content, erro
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	return c, c.capture(ctx, tile.Zstd)
+	return c, c.capture(ctx, tile.Zstd, 0)
 }
 
-// makeSystem makes an image of an ext4 file system that holds a tar of files of this host, some length of them.
-func makeSystem(ctx context.Context, folder string, length int64) (*content, error) {
+// makeSystem makes an image, with zstd of the level, of an ext4 file system that holds a tar of this host's files, some length of them.
+func makeSystem(ctx context.Context, folder string, length int64, level int) (*content, error) {
 	c := &content{Folder: folder}
 	tree, root := filepath.Join(folder, "tree"), filepath.Join(folder, "root")
 	used, err := sampleTree(ctx, tree, "/usr", length)
@@ -81,7 +81,7 @@ func makeSystem(ctx context.Context, folder string, length int64) (*content, err
 	if err := os.RemoveAll(root); err != nil {
 		return nil, err
 	}
-	return c, c.capture(ctx, tile.Zstd)
+	return c, c.capture(ctx, tile.Zstd, level)
 }
 
 // sampleTree copies files from all over a folder, some length of them in all, and returns how much it copied.
@@ -115,12 +115,12 @@ func sampleTree(ctx context.Context, to, from string, length int64) (total int64
 }
 
 // capture makes the image of the raw file in a repository, and the torrent.
-func (c *content) capture(ctx context.Context, codec tile.Codec) (err error) {
+func (c *content) capture(ctx context.Context, codec tile.Codec, level int) (err error) {
 	identity, err := site.Open(filepath.Join(c.Folder, "site"))
 	if err != nil {
 		return err
 	}
-	repo, err := c.open(ctx)
+	repo, err := c.open(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (c *content) capture(ctx context.Context, codec tile.Codec) (err error) {
 		return err
 	}
 	c.Length = info.Size()
-	result, err := capture.Disk(ctx, disk, c.Length, 512, session, capture.Options{Codec: codec, PieceLength: wantedPiece, Created: time.Unix(1e9, 0)})
+	result, err := capture.Disk(ctx, disk, c.Length, 512, session, capture.Options{Codec: codec, Level: level, PieceLength: wantedPiece, Created: time.Unix(1e9, 0)})
 	if err != nil {
 		return err
 	}
@@ -161,12 +161,16 @@ func (c *content) capture(ctx context.Context, codec tile.Codec) (err error) {
 	return c.writeTorrent()
 }
 
-func (c *content) open(ctx context.Context) (*repository.Repository, error) {
-	bucket, err := repository.OpenDir(filepath.Join(c.Folder, "repository"))
+// seedCopy ends the names of the seed node's repository and its spool.
+const seedCopy = "-of-seed"
+
+// open opens the repository, or with seedCopy the seed node's.
+func (c *content) open(ctx context.Context, which string) (*repository.Repository, error) {
+	bucket, err := repository.OpenDir(filepath.Join(c.Folder, "repository"+which))
 	if err != nil {
 		return nil, err
 	}
-	return repository.Open(ctx, bucket, repository.Config{Spool: filepath.Join(c.Folder, "spool")})
+	return repository.Open(ctx, bucket, repository.Config{Spool: filepath.Join(c.Folder, "spool"+which)})
 }
 
 // export writes what a machine gets of an image before its tiles: the manifest, the maps and the piece layers.

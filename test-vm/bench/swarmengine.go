@@ -37,29 +37,11 @@ const (
 
 // playAppliance is an appliance's seeder over the repository, and its tracker.
 func playAppliance(ctx context.Context, a *actor) error {
-	identity, err := site.Open(filepath.Join(a.Content.Folder, "site"))
+	identity, peer, closeAll, err := a.seeder(ctx, "", swarm.URIRoleAppliance)
 	if err != nil {
 		return err
 	}
-	repo, err := a.Content.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer repo.Close()
-	reader, err := repo.OpenImage(ctx, a.Content.Image)
-	if err != nil {
-		return err
-	}
-	cfg, err := a.swarmConfig(identity, swarm.URIRoleAppliance)
-	if err != nil {
-		return err
-	}
-	cfg.Pieces, cfg.Storage, cfg.HandOut, cfg.Fresh = reader.Layout(), seed.NewStorage(reader), true, true
-	peer, err := swarm.New(cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { a.stats = statsOf(peer) }()
+	defer closeAll()
 	t := tracker.New(tracker.Config{Log: a.log})
 	var own []netip.Addr
 	for _, address := range append([]string{a.Addresses[0]}, a.More...) {
@@ -77,6 +59,51 @@ func playAppliance(ctx context.Context, a *actor) error {
 	mux := http.NewServeMux()
 	mux.Handle(job.PathAnnounce, t)
 	return a.serve(ctx, listener, mux, peer.Run)
+}
+
+// seeder opens a repository and a peer that hands it out. What it returns closes the repository, and notes what was sent.
+func (a *actor) seeder(ctx context.Context, which string, role string) (*site.Site, *swarm.Swarm, func(), error) {
+	identity, err := site.Open(filepath.Join(a.Content.Folder, "site"))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	repo, err := a.Content.open(ctx, which)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	reader, err := repo.OpenImage(ctx, a.Content.Image)
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, repo.Close())
+	}
+	cfg, err := a.swarmConfig(identity, role)
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, repo.Close())
+	}
+	cfg.Pieces, cfg.Storage, cfg.HandOut, cfg.Fresh = reader.Layout(), seed.NewStorage(reader), true, true
+	peer, err := swarm.New(cfg)
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, repo.Close())
+	}
+	return identity, peer, func() { a.stats = statsOf(peer); repo.Close() }, nil
+}
+
+// playSeedNode is a seed node: a second one who hands out, which is linked with the appliance and announces like a machine.
+func playSeedNode(ctx context.Context, a *actor) error {
+	identity, peer, closeAll, err := a.seeder(ctx, seedCopy, swarm.URIRoleSeed)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return peer.Run(ctx) })
+	group.Go(func() error { return a.announce(ctx, identity, peer, func() int64 { return 0 }) })
+	group.Go(func() error {
+		if err := a.ready(ctx); err != nil && !errors.Is(err, errStopped) {
+			return err
+		}
+		return nil
+	})
+	return group.Wait()
 }
 
 // serve answers requests, and runs what works beside it, until ctx ends.
@@ -130,6 +157,9 @@ func statsOf(s *swarm.Swarm) actorStats {
 
 // playPeer is a machine: the agent's storage on a file, the swarm, and announces to the tracker.
 func playPeer(ctx context.Context, a *actor) error {
+	if a.Engine.Seed {
+		return playSeedNode(ctx, a)
+	}
 	identity, err := site.Open(filepath.Join(a.Content.Folder, "site"))
 	if err != nil {
 		return err
@@ -165,7 +195,9 @@ func playPeer(ctx context.Context, a *actor) error {
 	total := shape.DataLength()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return peer.Run(ctx) })
-	group.Go(func() error { return a.announce(ctx, identity, peer, store, total) })
+	group.Go(func() error {
+		return a.announce(ctx, identity, peer, func() int64 { held, _ := store.Progress(); return total - held })
+	})
 	group.Go(func() error {
 		return a.watch(ctx, peer.Done(), func() (float64, error) {
 			held, _ := store.Progress()
@@ -176,7 +208,7 @@ func playPeer(ctx context.Context, a *actor) error {
 }
 
 // announce tells the tracker of the peer, each endpoint by itself, and the peer of those that the tracker names.
-func (a *actor) announce(ctx context.Context, identity *site.Site, peer *swarm.Swarm, store *disk.Storage, total int64) error {
+func (a *actor) announce(ctx context.Context, identity *site.Site, peer *swarm.Swarm, left func() int64) error {
 	cert, err := identity.Peer(swarm.InfoHashURI(a.Content.InfoHash))
 	if err != nil {
 		return err
@@ -192,9 +224,8 @@ func (a *actor) announce(ctx context.Context, identity *site.Site, peer *swarm.S
 		group.Go(func() {
 			client.Run(ctx, func() announce.Request {
 				s := peer.Stats()
-				held, _ := store.Progress()
 				return announce.Request{InfoHash: a.Content.InfoHash.Wire(), PeerID: end.PeerID, Port: end.Addr.Port(),
-					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: total - held}
+					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: left()}
 			}, peer.AddPeers)
 		})
 	}

@@ -45,8 +45,14 @@ type heat struct {
 	folder  string // of the disks and logs
 	// engine has what is asked of single stations instead, by index.
 	engine map[int]engineOrder
+	// seeds are stations that have the content, beside the first.
+	seeds map[int]bool
 	// late stations are started by watch only.
 	late map[int]bool
+	// policy, if not nil, makes the tracker's policy file.
+	policy func(n *network) string
+	// before and after, if not nil, are called when all are ready, and when all are done.
+	before, after func() error
 	// watch, if not nil, is called with every share of the content that a station tells of, one call at a time.
 	watch func(h *heat, station int, share float64)
 	limit time.Duration
@@ -111,6 +117,11 @@ func (h *heat) run(ctx context.Context) (s *score, err error) {
 	if err := h.prepare(ctx); err != nil {
 		return nil, err
 	}
+	if h.before != nil {
+		if err := h.before(); err != nil {
+			return nil, err
+		}
+	}
 	before, err := h.net.sent(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -123,8 +134,8 @@ func (h *heat) run(ctx context.Context) (s *score, err error) {
 		}
 	}
 	if err := h.await(ctx, h.limit, "all have everything", func() bool {
-		for _, p := range h.processes[1:] {
-			if !p.killed && p.done == 0 {
+		for i, p := range h.processes {
+			if i > 0 && !h.seeds[i] && !p.killed && p.done == 0 {
 				return false
 			}
 		}
@@ -137,6 +148,11 @@ func (h *heat) run(ctx context.Context) (s *score, err error) {
 		return nil, err
 	}
 	idle2, all2 := cpuTimes()
+	if h.after != nil {
+		if err := h.after(); err != nil {
+			return nil, err
+		}
+	}
 	h.stopAll()
 	s = &score{Contender: h.racer.name, Sent: after - before, Busy: 1 - (idle2-idle)/max(all2-all, 1)}
 	return s, h.collect(s)
@@ -153,7 +169,7 @@ func (h *heat) collect(s *score) error {
 			continue
 		}
 		s.Memory, s.Wasted = max(s.Memory, p.end.Memory), s.Wasted+p.end.Stats.Wasted
-		if p.killed {
+		if p.killed || h.seeds[i] {
 			continue
 		}
 		if err := h.content.compare(h.disk(i)); err != nil {
@@ -186,6 +202,9 @@ func (h *heat) prepare(ctx context.Context) error {
 	for _, more := range h.net.stations[0].addresses[1:] {
 		o.More = append(o.More, more.String())
 	}
+	if h.policy != nil {
+		o.Policy = h.policy(h.net)
+	}
 	for i := range h.net.stations {
 		o.Own, o.Disk, o.Engine = i, h.disk(i), h.racer.engine
 		if special, ok := h.engine[i]; ok {
@@ -194,7 +213,7 @@ func (h *heat) prepare(ctx context.Context) error {
 		if h.profile != "" {
 			o.Profile = filepath.Join(h.profile, fmt.Sprintf("%s-%d.prof", h.racer.name, i))
 		}
-		if i > 0 {
+		if i > 0 && !h.seeds[i] {
 			if err := truncate(o.Disk, h.content.Length); err != nil {
 				return err
 			}

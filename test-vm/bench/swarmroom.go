@@ -34,12 +34,13 @@ func measure(s *score, c *content) (f figures) {
 	f.last, at99 = s.last(everyone)
 	f.efficiency = ideal(c.Length).Seconds() / f.last
 	f.first = f.last
-	for i, t := range s.Finish {
-		if i > 0 && t > 0 {
+	receivers := 0.0
+	for _, t := range s.Finish {
+		if t > 0 {
 			f.first = min(f.first, t)
+			receivers++
 		}
 	}
-	receivers := float64(len(s.Finish) - 1)
 	f.images, f.wasted = float64(s.Sent)/float64(c.Encoded), float64(s.Wasted)/float64(c.Encoded)/receivers
 	if at99 > 0 {
 		f.tail = (f.last - at99) / f.last
