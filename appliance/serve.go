@@ -188,7 +188,8 @@ func (a *appliance) open(ctx context.Context) error {
 	}
 	a.mux = swarm.NewMux(swarmListener, a.log)
 	a.fleet, err = fleet.New(ctx, fleet.Config{
-		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, Log: a.log,
+		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
+		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
 		Appliances: []string{"https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()},
 		Seeds:      []netip.AddrPort{a.seeder()}, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
 	})

@@ -75,6 +75,8 @@ type Config struct {
 	InfoHashURI func(images.InfoHash) string
 	// PartURI marks in a certificate who wants a part of the content only.
 	PartURI string
+	// SeedURI marks in a certificate who may hand out beside the appliance.
+	SeedURI string
 	// NextVersion returns the whole number after the versions of the image of that name; nil means that a capture needs a version.
 	NextVersion func(ctx context.Context, name string) (string, error)
 	// FreeVersion returns a Refusal unless the version can be made now; nil means that Library alone tells.

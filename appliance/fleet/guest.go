@@ -182,6 +182,9 @@ func (f *Fleet) joined(ctx context.Context, s *Session, r job.Join, image *Image
 		if r.Part {
 			uris = append(uris, f.config.PartURI)
 		}
+		if r.Role == job.RoleSeed {
+			uris = append(uris, f.config.SeedURI)
+		}
 	}
 	var err error
 	answer.Certificate, err = f.config.Authority.Guest(r.PublicKey, s.Guest.Expires, uris...)

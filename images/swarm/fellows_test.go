@@ -207,3 +207,25 @@ func TestHandOutWithoutACertificate(t *testing.T) {
 		equal(t, disks[i])
 	}
 }
+
+// A seed node that wants a share and no more is one of those who hand out all the same.
+func TestSeedNodeThatWantsAShare(t *testing.T) {
+	s, c := newSite(t), newContent(32*mib, 256<<10)
+	a := s.appliance(c, fullStore(c), nil)
+	disk := emptyStore(c)
+	n := s.runPart(c, disk, func(p int) bool { return p%2 == 0 }, func(cfg *Config) {
+		cfg.TLS, cfg.HandOut, cfg.Seeds = s.tls(URIRolePart, URIRoleSeed), true, a.addrs()
+	})
+	wait(t, n, 20*time.Second)
+	before := copies(c, a)
+	machines, disks := s.machines(c, 3, time.Millisecond, a, n)
+	for i, m := range machines {
+		wait(t, m, 30*time.Second)
+		equal(t, disks[i])
+	}
+	sent := copies(c, a) - before
+	t.Logf("the appliance sent %.2f images, the seed node %.2f", sent, copies(c, n))
+	if copies(c, n) < 0.1 || sent+copies(c, n) > 1.7 {
+		t.Errorf("the appliance sent %.2f images, the seed node %.2f", sent, copies(c, n))
+	}
+}

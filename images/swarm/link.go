@@ -215,9 +215,10 @@ func (s *Swarm) handshake(e *endpoint, conn *tls.Conn, dialled netip.AddrPort) (
 	}
 	conn.SetDeadline(time.Time{})
 	leaf := conn.ConnectionState().PeerCertificates[0]
+	seed := hasURI(leaf, URIRoleSeed) // what it holds and lacks it says among those who hand out
 	return &link{
-		peer: theirs.PeerID, appliance: hasURI(leaf, URIRoleAppliance), seed: hasURI(leaf, URIRoleSeed), part: hasURI(leaf, URIRolePart), identity: identityOf(conn),
-		extended: true, fast: theirs.Fast(),
+		peer: theirs.PeerID, appliance: hasURI(leaf, URIRoleAppliance), seed: seed, part: hasURI(leaf, URIRolePart) && !seed,
+		identity: identityOf(conn), extended: true, fast: theirs.Fast(),
 	}, nil
 }
 
