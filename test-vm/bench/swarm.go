@@ -71,14 +71,14 @@ var racers = []racer{
 }
 
 func benchSwarm(ctx context.Context, s settings) (err error) {
-	if err := sweepNetworks(ctx); err != nil {
+	if err := sweep(ctx, s.scratch); err != nil {
 		return err
 	}
 	if err := s.swarm.check(); err != nil {
 		return err
 	}
 	b := &bench{settings: s}
-	if b.folder, err = os.MkdirTemp(s.scratch, "seedbed-swarm-"); err != nil {
+	if b.folder, err = os.MkdirTemp(s.scratch, fmt.Sprintf("seedbed-swarmbench-%d-", os.Getpid())); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.folder)) }()
@@ -91,7 +91,7 @@ func benchSwarm(ctx context.Context, s settings) (err error) {
 			err = errors.Join(err, fmt.Errorf("%s: %w", sc.name, e))
 		}
 		if ctx.Err() != nil {
-			return errors.Join(err, ctx.Err())
+			return ctx.Err()
 		}
 	}
 	return err
@@ -108,6 +108,9 @@ func (s swarmSettings) check() error {
 		if !slices.ContainsFunc(racers, func(c racer) bool { return c.name == name }) {
 			return fmt.Errorf("there is no contender %q", name)
 		}
+	}
+	if s.mib < 1 || s.oneMiB < 1 {
+		return errors.New("-size and -one: want 1 MiB at least")
 	}
 	for _, n := range list(s.peers) {
 		if count, err := strconv.Atoi(n); err != nil || count < 1 || count > 64 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -54,7 +55,7 @@ func slowest(s *score) float64 {
 
 // shared is a folder in memory, removed at the end.
 func shared(t *testing.T) string {
-	folder, err := os.MkdirTemp("/dev/shm", "seedbed-swarm-")
+	folder, err := os.MkdirTemp("/dev/shm", fmt.Sprintf("seedbed-swarmbench-%d-", os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}

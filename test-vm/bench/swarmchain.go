@@ -25,6 +25,7 @@ func playChain(ctx context.Context, a *actor) error {
 			return err
 		}
 		defer listener.Close()
+		defer context.AfterFunc(ctx, func() { listener.Close() })()
 	}
 	if err := a.ready(ctx); err != nil {
 		return err

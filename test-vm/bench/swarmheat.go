@@ -42,7 +42,7 @@ type heat struct {
 	racer   racer
 	content *content
 	plan    netPlan
-	folder  string // of the disks and logs
+	folder  string // of the disks, and of the logs
 	// engine has what is asked of single stations instead, by index.
 	engine map[int]engineOrder
 	// seeds are stations that have the content, beside the first.
@@ -164,6 +164,9 @@ func (h *heat) collect(s *score) error {
 		s.Finish, s.At99, s.Began = append(s.Finish, p.done), append(s.At99, p.at99), append(s.Began, p.began.Sub(h.start).Seconds())
 		s.stats = append(s.stats, p.end.Stats)
 		s.CPU += p.end.CPU
+		if !p.killed && (p.end.Event != "end" || p.end.Error != "") {
+			return fmt.Errorf("%s: station %d did not end as it was told to: %s", h.racer.name, i, p.end.Error)
+		}
 		if i == 0 {
 			s.Source, s.SourceMemory = p.end.CPU, p.end.Memory
 			continue

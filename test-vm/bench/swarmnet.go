@@ -137,16 +137,16 @@ func (n *network) buildLoopback(ctx context.Context, name string) error {
 func networkName() string { return fmt.Sprintf("sbswarm%d", os.Getpid()) }
 
 func (n *network) add(ctx context.Context, name string) error {
-	if err := tool(ctx, "iproute2", "ip", "netns", "add", name); err != nil {
-		return err
-	}
-	n.namespaces = append(n.namespaces, name)
-	return nil
+	n.namespaces = append(n.namespaces, name) // first: an interrupt may come in the middle
+	return tool(ctx, "iproute2", "ip", "netns", "add", name)
 }
 
 // close removes the namespaces. What runs in them has ended.
 func (n *network) close() (err error) {
 	for _, ns := range n.namespaces {
+		if _, gone := os.Stat(filepath.Join("/run/netns", ns)); os.IsNotExist(gone) {
+			continue
+		}
 		err = errors.Join(err, tool(context.Background(), "iproute2", "ip", "netns", "del", ns))
 	}
 	n.namespaces = nil
@@ -216,14 +216,24 @@ func counters(ctx context.Context, namespace, device string) (c linkCounters, er
 	return list[0].Stats64, nil
 }
 
-// sweep removes networks of this program that was killed: their names carry its process ID.
-func sweepNetworks(ctx context.Context) (err error) {
-	list, _ := filepath.Glob("/run/netns/sbswarm*")
-	for _, path := range list {
-		digits, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "sbswarm"), "-")
+// sweep removes the networks and the folders of this program where it was killed: their names carry its process ID.
+func sweep(ctx context.Context, scratch string) (err error) {
+	gone := func(name, prefix string) bool {
+		digits, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(name), prefix), "-")
 		pid, bad := strconv.Atoi(digits)
-		if _, gone := os.Stat(fmt.Sprintf("/proc/%d", pid)); bad == nil && os.IsNotExist(gone) {
+		_, there := os.Stat(fmt.Sprintf("/proc/%d", pid))
+		return bad == nil && os.IsNotExist(there)
+	}
+	networks, _ := filepath.Glob("/run/netns/sbswarm*")
+	for _, path := range networks {
+		if gone(path, "sbswarm") {
 			err = errors.Join(err, tool(ctx, "iproute2", "ip", "netns", "del", filepath.Base(path)))
+		}
+	}
+	folders, _ := filepath.Glob(filepath.Join(scratch, "seedbed-swarmbench-*"))
+	for _, path := range folders {
+		if gone(path, "seedbed-swarmbench-") {
+			err = errors.Join(err, os.RemoveAll(path))
 		}
 	}
 	return err

@@ -21,8 +21,8 @@ import (
 	"seedbed/images/announce"
 )
 
-// udpcast sends by broadcast to all at once; its sender waits for all receivers. It has no congestion control: the rate is
-// given to it, a little below the link's.
+// udpcast sends by broadcast to all at once. It has no congestion control: the rate is given to it, a little below the link's.
+// Its sender is silent for two seconds after the last receiver came, which no option shortens; they count.
 func udpcast(o actorOrder) ([]string, error) {
 	receivers := strconv.Itoa(len(o.Addresses) - 1)
 	o.Program = []string{"udp-receiver", "--nokbd", "--no-progress", "--nosync", "--interface", "eth0", "--file", o.Disk}
