@@ -85,6 +85,12 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 		for _, a := range s.cfg.Seeds {
 			b.add(a, true)
 		}
+		for _, e := range s.net.ends {
+			for _, a := range e.at {
+				b.add(a, false)
+				b.self(a)
+			}
+		}
 		st.books = append(st.books, b)
 	}
 	st.publish()

@@ -112,6 +112,7 @@ type endpoint struct {
 	peerID [20]byte
 	mux    *Mux // nil if it only dials
 	ownMux bool
+	at     []netip.AddrPort // where the interface's addresses make it reachable, as far as they were known
 
 	congestion     atomic.Pointer[string]
 	links          atomic.Int64
@@ -154,7 +155,8 @@ func openNetwork(c Config) (_ *network, err error) {
 		return nil, errors.New("swarm: with Transport.Interfaces each has a listener of its own: Mux and Listener must be nil")
 	}
 	for i, name := range t.Interfaces {
-		if _, err := net.InterfaceByName(name); err != nil {
+		nic, err := net.InterfaceByName(name)
+		if err != nil {
 			return nil, fmt.Errorf("swarm: interface %s: %w", name, err)
 		}
 		e := &endpoint{index: i, device: name, peerID: c.PeerID}
@@ -167,10 +169,25 @@ func openNetwork(c Config) (_ *network, err error) {
 				return nil, fmt.Errorf("swarm: interface %s: %w", name, err)
 			}
 			e.mux, e.ownMux = NewMux(l, c.Log), true
+			e.at = addressesOf(nic, e.mux.Addr().Port())
 		}
 		n.ends = append(n.ends, e)
 	}
 	return n, nil
+}
+
+// addressesOf returns what others know a port on an interface by.
+func addressesOf(nic *net.Interface, port uint16) (list []netip.AddrPort) {
+	addrs, err := nic.Addrs()
+	if err != nil {
+		return nil // we would dial ourselves, and notice
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			list = append(list, netip.AddrPortFrom(p.Addr(), port))
+		}
+	}
+	return list
 }
 
 // close gives the listeners back that are the peer's own.
@@ -190,6 +207,9 @@ func (n *network) own(id [20]byte) bool {
 
 // joined prepares the socket of a link and notes what the kernel made of it.
 func (n *network) joined(e *endpoint, conn net.Conn) {
+	for below, ok := conn.(session); ok; below, ok = conn.(session) {
+		conn = below.NetConn()
+	}
 	c, ok := conn.(syscall.Conn)
 	if !ok {
 		return
