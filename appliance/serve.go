@@ -51,6 +51,9 @@ type config struct {
 	// the background reads, in bytes a second; 0 is none.
 	PruneEvery time.Duration
 	VerifyRate int64
+	// Seeding is how the seeders use the network, Machines how machines do.
+	Seeding  swarm.Transport
+	Machines job.Transport
 	// NoBoot leaves out DHCP, TFTP and HTTP: for machines that other means boot, and for tests of the rest.
 	NoBoot bool
 	// NoDHCP leaves out DHCP alone.
@@ -69,6 +72,7 @@ func serveCommand(o *options) *cobra.Command {
 	var c config
 	var address, admit string
 	var verifyRate int64
+	var transport transportFlags
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Boot machines from the network and image them", Args: cobra.NoArgs,
 		Long: `Serve answers machines that boot from the network, beside the DHCP server that is there (proxy-DHCP), and images
@@ -86,6 +90,7 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 	f.BoolVar(&c.NoBoot, "no-boot", false, "answer neither DHCP, TFTP nor HTTP")
 	f.DurationVar(&c.PruneEvery, "prune-every", 24*time.Hour, "how often to free the room of what no image uses; 0 is never")
 	f.Int64Var(&verifyRate, "verify-rate", 20, "verify each image once a week, reading at most so many `MB/s`; 0 is never")
+	transport.flags(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if c.PruneEvery < 0 || verifyRate < 0 {
 			return usageError{errors.New("--prune-every and --verify-rate are numbers from 0")}
@@ -102,6 +107,9 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 		}
 		if c.Admit = fleet.Admit(admit); c.Admit != fleet.AdmitAsk && c.Admit != fleet.AdmitAuto {
 			return usageError{fmt.Errorf("--admit is ask or auto, not %q", admit)}
+		}
+		if c.Seeding, c.Machines, err = transport.settings(); err != nil {
+			return err
 		}
 		c.Data, c.Repository = o.data, o.repository
 		return run(cmd.Context(), c, log)
@@ -182,7 +190,7 @@ func (a *appliance) open(ctx context.Context) error {
 	if a.https, err = a.listen(or(c.HTTPS, ":443"), "agents"); err != nil {
 		return err
 	}
-	swarmListener, err := a.listen(or(c.Swarm, ":6881"), "the swarm")
+	swarmListener, err := a.listenBy(c.Seeding.Listen, or(c.Swarm, ":6881"), "the swarm")
 	if err != nil {
 		return err
 	}
@@ -191,7 +199,7 @@ func (a *appliance) open(ctx context.Context) error {
 		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
 		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
 		Appliances: []string{"https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()},
-		Seeds:      []netip.AddrPort{a.seeder()}, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
+		Seeds:      []netip.AddrPort{a.seeder()}, Transport: c.Machines, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
 	})
 	if err != nil {
 		return err
@@ -226,7 +234,7 @@ func (a *appliance) openSwarm() error {
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return a.lib.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
-		Wanted: a.wanted, Damaged: a.lib.damaged.of,
+		Wanted: a.wanted, Damaged: a.lib.damaged.of, Transport: a.config.Seeding,
 	})
 	if err != nil {
 		return err
@@ -345,10 +353,14 @@ func (a *appliance) openBoot() error {
 
 // listen opens a TCP port, at the served interface's address if there is only one and the port's address says none.
 func (a *appliance) listen(address, what string) (net.Listener, error) {
+	return a.listenBy(func(address string) (net.Listener, error) { return net.Listen("tcp", address) }, address, what)
+}
+
+func (a *appliance) listenBy(open func(string) (net.Listener, error), address, what string) (net.Listener, error) {
 	if a.config.Interface != "" && strings.HasPrefix(address, ":") {
 		address = a.address.String() + address
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := open(address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s on %s: %w", what, address, err)
 	}

@@ -71,6 +71,8 @@ type Config struct {
 	Appliances []string
 	// Seeds are the addresses of the appliances' seeders.
 	Seeds []netip.AddrPort
+	// Transport is how machines use the network for content.
+	Transport job.Transport
 	// InfoHashURI names a swarm in a certificate.
 	InfoHashURI func(images.InfoHash) string
 	// PartURI marks in a certificate who wants a part of the content only.

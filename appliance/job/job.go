@@ -175,6 +175,8 @@ type Job struct {
 	After string `json:"after"`
 	// ReportEvery is the interval of reports.
 	ReportEvery time.Duration `json:"report_every"`
+	// Transport says how the network is used.
+	Transport Transport `json:"transport,omitzero"`
 }
 
 // URIs in a certificate's subject alternative names (RFC 5280 §4.2.1.6).
@@ -224,6 +226,7 @@ type Report struct {
 	FromPeers     int64  `json:"from_peers"`            // encoded bytes received from other machines
 	ToPeers       int64  `json:"to_peers"`              // encoded bytes sent
 	Peers         int    `json:"peers"`                 // connections now
+	Congestion    string `json:"congestion,omitempty"`  // congestion control in use, as the kernel names it
 	Bitmap        []byte `json:"bitmap,omitempty"`      // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; see Job.Hint
 	Log           string `json:"log,omitempty"`         // last lines, with State Failed
 

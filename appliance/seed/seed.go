@@ -22,7 +22,7 @@ type Wanted struct {
 	InfoHash images.InfoHash
 }
 
-// Config of Seeders. All but Damaged, MemoryBytes and Log are needed.
+// Config of Seeders. All but Damaged, Transport, MemoryBytes and Log are needed.
 type Config struct {
 	// Mux is the listener that all seeders share; its owner runs it.
 	Mux *swarm.Mux
@@ -36,6 +36,9 @@ type Config struct {
 	Changed func() <-chan struct{}
 	// Damaged returns the tiles of a piece that are known to be damaged; nil means none. It must not block.
 	Damaged func(image images.Digest, piece int) images.TileSet
+	// Transport is how the seeders use the network. Its limits are each seeder's; Shared is for all together. The Mux's
+	// listener should be made by it.
+	Transport swarm.Transport
 	// MemoryBytes bounds the encoded tiles that one seeder holds; 0 is the swarm's default.
 	MemoryBytes int64
 	Log         *slog.Logger // nil discards
@@ -164,6 +167,7 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder, fresh bool) 
 	peer, err := swarm.New(swarm.Config{
 		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: storage, Mux: s.config.Mux, HandOut: true, Fresh: fresh,
 		TLS: swarm.TLSConfig(cert, s.config.CA, w.InfoHash), MemoryBytes: s.config.MemoryBytes, Log: s.log,
+		Transport: s.config.Transport,
 	})
 	if err != nil {
 		return err

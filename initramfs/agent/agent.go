@@ -45,6 +45,8 @@ type Config struct {
 	ListenAddr string
 	// MemoryBytes bounds what the swarm holds in memory; zero leaves it to the swarm.
 	MemoryBytes int64
+	// LoadModule loads a kernel module by name, if it is there; nil leaves all to the kernel.
+	LoadModule func(name string)
 
 	timing timing
 }

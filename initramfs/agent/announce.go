@@ -9,25 +9,32 @@ import (
 	"seedbed/images/swarm"
 )
 
-// announce keeps the trackers of all appliances told of this machine, and the swarm of the peers that they name, until
-// ctx ends.
+// announce keeps the trackers of all appliances told of this machine, of each network card that takes part by itself, and
+// the swarm of the peers that they name, until ctx ends.
 func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {
 	d.a.client.mu.Lock()
-	appliances, http := append([]string(nil), d.a.client.appliances...), d.a.client.http
+	appliances, usual := append([]string(nil), d.a.client.appliances...), d.a.client.http
 	d.a.client.mu.Unlock()
 	var group sync.WaitGroup
-	for _, base := range appliances {
-		c := announce.Client{URL: base + job.PathAnnounce, HTTP: http, Log: d.a.log}
-		group.Go(func() {
-			c.Run(ctx, func() announce.Request {
-				s := sw.Stats()
-				// What is left comes from the disk: the swarm's counters are zero until it runs, and a machine that says that
-				// it lacks nothing is told of nobody who has something.
-				held, _ := d.store.Progress()
-				return announce.Request{InfoHash: d.j.InfoHash.Wire(), PeerID: sw.PeerID(), Port: sw.Addr().Port(),
-					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: d.layout.DataLength() - held}
-			}, sw.AddPeers)
-		})
+	for _, e := range sw.Endpoints() {
+		http := usual
+		if e.Interface != "" { // the tracker takes the address that an announce comes from
+			http = d.a.client.through(d.j.Certificate, swarm.Transport{}.Dialer(e.Interface))
+			defer http.CloseIdleConnections()
+		}
+		for _, base := range appliances {
+			c := announce.Client{URL: base + job.PathAnnounce, HTTP: http, Log: d.a.log}
+			group.Go(func() {
+				c.Run(ctx, func() announce.Request {
+					s := sw.Stats()
+					// What is left comes from the disk: the swarm's counters are zero until it runs, and a machine that says that
+					// it lacks nothing is told of nobody who has something.
+					held, _ := d.store.Progress()
+					return announce.Request{InfoHash: d.j.InfoHash.Wire(), PeerID: e.PeerID, Port: e.Addr.Port(),
+						Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: d.layout.DataLength() - held}
+				}, sw.AddPeers)
+			})
+		}
 	}
 	group.Wait()
 }

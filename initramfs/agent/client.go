@@ -43,7 +43,7 @@ func newClient(boot job.Boot) (*client, error) {
 		return nil, fmt.Errorf("make the key of this boot: %w", err)
 	}
 	c := &client{fingerprint: boot.Fingerprint, key: key, appliances: boot.Appliances}
-	c.http = c.newHTTP(nil)
+	c.http = c.newHTTP(nil, nil)
 	return c, nil
 }
 
@@ -60,14 +60,17 @@ func (c *client) identify(certificate []byte, clockSet bool, appliances []string
 		c.appliances = appliances
 	}
 	c.http.CloseIdleConnections()
-	c.http = c.newHTTP(certificate)
+	c.http = c.newHTTP(certificate, nil)
 }
 
 // connectTimeout bounds the wait for an appliance that is switched off, so that a request has time left for the next one.
 const connectTimeout = 5 * time.Second
 
-// newHTTP returns a client with its own connections. The caller holds mu, or owns c.
-func (c *client) newHTTP(certificate []byte) *http.Client {
+// newHTTP returns a client with its own connections, made by a dialer if there is one. The caller holds mu, or owns c.
+func (c *client) newHTTP(certificate []byte, d *net.Dialer) *http.Client {
+	if d == nil {
+		d = &net.Dialer{Timeout: connectTimeout}
+	}
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// The library would compare host names; verify does what takes their place.
@@ -78,7 +81,7 @@ func (c *client) newHTTP(certificate []byte) *http.Client {
 		cfg.Certificates = []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: c.key}}
 	}
 	return &http.Client{Transport: &http.Transport{
-		DialContext:     (&net.Dialer{Timeout: connectTimeout}).DialContext,
+		DialContext:     d.DialContext,
 		TLSClientConfig: cfg, TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: 60 * time.Second,
 		MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
 	}}

@@ -98,9 +98,10 @@ func (c *content) start(ctx context.Context) error {
 	d := c.d
 	d.a.client.identify(d.j.Certificate, false, nil)
 	cert := tls.Certificate{Certificate: [][]byte{d.j.Certificate}, PrivateKey: d.a.client.key}
-	sw, err := swarm.New(swarm.Config{
+	sw, err := d.a.join(swarm.Config{
 		InfoHash: d.j.InfoHash, Pieces: d.layout, Storage: d.store, TLS: swarm.TLSConfig(cert, d.a.ca, d.j.InfoHash),
 		ListenAddr: d.a.cfg.ListenAddr, Seeds: d.j.Seeds, MemoryBytes: d.a.cfg.MemoryBytes, Log: d.a.log,
+		Transport: d.a.transport(d.j.Transport), Workers: d.j.Transport.HashThreads,
 	})
 	if err != nil {
 		return &Failure{Code: "swarm-error", Sentence: fmt.Sprintf("the swarm cannot be joined: %v. Restart the machine", err), Err: err}
