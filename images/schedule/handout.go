@@ -18,25 +18,26 @@ type Handout struct {
 	// Name is the peer's own name among those who hand out.
 	Name string
 
-	data    Set     // pieces worth showing
-	can     Set     // those of data that we hold
-	bare    Set     // those of data that no guest holds and nobody's showing covers
-	holders []int32 // by piece: guests that announced it
-	shown   []int32 // by piece: guests that it was shown to and that are expected to announce it
-	guests  map[int]*guest
-	order   []*guest // as they came, so that equal guests are served in turn and a simulation repeats itself
-	live    int      // sum of shown
-	given   int      // showings, ever
-	served  float64  // showings that were announced, old ones fading, in
-	busy    float64  // so many seconds, in which some were open
-	expired time.Time
-	window  int // limit of live
+	data      Set     // pieces worth showing
+	can       Set     // those of data that we hold
+	bare      Set     // those of data that no guest holds and nobody's showing covers
+	holders   []int32 // by piece: guests that announced it
+	shown     []int32 // by piece: guests that it was shown to and that are expected to announce it
+	guests    map[int]*guest
+	order     []*guest // as they came, so that equal guests are served in turn and a simulation repeats itself
+	live      int      // sum of shown
+	announced int      // showings that were announced, ever
+	served    float64  // showings that were announced, old ones fading, in
+	busy      float64  // so many seconds, in which some were open
+	expired   time.Time
+	window    int // limit of live
 	// at is where the first pass goes on, and begun says that it has begun; before, its place follows from Name.
 	at    int
 	begun bool
 	// isolated is how long a guest gets nothing from its neighbours before it is fed alone.
 	isolated time.Duration
-	// usual is how long a guest takes from showing to announcement, a moving mean; zero before the first.
+	// usual is how long a guest takes from showing to announcement, a moving mean in which no single time counts for more
+	// than twice the mean; zero before the first.
 	usual time.Duration
 	// broken are pieces that could not be read just now; cleared from time to time.
 	broken Set
@@ -59,6 +60,8 @@ type guest struct {
 	shown map[int]*showing
 	live  int // showings that are not stalled
 	given int // pieces shown, ever
+	// takes is usual for this guest alone; it is forgotten slowly, so that who was slow once is tried again.
+	takes time.Duration
 	// promised counts what fellows show it.
 	promised int
 	// extra counts pieces shown to it though another guest had them, own those that it got from others.
@@ -83,6 +86,7 @@ const (
 	minStall       = 4 * time.Second  // and 4 x usual
 	firstStall     = 15 * time.Second // while usual is unknown
 	extraShare     = 3                // pieces from neighbours for each extra one
+	slowTimes      = 4                // times usual: who takes longer is slow
 	longRow        = 32               // a row of so many'th of all pieces is long, see Handout.HoldUntil
 )
 
@@ -107,8 +111,9 @@ func (h *Handout) Holds(piece int) {
 // Hungry reports whether some guest lacks a piece that it may be shown, by us or another.
 func (h *Handout) Hungry() bool { return h.hungry() }
 
-// Given is how many showings there were.
-func (h *Handout) Given() int { return h.given }
+// Announced is how many showings were announced back, ever: what was sent went into those, and in part into the open
+// ones.
+func (h *Handout) Announced() int { return h.announced }
 
 // Pace sets the window from the rate of sending and the mean length of a piece on the wire, both in bytes.
 func (h *Handout) Pace(bytesPerSecond float64, pieceLength int64) {
@@ -203,8 +208,14 @@ func (h *Handout) Have(id, piece int, now time.Time) {
 		return
 	}
 	delete(g.shown, piece)
-	h.usual = mean(h.usual, now.Sub(s.at))
+	took := now.Sub(s.at)
+	g.takes = max(took, g.takes-g.takes/4)
+	if h.usual > 0 {
+		took = min(took, 2*h.usual)
+	}
+	h.usual = mean(h.usual, took)
 	h.served++
+	h.announced++
 	g.blocked = false
 	if !s.stalled {
 		h.unshow(g, piece)
@@ -242,6 +253,7 @@ func (h *Handout) Retry() {
 func (h *Handout) Expire(now time.Time) {
 	limit := stallLimit(h.usual)
 	for _, g := range h.order {
+		g.takes -= g.takes / 256
 		for piece, s := range g.shown {
 			if s.stalled || now.Sub(s.at) < limit {
 				continue
@@ -345,13 +357,21 @@ func (h *Handout) guestFor(piece int) (id int, ok bool) { return h.guestBut(piec
 // guestBut is guestFor, leaving one guest out.
 func (h *Handout) guestBut(piece, out int) (id int, ok bool) {
 	var best *guest
+	bestSlow := false
 	for _, g := range h.order {
-		if g.id != out && g.hungry() && !g.has.Has(piece) && g.shown[piece] == nil && g.before(best) {
-			id, best = g.id, g
+		if g.id == out || !g.hungry() || g.has.Has(piece) || g.shown[piece] != nil {
+			continue
+		}
+		if slow := h.slow(g); best == nil || bestSlow && !slow || slow == bestSlow && g.before(best) {
+			id, best, bestSlow = g.id, g, slow
 		}
 	}
 	return id, best != nil
 }
+
+// slow reports whether the guest takes much longer than the others: a piece that is shown to it alone keeps everyone
+// waiting.
+func (h *Handout) slow(g *guest) bool { return g.takes > slowTimes*h.usual }
 
 // second chooses among pieces that some guest has, or was shown: the rarest that a guest which is behind lacks.
 func (h *Handout) second(now time.Time) (id, piece int, ok bool) {
@@ -386,7 +406,6 @@ func (h *Handout) show(id, piece int, now time.Time) {
 	g.shown[piece] = &showing{at: now}
 	g.live++
 	g.given++
-	h.given++
 	h.live++
 	h.shown[piece]++
 	h.cover(piece)

@@ -301,3 +301,67 @@ func checkCounts(t *rapid.T, h *Handout) {
 		}
 	}
 }
+
+func TestHandoutShowsSlowGuestsNothingThatOthersTake(t *testing.T) {
+	const pieces = 1000
+	h := NewHandout(allOf(pieces), pieces, time.Hour)
+	now := noon
+	for id := 1; id <= 3; id++ {
+		h.Join(id, NewSet(pieces), now)
+	}
+	open := map[int][]int{} // by guest
+	given := map[int]int{}
+	show := func() {
+		for id, piece, ok := h.Next(now); ok; id, piece, ok = h.Next(now) {
+			open[id] = append(open[id], piece)
+			given[id]++
+		}
+	}
+	announce := func(id int) {
+		for _, piece := range open[id] {
+			h.Have(id, piece, now)
+		}
+		open[id] = nil
+	}
+	round := func(n int) { // every 100 ms the quick ones announce, every 2 s the slow one
+		now = now.Add(100 * time.Millisecond)
+		announce(1)
+		announce(2)
+		if n%20 == 0 {
+			announce(3)
+		}
+		h.Expire(now)
+		show()
+	}
+	show()
+	for n := range 21 {
+		round(n + 1)
+	}
+	before := given[3]
+	for n := range 20 {
+		round(n + 1)
+	}
+	if given[3] > before {
+		t.Errorf("%d pieces shown to a slow guest while others take them", given[3]-before)
+	}
+	for range 600 { // with time it is forgotten
+		h.Expire(now)
+	}
+	if round(1); given[3] == before {
+		t.Error("who was slow once is never tried again")
+	}
+}
+
+func TestHandoutCountsWhatWasAnnounced(t *testing.T) {
+	h := NewHandout(allOf(100), 100, time.Minute)
+	h.Join(1, NewSet(100), noon)
+	showings(h, noon)
+	if n := h.Announced(); n != 0 {
+		t.Errorf("%d showings announced at the start", n)
+	}
+	h.Have(1, 0, noon)
+	h.Have(1, 99, noon) // from a neighbour
+	if n := h.Announced(); n != 1 {
+		t.Errorf("%d showings announced, want 1", n)
+	}
+}

@@ -74,8 +74,8 @@ func (st *state) pace() {
 	st.sentRate += (rate - st.sentRate) / 4
 	st.sentBefore, st.lastTick = sent, st.now
 	mean := st.count.total.Load() / int64(max(st.data.Len(), 1))
-	if given := st.hand.Given(); given >= schedule.MinWindow && sent > 0 {
-		mean = min(mean, sent/int64(given))
+	if announced := st.hand.Announced(); announced >= schedule.MinWindow {
+		mean = min(mean, sent/int64(announced))
 	}
 	st.hand.Pace(st.sentRate, mean)
 }
