@@ -40,6 +40,8 @@ type Request struct {
 	// Dictionary asks for peers as dictionaries (BEP 3) in place of the compact form of BEP 23. ParseRequest sets it;
 	// Query never asks for it.
 	Dictionary bool
+	// Seed says that the peer is a seed node: it hands out, beside the appliances.
+	Seed bool
 }
 
 // Query returns the request as the query of an announce URL, without question mark.
@@ -55,8 +57,14 @@ func (r Request) Query() string {
 	if r.Want > 0 {
 		v.Set("numwant", strconv.Itoa(r.Want))
 	}
+	if r.Seed {
+		v.Set("role", roleSeed)
+	}
 	return v.Encode()
 }
+
+// roleSeed is the value of the key "role", our own, by which a seed node is known.
+const roleSeed = "seed"
 
 // ParseRequest reads the query of an announce. The error is a sentence for the peer.
 func ParseRequest(query string) (r Request, err error) {
@@ -85,7 +93,7 @@ func ParseRequest(query string) (r Request, err error) {
 	r.Port = uint16(number("port", 65535))
 	r.Uploaded, r.Downloaded, r.Left = number("uploaded", 1<<62), number("downloaded", 1<<62), number("left", 1<<62)
 	r.Want = int(number("numwant", 1<<20))
-	r.Dictionary = v.Get("compact") == "0"
+	r.Dictionary, r.Seed = v.Get("compact") == "0", v.Get("role") == roleSeed
 	switch r.Event = Event(v.Get("event")); r.Event {
 	case Regular, Started, Completed, Stopped:
 	default:
@@ -109,6 +117,9 @@ type Response struct {
 	// Dictionary makes Encode list Peers as dictionaries, with the IDs of those that are in IDs.
 	Dictionary bool
 	IDs        map[netip.AddrPort][20]byte
+	// Links says what Peers are to the one who asks, and that they are all; nil says that there may be more. Not encoded
+	// with Dictionary. What was decoded is in the order in which the peers travelled.
+	Links *Links
 }
 
 // Encode returns the bencoded answer.
@@ -122,12 +133,16 @@ func (r Response) Encode() []byte {
 		return bencode.Encode(d)
 	}
 	var v4, v6 []byte
-	for _, p := range r.Peers {
+	var order, sixes []int
+	for i, p := range r.Peers {
 		if a := p.Addr().Unmap(); a.Is4() {
-			v4 = binary.BigEndian.AppendUint16(append(v4, a.AsSlice()...), p.Port())
+			v4, order = binary.BigEndian.AppendUint16(append(v4, a.AsSlice()...), p.Port()), append(order, i)
 		} else if a.Is6() {
-			v6 = binary.BigEndian.AppendUint16(append(v6, a.AsSlice()...), p.Port())
+			v6, sixes = binary.BigEndian.AppendUint16(append(v6, a.AsSlice()...), p.Port()), append(sixes, i)
 		}
+	}
+	if r.Links != nil {
+		d["seedbed"] = r.Links.encode(append(order, sixes...))
 	}
 	d["peers"] = v4
 	if len(v6) > 0 {
@@ -176,7 +191,11 @@ func DecodeResponse(b []byte) (r Response, err error) {
 	seeds, _ := d["complete"].(int64)
 	leechers, _ := d["incomplete"].(int64)
 	r.Seeds, r.Leechers = int(seeds), int(leechers)
-	for key, length := range map[string]int{"peers": 4, "peers6": 16} {
+	for _, length := range []int{4, 16} {
+		key := "peers"
+		if length == 16 {
+			key = "peers6"
+		}
 		s, ok := d[key].(string)
 		if _, there := d[key]; (there && !ok) || len(s)%(length+2) != 0 {
 			return Response{}, fmt.Errorf("tracker's answer: %s is not in compact form", key)
@@ -184,6 +203,11 @@ func DecodeResponse(b []byte) (r Response, err error) {
 		for ; len(s) > 0; s = s[length+2:] {
 			a, _ := netip.AddrFromSlice([]byte(s[:length]))
 			r.Peers = append(r.Peers, netip.AddrPortFrom(a, binary.BigEndian.Uint16([]byte(s[length:length+2]))))
+		}
+	}
+	if v, ok := d["seedbed"]; ok {
+		if r.Links, err = decodeLinks(v, len(r.Peers)); err != nil {
+			return Response{}, err
 		}
 	}
 	return r, nil

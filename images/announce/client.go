@@ -20,6 +20,8 @@ type Client struct {
 	HTTP *http.Client
 	// Log is told when the tracker cannot be reached (Warn, once) and when it can again (Info); nil discards.
 	Log *slog.Logger
+	// Answered, where set, is given each answer of Run whole, before found is. It is called as found is.
+	Answered func(Response)
 }
 
 // Waits of Run: after a failure, doubling up to the longest, and for the last word.
@@ -69,8 +71,8 @@ func (c *Client) Announce(ctx context.Context, r Request) (Response, error) {
 }
 
 // Run announces at once and then at the tracker's interval until ctx ends, tries again sooner after a failure, and says
-// goodbye. state returns the request without its Event, and found is given the addresses of each answer; both are called
-// on the goroutine of Run, one after the other.
+// goodbye. state returns the request without its Event, and found, if not nil, is given the addresses of each answer;
+// both are called on the goroutine of Run, one after the other.
 func (c *Client) Run(ctx context.Context, state func() Request, found func([]netip.AddrPort)) {
 	log := c.Log
 	if log == nil {
@@ -95,7 +97,12 @@ func (c *Client) Run(ctx context.Context, state func() Request, found func([]net
 				log.Info("tracker reached again", "url", c.URL)
 			}
 			failing = false
-			found(answer.Peers)
+			if c.Answered != nil {
+				c.Answered(answer)
+			}
+			if found != nil {
+				found(answer.Peers)
+			}
 		case ctx.Err() == nil:
 			if !failing {
 				log.Warn("tracker not reached", "url", c.URL, "err", err)
