@@ -54,6 +54,8 @@ type config struct {
 	// Seeding is how the seeders use the network, Machines how machines do.
 	Seeding  swarm.Transport
 	Machines job.Transport
+	// Topology is the path of the policy file for the links among machines; empty is none: one group.
+	Topology string
 	// NoBoot leaves out DHCP, TFTP and HTTP: for machines that other means boot, and for tests of the rest.
 	NoBoot bool
 	// NoDHCP leaves out DHCP alone.
@@ -86,6 +88,7 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 	f.StringVar(&c.HTTP, "http", ":80", "`ADDRESS` of the boot files")
 	f.StringVar(&c.HTTPS, "https", ":443", "`ADDRESS` of the agents' interface")
 	f.StringVar(&c.Swarm, "swarm", ":6881", "`ADDRESS` of the seeders")
+	f.StringVar(&c.Topology, "topology", "", "policy `FILE` that says which machines may be linked; SIGHUP reads it again")
 	f.BoolVar(&c.NoDHCP, "no-dhcp", false, "do not answer DHCP")
 	f.BoolVar(&c.NoBoot, "no-boot", false, "answer neither DHCP, TFTP nor HTTP")
 	f.DurationVar(&c.PruneEvery, "prune-every", 24*time.Hour, "how often to free the room of what no image uses; 0 is never")
@@ -199,7 +202,7 @@ func (a *appliance) open(ctx context.Context) error {
 		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
 		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
 		Appliances: []string{"https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()},
-		Seeds:      []netip.AddrPort{a.seeder()}, Transport: c.Machines, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
+		Seeds:      []netip.AddrPort{a.seeder()}, Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
 	})
 	if err != nil {
 		return err
@@ -228,7 +231,12 @@ func (a *appliance) seeder() netip.AddrPort {
 }
 
 func (a *appliance) openSwarm() error {
-	a.tracker = tracker.New(tracker.Config{Log: a.log})
+	policy, err := readTopology(a.config.Topology)
+	if err != nil {
+		return err
+	}
+	a.tracker = tracker.New(tracker.Config{Policy: policy, Names: a.fleet.Names, Log: a.log})
+	a.openTopology()
 	seeders, err := seed.New(seed.Config{
 		Mux: a.mux, Open: a.lib.repo.OpenImage, CA: a.lib.site.CA(), Changed: a.fleet.Changed, Log: a.log,
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {

@@ -86,7 +86,8 @@ func authenticated(authenticate func(*x509.Certificate) (fleet.Caller, error), e
 		if err != nil {
 			return nil, err
 		}
-		return e(c, w, r)
+		remote, _ := netip.ParseAddrPort(r.RemoteAddr)
+		return e(c.At(remote.Addr()), w, r)
 	}
 }
 

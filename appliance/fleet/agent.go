@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -188,13 +189,34 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	answer := &job.Job{
 		ID: id, Kind: claimed.Kind, Machine: claimed.Machine, Deployment: claimed.Deployment, Epoch: claimed.Epoch,
 		Image: claimed.Image, ImageName: claimed.ImageName, InfoHash: claimed.InfoHash, Certificate: cert,
-		Seeds: f.seeds(claimed.InfoHash), Hint: hint, SeedFor: dep.SeedFor, After: dep.After, ReportEvery: reportEvery,
+		Seeds: f.seedsFor(claimed.InfoHash, c), Hint: hint, SeedFor: dep.SeedFor, After: dep.After, ReportEvery: reportEvery,
 		Transport: f.config.Transport,
 	}
 	if c := claimed.Capture; c != nil {
 		answer.Capture, answer.DiskSerial, answer.After, answer.Seeds = c.Clone(), c.DiskSerial, c.After, nil
 	}
 	return answer, nil
+}
+
+// seedsFor returns the seeders of a swarm that the caller may be told of.
+func (f *Fleet) seedsFor(h images.InfoHash, c Caller) []netip.AddrPort {
+	list := f.seeds(h)
+	if may := f.config.MayReach; may != nil {
+		names := f.Names(c.session.Machine)
+		list = slices.DeleteFunc(list, func(a netip.AddrPort) bool { return !may(names, c.address, a) })
+	}
+	return list
+}
+
+// Names returns the names of a machine: its ID, its name for people, its MACs. Of one that is not known it is the ID alone.
+func (f *Fleet) Names(id string) []string {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	m := f.state.machines[id]
+	if m == nil {
+		return []string{id}
+	}
+	return append([]string{id, m.Name}, m.MACs...)
 }
 
 // maxHint bounds the bitmap that is kept of a job, in bytes: one bit for each of the most pieces that an image can have.

@@ -73,6 +73,9 @@ type Config struct {
 	Seeds []netip.AddrPort
 	// Transport is how machines use the network for content.
 	Transport job.Transport
+	// MayReach reports whether a machine with these names (see Fleet.Names), at this address, may be told of a seeder before
+	// it announced; nil means that each may be told of all. It must not call the fleet.
+	MayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool
 	// InfoHashURI names a swarm in a certificate.
 	InfoHashURI func(images.InfoHash) string
 	// PartURI marks in a certificate who wants a part of the content only.

@@ -176,7 +176,8 @@ func (f *Fleet) joined(ctx context.Context, s *Session, r job.Join, image *Image
 	uris := []string{job.URIGuest + s.ID}
 	if image != nil {
 		answer.Image, answer.ImageName, answer.InfoHash = image.Digest, image.Name(), image.InfoHash
-		answer.Seeds = f.seeds(image.InfoHash)
+		at, _ := netip.ParseAddr(s.Addr)
+		answer.Seeds = f.seedsFor(image.InfoHash, Caller{session: s}.At(at))
 		uris = append(uris, f.config.InfoHashURI(image.InfoHash))
 		f.require(image.InfoHash, image.Digest)
 		if r.Part {

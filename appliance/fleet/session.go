@@ -92,7 +92,16 @@ func (d *draft) redeem(h job.Hello, key string, remote netip.Addr, now time.Time
 }
 
 // Caller is who sends a request: one boot of one machine's agent.
-type Caller struct{ session *Session }
+type Caller struct {
+	session *Session
+	address netip.Addr
+}
+
+// At returns the caller with the address that its request came from.
+func (c Caller) At(a netip.Addr) Caller {
+	c.address = a.Unmap().WithZone("")
+	return c
+}
 
 // Machine is the caller's machine ID, "" before its inventory.
 func (c Caller) Machine() string { return c.session.Machine }
@@ -125,7 +134,7 @@ func (f *Fleet) AuthenticateReader(cert *x509.Certificate) (Caller, error) {
 	if s.Machine != "" {
 		f.seen[s.Machine] = f.now()
 	}
-	return Caller{s}, nil
+	return Caller{session: s}, nil
 }
 
 // keyID names a public key (PKIX DER).

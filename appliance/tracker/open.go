@@ -1,10 +1,13 @@
 package tracker
 
 import (
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"seedbed/images"
+	"seedbed/images/announce"
 )
 
 // openExpiry is after how long without an announce a peer of an open swarm is forgotten: libtorrent announces every five
@@ -17,7 +20,7 @@ func (t *Tracker) Open(h images.InfoHash, v1 [20]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.swarm(h.Wire()); s != nil {
-		s.open = true
+		s.open, s.top = true, nil
 		t.open[v1], t.open[h.Wire()] = h.Wire(), h.Wire()
 	}
 }
@@ -37,6 +40,28 @@ func (t *Tracker) openName(wire [20]byte) (name [20]byte, ok bool) {
 	defer t.mu.Unlock()
 	name, ok = t.open[wire]
 	return name, ok
+}
+
+// answerOpen tells a peer of an open swarm of every seeder, and of others at random; one that holds everything only of those
+// that lack something. Of a policy only what it forbids counts: stock clients know no groups.
+func (t *Tracker) answerOpen(s *swarmPeers, m *machine, answer *announce.Response) {
+	for b, o := range s.machines {
+		if o != m && (m.left > 0 || o.left > 0) && t.cfg.Policy.MayLink(m.who, o.who) {
+			answer.Peers = append(answer.Peers, b)
+		}
+	}
+	rand.Shuffle(len(answer.Peers), func(i, j int) {
+		answer.Peers[i], answer.Peers[j] = answer.Peers[j], answer.Peers[i]
+	})
+	if want := t.cfg.Want; len(answer.Peers) > want {
+		answer.Peers = answer.Peers[:want]
+	}
+	if t.cfg.Policy.MayLinkAppliance(m.who) {
+		answer.Peers = append(slices.Clone(s.seeds), answer.Peers...)
+	}
+	if answer.Dictionary {
+		answer.IDs = s.ids(answer.Peers)
+	}
 }
 
 // ids returns the IDs of those of the peers that announced.

@@ -110,7 +110,7 @@ func TestStockPeersThatAnnounceSeldomAreKept(t *testing.T) {
 		tr := New(Config{})
 		tr.Open(debian, debianV1)
 		r := request(debian, 1, 1, announce.Started)
-		tr.note(seed, r, time.Now())
+		tr.note(seed, identity{}, r, time.Now())
 		time.Sleep(10 * time.Minute)
 		if _, lacking := tr.Machines(debian); lacking != 1 {
 			t.Error("forgotten after 10 minutes, two of libtorrent's intervals")

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -14,18 +13,25 @@ import (
 	"sync"
 	"time"
 
+	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/images/announce"
+	"seedbed/images/schedule"
 	"seedbed/images/swarm"
 )
 
 // Config of a tracker; the zero value is usable.
 type Config struct {
-	// Interval is how often machines are asked to announce; zero means 15 s. A machine that was not heard of for three
-	// intervals is forgotten.
+	// Interval is how often machines are asked to announce; zero means 15 s. While neighbours come and go it is a third.
+	// A machine that was not heard of for three of the intervals that it was told is forgotten.
 	Interval time.Duration
-	// Want is how many addresses a machine gets at most; zero means 60.
+	// Want is how many addresses a peer of an open swarm gets at most; zero means 60.
 	Want int
+	// Policy says who may be linked with whom; nil is one group. See SetPolicy.
+	Policy *schedule.Policy
+	// Names returns the names by which a policy may know the machine with this ID, which is among them; nil means only
+	// the ID. It must not call the tracker.
+	Names func(machine string) []string
 	// Log is told of machines that come and go (Debug) and of those refused (Warn); nil discards.
 	Log *slog.Logger
 }
@@ -46,20 +52,6 @@ type Tracker struct {
 	open   map[[20]byte][20]byte // names of open swarms, v1 and v2 -> the one in swarms; see Open
 }
 
-// swarmPeers are the peers of one swarm.
-type swarmPeers struct {
-	seeds    []netip.AddrPort // the appliances' seeders; they do not announce
-	machines map[netip.AddrPort]machine
-	open     bool
-}
-
-// machine is one that announced.
-type machine struct {
-	id   [20]byte
-	left int64
-	seen time.Time
-}
-
 // New returns a tracker that knows nobody.
 func New(cfg Config) *Tracker {
 	if cfg.Interval <= 0 {
@@ -67,6 +59,9 @@ func New(cfg Config) *Tracker {
 	}
 	if cfg.Want <= 0 {
 		cfg.Want = 60
+	}
+	if cfg.Policy == nil {
+		cfg.Policy = schedule.NoPolicy()
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -97,8 +92,8 @@ func (t *Tracker) Machines(h images.InfoHash) (complete, lacking int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.swarms[h.Wire()]; s != nil {
-		t.expire(s)
-		return s.count()
+		s.expire(time.Now())
+		return s.complete, len(s.machines) - s.complete
 	}
 	return 0, 0
 }
@@ -111,7 +106,7 @@ func (t *Tracker) Peers(h images.InfoHash) []netip.AddrPort {
 	if s == nil {
 		return nil
 	}
-	t.expire(s)
+	s.expire(time.Now())
 	return slices.Collect(maps.Keys(s.machines))
 }
 
@@ -123,7 +118,7 @@ func (t *Tracker) swarm(wire [20]byte) *swarmPeers {
 	}
 	if len(t.swarms) >= maxSwarms {
 		for w, old := range t.swarms {
-			if t.expire(old); len(old.machines)+len(old.seeds) == 0 {
+			if old.expire(time.Now()); len(old.machines)+len(old.seeds) == 0 {
 				delete(t.swarms, w)
 			}
 		}
@@ -131,29 +126,9 @@ func (t *Tracker) swarm(wire [20]byte) *swarmPeers {
 			return nil
 		}
 	}
-	s = &swarmPeers{machines: map[netip.AddrPort]machine{}}
+	s = newSwarmPeers(t.cfg.Policy)
 	t.swarms[wire] = s
 	return s
-}
-
-// expire forgets machines that were silent for long.
-func (t *Tracker) expire(s *swarmPeers) {
-	limit := time.Now().Add(-expiry * t.cfg.Interval)
-	if s.open {
-		limit = time.Now().Add(-openExpiry)
-	}
-	maps.DeleteFunc(s.machines, func(_ netip.AddrPort, m machine) bool { return m.seen.Before(limit) })
-}
-
-func (s *swarmPeers) count() (complete, lacking int) {
-	for _, m := range s.machines {
-		if m.left == 0 {
-			complete++
-		} else {
-			lacking++
-		}
-	}
-	return complete, lacking
 }
 
 // ServeHTTP answers one announce. The server has verified the client's certificate, where one was given, against the
@@ -195,8 +170,8 @@ func (t *Tracker) answer(r *http.Request) (int, announce.Response) {
 	if err != nil {
 		return fail(http.StatusBadRequest, "the connection has no address")
 	}
-	address := netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), request.Port)
-	answer, ok := t.note(address, request, time.Now())
+	address := netip.AddrPortFrom(bare(remote.Addr()), request.Port)
+	answer, ok := t.note(address, identityOf(r), request, time.Now())
 	if !ok {
 		return fail(http.StatusServiceUnavailable, "the tracker is full; try again later")
 	}
@@ -216,45 +191,76 @@ func invited(c *x509.Certificate, wire [20]byte) bool {
 	return false
 }
 
-// note keeps what a machine announced and chooses the peers to tell it: every seeder, and machines at random; to one
-// that holds everything only those that lack something. ok is false when the tracker is full.
-func (t *Tracker) note(a netip.AddrPort, r announce.Request, now time.Time) (answer announce.Response, ok bool) {
+// identity is what the certificate of who announces says of it; the zero value is that of a peer without one.
+type identity struct {
+	machine string // ID, "" for others than machines
+	part    bool   // it takes a part of the content only
+	seed    bool   // a seed node
+}
+
+func identityOf(r *http.Request) (i identity) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return i
+	}
+	for _, u := range r.TLS.VerifiedChains[0][0].URIs {
+		name := u.String()
+		if id, ok := strings.CutPrefix(name, job.URIMachine); ok {
+			i.machine = id
+		}
+		i.part = i.part || name == swarm.URIRolePart
+		i.seed = i.seed || name == swarm.URIRoleSeed
+	}
+	return i
+}
+
+// who returns what a policy may want to know of a peer.
+func (t *Tracker) who(i identity, a netip.Addr) schedule.Who {
+	w := schedule.Who{Address: a, Part: i.part}
+	switch {
+	case i.machine == "":
+	case t.cfg.Names == nil:
+		w.Names = []string{i.machine}
+	default:
+		w.Names = t.cfg.Names(i.machine)
+	}
+	return w
+}
+
+// note keeps what a machine announced and returns its answer: the seeders and neighbours that the topology gives it. ok is
+// false when the tracker is full.
+func (t *Tracker) note(a netip.AddrPort, i identity, r announce.Request, now time.Time) (answer announce.Response, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.swarm(r.InfoHash)
 	if s == nil {
 		return answer, false
 	}
-	t.expire(s)
-	// A machine that booted again announces under a new ID: its old self is gone, whatever port it had.
-	maps.DeleteFunc(s.machines, func(b netip.AddrPort, m machine) bool {
-		return b == a || (m.id == r.PeerID && b.Addr() == a.Addr())
-	})
+	s.expire(now)
 	answer.Interval, answer.Dictionary = t.cfg.Interval, r.Dictionary
+	m := s.arrive(a, r.PeerID, now)
 	if r.Event == announce.Stopped {
-		answer.Seeds, answer.Leechers = s.count()
+		if m != nil {
+			s.remove(m, now)
+		}
+		answer.Seeds, answer.Leechers = s.complete, len(s.machines)-s.complete
 		return answer, true
 	}
-	if len(s.machines) >= maxMachines {
-		return answer, false
-	}
-	for b, m := range s.machines {
-		if r.Left > 0 || m.left > 0 {
-			answer.Peers = append(answer.Peers, b)
+	if m == nil {
+		if len(s.machines) >= maxMachines {
+			return answer, false
 		}
+		m = s.add(a, t.who(i, a.Addr()), i.seed, r, now)
 	}
-	rand.Shuffle(len(answer.Peers), func(i, j int) {
-		answer.Peers[i], answer.Peers[j] = answer.Peers[j], answer.Peers[i]
-	})
-	if want := t.cfg.Want; len(answer.Peers) > want {
-		answer.Peers = answer.Peers[:want]
+	s.progress(m, r, now)
+	if s.top == nil {
+		t.answerOpen(s, m, &answer)
+	} else {
+		answer.Interval = s.answer(m, &answer, t.cfg.Interval, now)
 	}
-	answer.Peers = append(slices.Clone(s.seeds), answer.Peers...)
-	if r.Dictionary {
-		answer.IDs = s.ids(answer.Peers)
+	m.expires = now.Add(expiry * answer.Interval)
+	if s.open {
+		m.expires = now.Add(openExpiry)
 	}
-	s.machines[a] = machine{id: r.PeerID, left: r.Left, seen: now}
-	answer.Seeds, answer.Leechers = s.count()
-	answer.Seeds += len(s.seeds)
+	answer.Seeds, answer.Leechers = s.complete+len(s.seeds), len(s.machines)-s.complete
 	return answer, true
 }

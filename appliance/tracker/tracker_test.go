@@ -92,7 +92,7 @@ func TestMachinesHearOfEachOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		slices.SortFunc(got.Peers[1:], netip.AddrPort.Compare)
-		if fmt.Sprint(got.Peers) != want || got.Interval != 15*time.Second || got.Leechers != n+1 || got.Seeds != 1 {
+		if fmt.Sprint(got.Peers) != want || got.Interval != 5*time.Second || got.Leechers != n+1 || got.Seeds != 1 {
 			t.Errorf("machine %d is told %+v, want %s", n, got, want)
 		}
 	}
@@ -101,8 +101,8 @@ func TestMachinesHearOfEachOther(t *testing.T) {
 	}
 	c.Announce(t.Context(), request(debian, 2, 0, announce.Completed))
 	got, err := c.Announce(t.Context(), request(debian, 3, 0, announce.Started))
-	if err != nil || fmt.Sprint(got.Peers) != "[192.0.2.1:6881 127.0.0.1:7000]" {
-		t.Errorf("a machine that holds everything is told %+v, %v", got, err)
+	if err != nil || fmt.Sprint(got.Peers) != "[192.0.2.1:6881 127.0.0.1:7000 127.0.0.1:7002]" {
+		t.Errorf("a machine that holds everything serves its neighbours, and is told %+v, %v", got, err)
 	}
 	if complete, lacking := tr.Machines(debian); complete != 2 || lacking != 1 {
 		t.Errorf("%d complete, %d lacking", complete, lacking)
@@ -143,28 +143,47 @@ func TestStrangersAreRefused(t *testing.T) {
 	answer.Body.Close()
 }
 
+// A machine is forgotten after three of the intervals that it was told: 5 s while others come and go, else 15 s.
 func TestSilentMachinesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tr := New(Config{Want: 3})
+		tr := New(Config{})
 		address := func(n byte) netip.AddrPort {
 			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 6881)
 		}
-		for n := range byte(6) {
-			tr.note(address(n), request(debian, n, 1, announce.Started), time.Now())
+		note := func(n byte) announce.Response {
+			answer, ok := tr.note(address(n), identity{}, request(debian, n, 1, announce.Started), time.Now())
+			if !ok {
+				t.Fatal("no answer")
+			}
+			return answer
 		}
-		if got, ok := tr.note(address(9), request(debian, 9, 1, announce.Started), time.Now()); !ok || len(got.Peers) != 3 {
-			t.Errorf("told %+v", got)
+		for round := range 5 {
+			for n := range byte(6) {
+				if got := note(n); got.Interval != 5*time.Second && round < 4 {
+					t.Errorf("asked to come again after %v while machines come", got.Interval)
+				}
+			}
+			time.Sleep(4 * time.Second)
+		}
+		for n := range byte(6) {
+			if got := note(n); got.Interval != 15*time.Second || len(got.Peers) != 5 {
+				t.Errorf("told %+v in a room where nothing changes", got)
+			}
 		}
 		time.Sleep(40 * time.Second)
 		// The machine booted again: another ID at the same address, or another port under the same ID.
-		tr.note(address(0), request(debian, 77, 1, announce.Started), time.Now())
-		tr.note(netip.AddrPortFrom(address(1).Addr(), 7000), request(debian, 1, 1, announce.Started), time.Now())
-		if _, lacking := tr.Machines(debian); lacking != 7 {
+		tr.note(address(0), identity{}, request(debian, 77, 1, announce.Started), time.Now())
+		tr.note(netip.AddrPortFrom(address(1).Addr(), 7000), identity{}, request(debian, 1, 1, announce.Started), time.Now())
+		if _, lacking := tr.Machines(debian); lacking != 6 {
 			t.Errorf("%d machines", lacking)
 		}
 		time.Sleep(10 * time.Second)
 		if _, lacking := tr.Machines(debian); lacking != 2 {
 			t.Errorf("%d machines after the others were silent for 50 s", lacking)
+		}
+		time.Sleep(10 * time.Second)
+		if _, lacking := tr.Machines(debian); lacking != 0 {
+			t.Errorf("%d machines of two that were told 5 s, 20 s later", lacking)
 		}
 	})
 }
@@ -175,16 +194,16 @@ func TestTrackerIsBounded(t *testing.T) {
 		var r announce.Request
 		for i := range maxSwarms {
 			r.InfoHash = [20]byte{byte(i), byte(i >> 8)}
-			if _, ok := tr.note(seed, r, time.Now()); !ok {
+			if _, ok := tr.note(seed, identity{}, r, time.Now()); !ok {
 				t.Fatal("full too early")
 			}
 		}
-		if _, ok := tr.note(seed, request(debian, 1, 1, announce.Started), time.Now()); ok {
+		if _, ok := tr.note(seed, identity{}, request(debian, 1, 1, announce.Started), time.Now()); ok {
 			t.Error("one swarm more")
 		}
 		tr.AddSeed(debian, seed) // finds no place; must not fall over
 		time.Sleep(time.Minute)
-		if _, ok := tr.note(seed, request(debian, 1, 1, announce.Started), time.Now()); !ok {
+		if _, ok := tr.note(seed, identity{}, request(debian, 1, 1, announce.Started), time.Now()); !ok {
 			t.Error("no place though all others are gone")
 		}
 	})

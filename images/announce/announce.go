@@ -40,8 +40,6 @@ type Request struct {
 	// Dictionary asks for peers as dictionaries (BEP 3) in place of the compact form of BEP 23. ParseRequest sets it;
 	// Query never asks for it.
 	Dictionary bool
-	// Seed says that the peer is a seed node: it hands out, beside the appliances.
-	Seed bool
 }
 
 // Query returns the request as the query of an announce URL, without question mark.
@@ -57,14 +55,8 @@ func (r Request) Query() string {
 	if r.Want > 0 {
 		v.Set("numwant", strconv.Itoa(r.Want))
 	}
-	if r.Seed {
-		v.Set("role", roleSeed)
-	}
 	return v.Encode()
 }
-
-// roleSeed is the value of the key "role", our own, by which a seed node is known.
-const roleSeed = "seed"
 
 // ParseRequest reads the query of an announce. The error is a sentence for the peer.
 func ParseRequest(query string) (r Request, err error) {
@@ -93,7 +85,7 @@ func ParseRequest(query string) (r Request, err error) {
 	r.Port = uint16(number("port", 65535))
 	r.Uploaded, r.Downloaded, r.Left = number("uploaded", 1<<62), number("downloaded", 1<<62), number("left", 1<<62)
 	r.Want = int(number("numwant", 1<<20))
-	r.Dictionary, r.Seed = v.Get("compact") == "0", v.Get("role") == roleSeed
+	r.Dictionary = v.Get("compact") == "0"
 	switch r.Event = Event(v.Get("event")); r.Event {
 	case Regular, Started, Completed, Stopped:
 	default:

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
-	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -62,16 +61,6 @@ func TestLinksThatMakeNoSense(t *testing.T) {
 		if got, err := DecodeResponse(answer(links)); err == nil {
 			t.Errorf("%q reads as %+v", links, got.Links)
 		}
-	}
-}
-
-func TestSeedNodesSayWhatTheyAre(t *testing.T) {
-	r := Request{Port: 1, Seed: true}
-	if got, err := ParseRequest(r.Query()); err != nil || got != r {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if got, err := ParseRequest(strings.Replace(r.Query(), "role=seed", "role=king", 1)); err != nil || got.Seed {
-		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -119,8 +119,10 @@ type member struct {
 	pin      int // or noPin
 	seed     bool
 	complete bool
+	part     bool
 	slow     bool
 	rate     float64 // bytes a second, 0 is not known
+	up       upward
 }
 
 // group is one of the policy's, as far as it takes part in the swarm.
@@ -170,6 +172,9 @@ func NewTopology(p *Policy, seed uint64) *Topology {
 // MaxSeeders is how many seeders a machine may be linked with, those of appliances and seed nodes together.
 func (t *Topology) MaxSeeders() int { return t.budget.seeders }
 
+// MaxConnections bounds the links of a machine.
+func (t *Topology) MaxConnections() int { return t.policy.MaxConnections }
+
 // Len is the number of machines.
 func (t *Topology) Len() int { return len(t.members) }
 
@@ -203,6 +208,9 @@ func (t *Topology) Join(id ID, w Who, seed bool) {
 	g := t.policy.GroupOf(w)
 	m := &member{id: id, group: g, seed: seed, pin: t.policy.pinOf(w, g), weight: t.policy.weightOf(w, g)}
 	m.class = t.class(t.policy.sidesOf(w, g), g)
+	if m.part = w.Part; m.part {
+		m.weight = 0
+	}
 	t.members[id] = m
 	for i, n := range t.policy.pins {
 		if t.named[i] != nil && n.parent.matches(w, g) && !n.child.matches(w, g) {
@@ -232,6 +240,7 @@ func (t *Topology) place(m *member) {
 
 // unplace takes it back.
 func (t *Topology) unplace(m *member) {
+	m.up = upward{}
 	if m.pin != noPin {
 		if c := t.pinned[m.pin]; c != nil {
 			c.child.remove(m)
@@ -345,33 +354,51 @@ func (t *Topology) Links(id ID) (l Links, ok bool) {
 	g := t.groups[m.group]
 	l.Group, l.Grouped = m.group, t.grouped
 	l.Appliance = t.reachesAppliance(m)
-	known := map[ID]bool{id: true}
-	add := func(list []ID, r Relation) {
-		for _, o := range list {
-			if !known[o] && len(l.Neighbours) < t.policy.MaxConnections {
-				known[o] = true
-				l.Neighbours = append(l.Neighbours, Neighbour{o, r})
-			}
+	l.Neighbours = make([]Neighbour, 0, t.policy.MaxConnections)
+	add := func(o ID, r Relation) {
+		known := slices.ContainsFunc(l.Neighbours, func(n Neighbour) bool { return n.ID == o })
+		if !known && o != id && len(l.Neighbours) < t.policy.MaxConnections {
+			l.Neighbours = append(l.Neighbours, Neighbour{o, r})
 		}
 	}
-	if m.pin == noPin && !(m.seed && m.complete) {
-		add(t.seedsFor(m), SeedNode)
+	if m.pin == noPin {
+		for _, o := range t.seedsFor(m) {
+			add(o, SeedNode)
+		}
 	}
 	if c := t.crossingOf(m); c != nil && c.fabric != nil {
 		c.fabric.refresh(t)
-		add(c.up[id], Upstream)
-		if l.Share = c.shares[id]; len(c.up[id]) > 0 {
-			l.BytesPerSecond = c.limit
+		if m.up.fabric == c.fabric && len(m.up.links) > 0 {
+			l.Share, l.BytesPerSecond = m.up.share, c.limit
+			for _, o := range m.up.links {
+				if t.members[o.id] == o { // it may have left since
+					add(o.id, Upstream)
+				}
+			}
 		}
 	}
-	add(g.graph.Neighbours(id), Inside)
-	for _, p := range append([]*pool{g.pool}, t.named...) {
-		if f := t.fabrics[p]; f != nil && p.has(m) {
-			f.refresh(t)
-			add(f.down[id], Downstream)
-		}
+	for _, o := range g.graph.Neighbours(id) {
+		add(o, Inside)
+	}
+	t.addDown(g.pool, m, add)
+	for _, p := range t.named {
+		t.addDown(p, m, add)
 	}
 	return l, true
+}
+
+// addDown adds the machines that fetch from m as one of a pool.
+func (t *Topology) addDown(p *pool, m *member, add func(ID, Relation)) {
+	f := t.fabrics[p]
+	if f == nil || !p.has(m) {
+		return
+	}
+	f.refresh(t)
+	for _, o := range f.down[m] {
+		if t.members[o.id] == o && o.up.fabric == f {
+			add(o.id, Downstream)
+		}
+	}
 }
 
 // crossingOf returns by what the machine fetches from upstream, or nil.

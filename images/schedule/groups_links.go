@@ -72,38 +72,60 @@ type crossing struct {
 
 	seats   []*member // who fetches; nil where nobody is
 	weights []int     // by seat, of who is or was there
-	up      map[ID][]ID
-	shares  map[ID]Share
-	limit   int64 // for each machine that fetches
+	limit   int64     // for each machine that fetches
+}
+
+// upward are a machine's links into the pool from which it fetches.
+type upward struct {
+	fabric *fabric // that made them
+	links  []*member
+	share  Share
 }
 
 // fabric are the links into one pool from below.
 type fabric struct {
 	parent   *pool
 	children []*crossing
-	versions []int
-	down     map[ID][]ID
+	down     map[*member][]*member
+	versions int // sum of those of the pools for which it is right
+	asked    int // how often it was needed since it was not
 }
 
-// refresh computes the links anew, if a machine came or left. They follow from the places of the machines alone.
+// Links of few machines are made anew at each change. Of more, once so many have changed, or asked, that the work for each
+// stays small.
+const (
+	fewMachines   = 512
+	changesToWait = 64 // machines for each change
+	asksToWait    = 8  // machines for each that asks
+)
+
+// refresh makes the links anew, if machines came or left. They follow from the places of the machines alone.
 func (f *fabric) refresh(t *Topology) {
-	now := []int{f.parent.version}
-	all := 0
+	now, all := f.parent.version, 0
 	for _, c := range f.children {
-		now = append(now, c.child.version)
+		now += c.child.version
 		all += c.child.live
 	}
-	if slices.Equal(now, f.versions) {
+	changes := now - f.versions
+	if changes == 0 {
 		return
 	}
-	f.versions, f.down = now, map[ID][]ID{}
+	size := all + f.parent.live
+	if f.asked++; f.down != nil && size > fewMachines && changes < size/changesToWait && f.asked < size/asksToWait {
+		return
+	}
+	f.versions, f.asked, f.down = now, 0, make(map[*member][]*member, f.parent.live)
 	room := t.budget.downstream
 	if slices.ContainsFunc(t.named, func(p *pool) bool { return p != nil }) {
 		room = max(1, room/2) // a machine may be in two pools
 	}
 	for _, c := range f.children {
-		c.up, c.shares, c.limit = map[ID][]ID{}, map[ID]Share{}, 0
-		if c.idle != nil && c.idle() || all == 0 {
+		for _, m := range c.child.slots {
+			if m != nil {
+				m.up = upward{fabric: f, links: m.up.links[:0]}
+			}
+		}
+		if c.limit = 0; c.idle != nil && c.idle() || all == 0 {
 			continue
 		}
 		links := max(1, room*f.parent.live*c.child.live/all)
@@ -118,7 +140,7 @@ func (f *fabric) refresh(t *Topology) {
 
 // link gives the machines of a crossing their links upstream, so many in all at most: the one in place i gets those
 // numbered i*each to i*each+each-1, and link n goes to place n of the parent, or to the next one there that may be linked
-// and has no more than its part.
+// and has no more than its part. Where links are scarce everyone gets a first one before anyone gets a second.
 func (f *fabric) link(t *Topology, c *crossing, links, room int) {
 	all := len(c.child.slots)
 	each := min(t.budget.upstream, max(1, links/max(all, 1)), f.parent.live)
@@ -126,11 +148,14 @@ func (f *fabric) link(t *Topology, c *crossing, links, room int) {
 		return
 	}
 	c.seat(min(all, max(1, links/each)))
-	for i, m := range c.seats {
-		for n := i * each; n < i*each+each && m != nil; n++ {
-			if o := f.source(t, c, m, n, len(c.seats)*each, room); o != nil {
-				c.up[m.id] = append(c.up[m.id], o.id)
-				f.down[o.id] = append(f.down[o.id], m.id)
+	for turn := range each {
+		for i, m := range c.seats {
+			if m == nil {
+				continue
+			}
+			if o := f.source(t, m, i*each+turn, len(c.seats)*each, room); o != nil {
+				m.up.links = append(m.up.links, o)
+				f.down[o] = append(f.down[o], m)
 			}
 		}
 	}
@@ -163,16 +188,18 @@ func (c *crossing) seat(n int) {
 func (m *member) quick() bool { return m != nil && m.weight > 0 && !m.slow }
 
 // source returns the machine for link number n of so many, or nil.
-func (f *fabric) source(t *Topology, c *crossing, m *member, n, links, room int) *member {
+func (f *fabric) source(t *Topology, m *member, n, links, room int) *member {
 	fair := min(room, (links+f.parent.live-1)/f.parent.live)
 	places := len(f.parent.slots)
 	for _, limit := range []int{fair, room} {
 		for i := range min(places, maxProbes) {
 			o := f.parent.slots[(n+i)%places]
-			if o == nil || o == m || len(f.down[o.id]) >= limit || slices.Contains(c.up[m.id], o.id) || !t.mayLink(m.class, o.class) {
-				continue
+			if o != nil && o != m && !o.part && len(f.down[o]) < limit && !slices.Contains(m.up.links, o) && t.mayLink(m.class, o.class) {
+				return o
 			}
-			return o
+		}
+		if limit == room {
+			break
 		}
 	}
 	return nil
@@ -184,30 +211,31 @@ const maxProbes = 256
 // share divides the pieces among the machines that have links, by weight. Seats of machines that left, or have no links,
 // go to the next one that has.
 func (c *crossing) share() {
-	if c.whole {
-		for id := range c.up {
-			c.shares[id] = Share{Members: 1}
-		}
-		return
-	}
-	type part struct {
-		id         ID
-		begin, end int
-	}
-	var parts []part
 	at, begin := 0, 0
+	var first, last *member
 	for i, m := range c.seats {
-		if at += c.weightAt(i); m != nil && len(c.up[m.id]) > 0 && at > begin {
-			parts = append(parts, part{m.id, begin, at})
-			begin = at
+		at += c.weightAt(i)
+		if m == nil || len(m.up.links) == 0 || at == begin {
+			continue
+		}
+		if last = m; first == nil {
+			first = m
+		}
+		m.up.share = Share{Member: begin, More: at - begin - 1}
+		begin = at
+	}
+	for _, m := range c.seats {
+		switch {
+		case m == nil || len(m.up.links) == 0:
+		case c.whole:
+			m.up.share = Share{Members: 1}
+		default:
+			m.up.share.Members = at
 		}
 	}
-	for i, p := range parts {
-		s := Share{Member: p.begin, Members: at, More: p.end - p.begin - 1}
-		if i == 0 && begin < at { // the seats behind the last one come round to the first
-			s.Member, s.More = begin, s.More+at-begin
-		}
-		c.shares[p.id] = s
+	if last != nil && begin < at && !c.whole { // the seats behind the last one come round to the first
+		first.up.share.Member = begin
+		first.up.share.More += at - begin
 	}
 }
 
@@ -216,7 +244,7 @@ func (c *crossing) weightAt(i int) int {
 	if w := c.weights[i]; w > 0 {
 		return w
 	}
-	if m := c.seats[i]; m != nil && len(c.up[m.id]) > 0 {
+	if m := c.seats[i]; m != nil && len(m.up.links) > 0 {
 		return 1
 	}
 	return 0
@@ -228,7 +256,13 @@ func (c *crossing) bound(children int) {
 	if above := c.fallback / int64(max(children, 1)); above > 0 && (total == 0 || above < total) {
 		total = above
 	}
-	if total > 0 && len(c.up) > 0 {
-		c.limit = max(1, total/int64(len(c.up)))
+	linked := 0
+	for _, m := range c.seats {
+		if m != nil && len(m.up.links) > 0 {
+			linked++
+		}
+	}
+	if total > 0 && linked > 0 {
+		c.limit = max(1, total/int64(linked))
 	}
 }

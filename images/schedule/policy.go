@@ -57,6 +57,9 @@ type Who struct {
 	Address netip.Addr
 	// Names are its ID, its name for people and its MACs, as far as they are known, in any case.
 	Names []string
+	// Part says that it wants, and holds, only some of the pieces: it fetches nothing for its group, and is nobody's
+	// upstream.
+	Part bool
 }
 
 // kind of a party.
@@ -204,6 +207,27 @@ func (p *Policy) verdict(a, b sides) (allow, ok bool) {
 		}
 	}
 	return false, false
+}
+
+// MayLink reports whether no edge forbids a link between two machines.
+func (p *Policy) MayLink(a, b Who) bool {
+	if len(p.edges) == 0 {
+		return true
+	}
+	allow, ok := p.verdict(p.sidesOf(a, p.GroupOf(a)), p.sidesOf(b, p.GroupOf(b)))
+	return allow || !ok
+}
+
+// MayLinkAppliance reports whether no edge forbids a link between the machine and the appliance.
+func (p *Policy) MayLinkAppliance(w Who) bool {
+	allow, ok := p.verdict(p.applianceSides(), p.sidesOf(w, p.GroupOf(w)))
+	return allow || !ok
+}
+
+// MayReachSeedNode reports whether a machine may be told of a seed node: one of its group, unless it is pinned.
+func (p *Policy) MayReachSeedNode(w, node Who) bool {
+	group := p.GroupOf(w)
+	return group == p.GroupOf(node) && p.pinOf(w, group) == noPin && p.MayLink(w, node)
 }
 
 // MayReachAppliance reports whether a machine may be told of the appliance's seeders before it is known which other
