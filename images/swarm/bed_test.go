@@ -111,6 +111,14 @@ func (c *content) dataLength() (n int64) {
 	return n
 }
 
+// hashLength returns the bytes of the data tiles' hashes.
+func (c *content) hashLength() (n int64) {
+	for p := range c.Count() {
+		n += int64(32 * c.data[p].Len())
+	}
+	return n
+}
+
 // store is a Storage in memory. The funcs, where set, come between.
 type store struct {
 	c  *content

@@ -50,6 +50,7 @@ type linkState struct {
 	*schedule.Source                        // what it has and was asked for, piece by piece
 	bits             bool                   // its bitfield came, or a message in its place
 	partial          map[int]images.TileSet // announced tiles of other pieces
+	untold           schedule.Set           // pieces held in part that it is to be told of; nil: none
 	asks             map[int]*assembly      // pieces asked for
 	asked            time.Time              // when the last request went
 	fellow           bool                   // it hands out as we do
@@ -324,12 +325,14 @@ func (l *link) writeData(ctx context.Context, data []byte) error {
 func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]byte, error) {
 	kind := byte(l.tileKind.Load())
 	data = data[:0]
+	sent := int64(0)
 	if u.hashes {
 		hashes := s.cfg.Storage.TileHashes(u.piece)
 		if hashes == nil {
 			return s.refuse(l, u, data)
 		}
 		data = peerwire.AppendTile(data, kind, peerwire.Hashes{Piece: u.piece, Hashes: hashes})
+		sent = int64(len(hashes) * len(images.Digest{}))
 	}
 	tiles, err := s.readTiles(ctx, u)
 	if err != nil {
@@ -357,12 +360,11 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 		if err := l.writeData(ctx, data); err != nil {
 			return data, err
 		}
-		sent := int64(0)
 		for _, t := range tiles[:n] {
 			sent += int64(len(t.Bytes))
 		}
 		s.count.toPeers.Add(sent)
-		tiles, data = tiles[n:], data[:0]
+		tiles, data, sent = tiles[n:], data[:0], 0
 	}
 	return data, nil
 }

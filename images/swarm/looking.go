@@ -52,6 +52,7 @@ func (st *state) look() {
 		if whole {
 			st.announce(piece)
 		} else {
+			st.foundPart(piece)
 			fetch = true
 		}
 	}
@@ -60,6 +61,42 @@ func (st *state) look() {
 	}
 	if len(list) > 0 {
 		st.completed()
+	}
+}
+
+// heldOf returns the data tiles of a piece that are held.
+func (st *state) heldOf(piece int) images.TileSet {
+	return st.cfg.Storage.Held(piece).Intersect(st.cfg.Pieces.Data(piece))
+}
+
+// foundPart notes that tiles of a piece turned out to be held, of which the peers will be told if the piece is not whole by
+// then.
+func (st *state) foundPart(piece int) {
+	if st.heldOf(piece).IsEmpty() {
+		return
+	}
+	for _, l := range st.all {
+		if l.untold != nil {
+			l.untold.Add(piece)
+		}
+	}
+}
+
+// partsAtOnce bounds the pieces held in part of which one link is told in each tick: 100 kB/s.
+const partsAtOnce = 500
+
+// tellParts announces tiles of pieces that are not whole, to a peer that lacks the piece.
+func (st *state) tellParts(l *link) {
+	told := 0
+	for piece := range l.untold.All() {
+		if told == partsAtOnce || !st.linked(l) {
+			return
+		}
+		l.untold.Remove(piece)
+		if held := st.heldOf(piece); !held.IsEmpty() && !st.have.Has(piece) && !l.Has.Has(piece) {
+			st.sendTile(l, peerwire.HaveTiles{Piece: piece, Tiles: held})
+			told++
+		}
 	}
 }
 
@@ -95,6 +132,7 @@ func (st *state) learn(l *link, a *assembly, hashes []images.Digest) {
 		st.announce(a.piece)
 		st.completed()
 	} else {
+		st.foundPart(a.piece)
 		st.pull.GiveBack(a.piece, false)
 		if l.Can(a.piece) {
 			st.ask(l, a.piece)

@@ -1,11 +1,13 @@
 package swarm
 
 import (
+	"errors"
 	"sync"
 	"testing"
 	"time"
 
 	"seedbed/images"
+	"seedbed/images/tile"
 )
 
 // searched is a store that held some tiles before and finds out while the swarm runs. A want is looked at by itself,
@@ -129,14 +131,17 @@ func TestOnlyWhatASearchDidNotFindIsFetched(t *testing.T) {
 				}
 			}
 			wait(t, m, 10*time.Second)
-			lacking := int64(0)
+			lacking, hashes := int64(0), int64(0)
 			for p := range c.Count() {
+				if s.was[p] != c.data[p] {
+					hashes += int64(32 * c.data[p].Len())
+				}
 				for i := range c.data[p].Minus(s.was[p]).All() {
 					lacking += int64(c.TileLength(p, i))
 				}
 			}
 			got := m.Stats()
-			if fetched := got.FromAppliance + got.FromPeers; fetched != lacking || got.Resumed != got.Total-lacking || got.Held != got.Total {
+			if fetched := got.FromAppliance + got.FromPeers; fetched != lacking+hashes || got.Resumed != got.Total-lacking || got.Held != got.Total {
 				t.Errorf("fetched %d bytes of %d that were lacking, resumed %d of %d", fetched, lacking, got.Resumed, got.Total)
 			}
 			equal(t, s.store)
@@ -189,4 +194,39 @@ func TestFreshHandOutDoesNotWait(t *testing.T) {
 	m := site.run(c, disk, func(cfg *Config) { cfg.Seeds = a.addrs() })
 	wait(t, m, 10*time.Second)
 	equal(t, disk)
+}
+
+// Two machines were linked before either knew what it holds, and nobody else can be read: tiles go both ways as soon as the
+// hashes are known.
+func TestMachinesTellWhatTheyLearn(t *testing.T) {
+	site, c := newSite(t), newContent(8<<20, images.MinPieceLength*2)
+	unread := fullStore(c)
+	unread.read = func(int, []tile.Encoded) ([]tile.Encoded, error) { return nil, errors.New("no disk answers") }
+	source := site.run(c, unread, nil)
+	var stores []*searched
+	var machines []*peer
+	for k := range 2 {
+		s := newSearched(c, func(piece int) (set images.TileSet) {
+			for i := range c.data[piece].All() {
+				if i%2 == k {
+					set.Add(i)
+				}
+			}
+			return set
+		})
+		stores, machines = append(stores, s), append(machines, s.start(site, source))
+	}
+	meet(machines...)
+	for _, m := range machines {
+		until(t, 10*time.Second, "the links", func() bool { return m.Stats().Peers == 2 })
+	}
+	for p := range c.Count() {
+		for _, s := range stores {
+			s.lookAt(p)
+		}
+	}
+	for k, m := range machines {
+		wait(t, m, 20*time.Second)
+		equal(t, stores[k].store)
+	}
 }

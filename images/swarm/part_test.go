@@ -66,8 +66,12 @@ func TestWhoHoldsAPartHandsItOut(t *testing.T) {
 	wait(t, m, 20*time.Second)
 	equal(t, disk)
 	for rank, p := range peers {
-		if sent := p.Stats().ToPeers; sent != p.Stats().Total {
-			t.Errorf("peer %d sent %d bytes of its %d", rank, sent, p.Stats().Total)
+		want := p.Stats().Total
+		for piece := range c.Count() {
+			want += int64(32 * p.cfg.Pieces.Data(piece).Len())
+		}
+		if sent := p.Stats().ToPeers; sent != want {
+			t.Errorf("peer %d sent %d bytes of its %d", rank, sent, want)
 		}
 	}
 }

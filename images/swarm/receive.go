@@ -126,14 +126,13 @@ func (st *state) receiveHandshake(l *link, payload []byte) error {
 	if st.hand != nil {
 		return nil
 	}
+	l.untold = schedule.NewSet(st.cfg.Pieces.Count())
 	for i := range st.data.All() {
-		if st.have.Has(i) {
-			continue
-		}
-		if held := st.cfg.Storage.Held(i).Intersect(st.cfg.Pieces.Data(i)); !held.IsEmpty() {
-			st.sendTile(l, peerwire.HaveTiles{Piece: i, Tiles: held})
+		if !st.have.Has(i) && !st.heldOf(i).IsEmpty() {
+			l.untold.Add(i)
 		}
 	}
+	st.tellParts(l)
 	return nil
 }
 
@@ -159,17 +158,7 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
 	case peerwire.Request:
 		return st.receiveRequest(l, m)
 	case peerwire.Hashes:
-		a := l.asks[m.Piece]
-		if a != nil && a.hashes == nil && !a.checking {
-			if len(m.Hashes) != st.cfg.Pieces.Data(m.Piece).Len() {
-				return fmt.Errorf("%d tile hashes of piece %d", len(m.Hashes), m.Piece)
-			}
-			if a.early {
-				st.learn(l, a, m.Hashes)
-				return nil
-			}
-			a.hashes, a.hashesFrom = m.Hashes, l
-		}
+		return st.receiveHashes(l, m)
 	case peerwire.Tiles:
 		return st.receiveTiles(l, m)
 	case peerwire.Reject:
@@ -184,6 +173,32 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
 		return st.receiveFellow(l, m)
 	}
 	return nil
+}
+
+func (st *state) receiveHashes(l *link, m peerwire.Hashes) error {
+	st.countFrom(l, int64(len(m.Hashes)*len(images.Digest{})))
+	a := l.asks[m.Piece]
+	if a == nil || a.hashes != nil || a.checking {
+		return nil
+	}
+	if len(m.Hashes) != st.cfg.Pieces.Data(m.Piece).Len() {
+		return fmt.Errorf("%d tile hashes of piece %d", len(m.Hashes), m.Piece)
+	}
+	if a.early {
+		st.learn(l, a, m.Hashes)
+	} else {
+		a.hashes, a.hashesFrom = m.Hashes, l
+	}
+	return nil
+}
+
+// countFrom counts bytes of content that came.
+func (st *state) countFrom(l *link, n int64) {
+	if l.appliance {
+		st.count.fromAppliance.Add(n)
+	} else {
+		st.count.fromPeers.Add(n)
+	}
 }
 
 func (st *state) receiveVersion(l *link, v peerwire.Version) error {
@@ -276,11 +291,7 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 		}
 	}
 	st.count.wasted.Add(wasted)
-	if l.appliance {
-		st.count.fromAppliance.Add(got)
-	} else {
-		st.count.fromPeers.Add(got)
-	}
+	st.countFrom(l, got)
 	if err := l.waste(got-wasted, wasted); err != nil || a == nil {
 		return err
 	}

@@ -7,7 +7,7 @@ import (
 
 // Stats are a peer's counters since New, and where it stands now.
 type Stats struct {
-	// Encoded bytes of tiles: received from seeders of appliances, received from other machines, sent.
+	// Encoded bytes of tiles, and of their hashes: received from seeders of appliances, received from other machines, sent.
 	FromAppliance int64
 	FromPeers     int64
 	ToPeers       int64

@@ -20,7 +20,7 @@ func TestOneMachineFetchesAllFromTheAppliance(t *testing.T) {
 	wait(t, m, 20*time.Second)
 	equal(t, disk)
 	got := m.Stats()
-	if got.FromAppliance != c.dataLength() || got.FromPeers != 0 || got.Wasted != 0 {
+	if got.FromAppliance != c.dataLength()+c.hashLength() || got.FromPeers != 0 || got.Wasted != 0 {
 		t.Errorf("%d bytes from the appliance, %d from peers, %d wasted of %d", got.FromAppliance, got.FromPeers, got.Wasted, c.dataLength())
 	}
 	if got.Held != got.Total || got.Total != c.dataLength() || got.PiecesHeld != got.Pieces || got.Written != got.Total {

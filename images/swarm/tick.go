@@ -13,6 +13,7 @@ func (st *state) tick() {
 	}
 	for _, l := range st.all {
 		st.watch(l)
+		st.tellParts(l)
 	}
 	if st.pull.Lacking() > 0 && st.pull.AllBegun() {
 		for _, l := range st.all {
