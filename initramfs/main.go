@@ -17,7 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"seedbed/appliance/job"
+	"seedbed/images/swarm"
 	"seedbed/initramfs/agent"
+	"seedbed/initramfs/identity"
 	"seedbed/initramfs/network"
 	"seedbed/initramfs/reboot"
 )
@@ -125,7 +127,7 @@ func work(ctx context.Context, screen *agent.Screen, log *slog.Logger, boot job.
 	memory := hardware.Inventory().MemoryBytes
 	debug.SetMemoryLimit(memory * 2 / 5) // the kernel needs the rest for what waits to be written
 	a, err := agent.New(agent.Config{Boot: boot, Machine: hardware, Screen: screen, Log: log, Version: version,
-		MemoryBytes: min(128<<20, max(32<<20, memory/12)), LoadModule: func(name string) { modules.load(log, name) }})
+		MemoryBytes: swarm.MemoryBudget(identity.MemoryAvailable("/")), LoadModule: func(name string) { modules.load(log, name) }})
 	if err != nil {
 		return "", err
 	}

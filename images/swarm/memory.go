@@ -21,6 +21,10 @@ type memory struct {
 	order    []int // pieces in the order in which they came
 }
 
+// MemoryBudget returns the Config.MemoryBytes that suits a machine with so many bytes of memory free: an eighth, since the
+// heap may take twice of it and what waits to be written to the disk needs the most; 32 MiB at least, 1 GiB at most.
+func MemoryBudget(available int64) int64 { return min(max(available/8, 32<<20), 1<<30) }
+
 func newMemory(bytes int64) *memory {
 	return &memory{limit: bytes / 2, pieces: map[int][]peerwire.IndexedTile{}}
 }

@@ -89,6 +89,14 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+func TestMemoryBudgetFollowsTheMachine(t *testing.T) {
+	for available, want := range map[int64]int64{0: 32 << 20, 700 << 20: 700 << 17, 16 << 30: 1 << 30} {
+		if got := MemoryBudget(available); got != want {
+			t.Errorf("%d bytes of %d", got, want)
+		}
+	}
+}
+
 func TestOutbox(t *testing.T) {
 	o := newOutbox()
 	var tiles, some images.TileSet

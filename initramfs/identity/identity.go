@@ -58,14 +58,21 @@ func secureBoot(dir string) string {
 }
 
 // memory returns MemTotal in bytes.
-func memory(root string) int64 {
+func memory(root string) int64 { return meminfo(root, "MemTotal:") }
+
+// MemoryAvailable returns the bytes of memory that programs can take without anything being swapped out or lost, 0 if that
+// is not known. root is "/", or the root of a copy of proc.
+func MemoryAvailable(root string) int64 { return meminfo(root, "MemAvailable:") }
+
+// meminfo returns a value of /proc/meminfo (proc(5)) in bytes.
+func meminfo(root, name string) int64 {
 	b, err := os.ReadFile(filepath.Join(root, "proc/meminfo"))
 	if err != nil {
 		return 0
 	}
 	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
 		f := strings.Fields(s.Text())
-		if len(f) == 3 && f[0] == "MemTotal:" {
+		if len(f) == 3 && f[0] == name {
 			kib, err := strconv.ParseInt(f[1], 10, 64)
 			if err != nil {
 				return 0

@@ -24,11 +24,14 @@ func TestReadBIOSMachine(t *testing.T) {
 	put(t, root, map[string]string{
 		"sys/class/dmi/id/product_uuid": "00000001-1111-2222-3333-444455556666\n", "sys/class/dmi/id/sys_vendor": "LabCo\n",
 		"sys/class/dmi/id/product_name": "LabBox\n", "sys/class/dmi/id/product_serial": "SN1\n",
-		"proc/meminfo": "MemTotal:        1000448 kB\nMemFree:  1 kB\n", "proc/cpuinfo": "processor\t: 0\nmodel\t: x\n\nprocessor\t: 1\n",
+		"proc/meminfo": "MemTotal:        1000448 kB\nMemFree:  1 kB\nMemAvailable:   700000 kB\n", "proc/cpuinfo": "processor\t: 0\nmodel\t: x\n\nprocessor\t: 1\n",
 	})
 	inv := Read(root)
 	if inv.UUID != "00000001-1111-2222-3333-444455556666" || inv.Manufacturer != "LabCo" || inv.Product != "LabBox" || inv.Serial != "SN1" {
 		t.Errorf("%+v", inv)
+	}
+	if got := MemoryAvailable(root); got != 700000<<10 {
+		t.Errorf("%d bytes are available", got)
 	}
 	if inv.Firmware != "bios" || inv.SecureBoot != "" || inv.MemoryBytes != 1000448<<10 || inv.Cores != 2 {
 		t.Errorf("%+v", inv)
