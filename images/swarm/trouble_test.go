@@ -337,3 +337,26 @@ func TestPeerThatSendsGarbage(t *testing.T) {
 	meet(a, m)
 	wait(t, m, 10*time.Second)
 }
+
+// A disk that is slower than the wire keeps its machine within its memory, and nobody else waiting.
+func TestSlowDisk(t *testing.T) {
+	s, c := newSite(t), newContent(32*mib, 256<<10)
+	a := s.appliance(c, fullStore(c), nil)
+	const budget = 4 * mib
+	slow := emptyStore(c)
+	slow.write = func() error { time.Sleep(100 * time.Millisecond); return nil } // 2.5 MB/s with each worker
+	behind := s.run(c, slow, func(cfg *Config) { cfg.MemoryBytes, cfg.Workers = budget, 1 })
+	machines, disks := s.machines(c, 3, 0, a)
+	meet(append(machines, behind, a)...)
+	for i, m := range machines {
+		wait(t, m, 20*time.Second)
+		equal(t, disks[i])
+	}
+	if held := behind.Stats().PiecesHeld; held > c.Count()/2 {
+		t.Errorf("the others had everything when the slow one had %d of %d pieces", held, c.Count())
+	}
+	until(t, 20*time.Second, "the slow one goes on", func() bool { return behind.Stats().PiecesHeld > c.Count()/4 })
+	if peak := behind.Stats().PeakMemoryBytes; peak > budget {
+		t.Errorf("%d bytes at the peak", peak)
+	}
+}
