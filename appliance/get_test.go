@@ -14,17 +14,21 @@ import (
 	"seedbed/appliance/fleet"
 )
 
-// site is a running appliance with the image debian:1 of a disk with a GPT, an ext4 file system and swap space.
+// testSite is a running appliance with the image debian:1 of a disk with a GPT, an ext4 file system and swap space.
 type testSite struct {
 	*process
 	data, disk, exported string
 }
 
-func newTestSite(t *testing.T, noise int64) *testSite {
+func newTestSite(t *testing.T, noise int64, boots ...string) *testSite {
 	t.Helper()
 	network(t)
 	s := &testSite{data: t.TempDir(), disk: newReferenceDisk(t, noise, 9)}
-	s.process = serve(t, s.data, "", "--no-boot")
+	if len(boots) > 0 {
+		s.process = serve(t, s.data, bootFiles(t), boots...)
+	} else {
+		s.process = serve(t, s.data, "", "--no-boot")
+	}
 	must(t, s.data, "image", "add", s.disk, "--name", "debian")
 	s.exported = filepath.Join(t.TempDir(), "exported.img")
 	must(t, s.data, "image", "export", "debian", s.exported)

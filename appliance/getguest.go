@@ -130,6 +130,13 @@ func (g *guest) certificate() *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{g.pass.Certificate}, PrivateKey: g.key}
 }
 
+// fresh reports whether the certificate need not be renewed yet.
+func (g *guest) fresh() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Until(g.pass.Expires) > fleet.GuestLifetime*2/3
+}
+
 // load reads the pass, where there is one.
 func (g *guest) load() error {
 	if g.file == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"math"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -34,7 +36,6 @@ func (n *peerFlags) add(f *pflag.FlagSet, listen string) {
 	f.IntVar(&n.hashThreads, "hash-threads", 0, "hash, decode and compare on so many processors (default: up to four in the swarm, all on the disk)")
 	f.IntVar(&n.transport.DSCP, "dscp", 0, "mark packets with this `NUMBER`, 0 to 63")
 	f.StringVar(&n.transport.Congestion, "congestion", "", "TCP's congestion control, `NAME`: cubic or bbr (default: cubic)")
-	f.StringSliceVar(&n.transport.Interfaces, "interface", nil, "use this `NIC`; more than one are used at once")
 }
 
 // check reads what the flags say.
@@ -85,6 +86,7 @@ type peer struct {
 	quit  context.CancelFunc
 	group sync.WaitGroup
 	ended chan struct{} // closed when err is set
+	idle  []func()      // close idle connections
 	err   error         // of the swarm
 }
 
@@ -107,12 +109,8 @@ func (g *guest) takePart(ctx context.Context, m *membership, c swarm.Config, lef
 	appliances := g.pass.Appliances
 	g.mu.Unlock()
 	for _, end := range sw.Endpoints() {
-		client := g.http
-		if end.Interface != "" { // the tracker learns the address from where the announce comes
-			transport := g.http.Transport.(*http.Transport).Clone()
-			transport.DialContext = c.Transport.Dialer(end.Interface).DialContext
-			client = &http.Client{Transport: transport}
-		}
+		client, idle := m.http(&c.Transport, end.Interface)
+		p.idle = append(p.idle, idle)
 		for _, base := range appliances {
 			a := announce.Client{URL: base + job.PathAnnounce, HTTP: client, Log: g.log}
 			p.group.Go(func() {
@@ -131,4 +129,19 @@ func (g *guest) takePart(ctx context.Context, m *membership, c swarm.Config, lef
 func (p *peer) stop() {
 	p.quit()
 	p.group.Wait()
+	for _, closeIdle := range p.idle {
+		closeIdle()
+	}
+}
+
+// http returns a client that shows the certificate of the swarm, which a tracker wants, over an interface if one is named:
+// the tracker learns the peer's address from where the announce comes.
+func (m *membership) http(t *swarm.Transport, device string) (client *http.Client, closeIdle func()) {
+	transport := m.g.http.Transport.(*http.Transport).Clone()
+	transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return m.cert.Load(), nil }
+	transport.IdleConnTimeout = 5 * time.Second // shorter than the interval: a renewed certificate is shown
+	if device != "" {
+		transport.DialContext = t.Dialer(device).DialContext
+	}
+	return &http.Client{Transport: transport}, transport.CloseIdleConnections
 }

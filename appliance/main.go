@@ -123,7 +123,7 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.data, "data", "/var/lib/seedbed", "`DIR` of identity, records, images and the local socket")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(o), getCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o), eventCommand(o), topologyCommand())
+	root.AddCommand(serveCommand(o), getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o), eventCommand(o), topologyCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, c := range root.Commands() {
 		markUsage(c)

@@ -89,9 +89,8 @@ type NodeImage struct {
 	ReceivedRate float64 `json:"received_rate"` // bytes a second
 	SentRate     float64 `json:"sent_rate"`     // bytes a second
 	Peers        int     `json:"peers"`
-	FromDisk     bool    `json:"from_disk,omitempty"`  // it is served from a disk that holds the image
-	Unverified   bool    `json:"unverified,omitempty"` // what it holds is not checked on its way out
-	Problem      string  `json:"problem,omitempty"`    // a sentence
+	FromDisk     bool    `json:"from_disk,omitempty"` // it is served from a disk that holds the image
+	Problem      string  `json:"problem,omitempty"`   // a sentence
 }
 
 // NodeOrder says what a seed node is to hold.

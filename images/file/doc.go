@@ -3,6 +3,8 @@
 package file
 
 import (
+	"slices"
+
 	"seedbed/images"
 	"seedbed/images/layout"
 )
@@ -45,6 +47,12 @@ func (p *Part) DataPieces() int { return p.count }
 
 // IsWhole reports whether every piece with data is in the part.
 func (p *Part) IsWhole() bool { return p.count == p.Layout.DataPieces() }
+
+// Has reports whether a piece is in the part.
+func (p *Part) Has(piece int) bool { return p.wanted.has(piece) }
+
+// Equal reports whether two parts of one image are the same.
+func (p *Part) Equal(o *Part) bool { return slices.Equal(p.wanted, o.wanted) }
 
 // lengthOf returns the decoded length of tiles of a piece in bytes.
 func lengthOf(l *layout.Layout, piece int, tiles images.TileSet) (n int64) {

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+	"seedbed/images"
+	"seedbed/images/swarm"
+)
+
+// seedOrder is what `seedbed seed` may be told.
+type seedOrder struct {
+	images  []string
+	preload float64 // 0 to 1, of all seed nodes together
+	prefix  bool
+	device  string
+	network peerFlags
+}
+
+func seedCommand(o *options) *cobra.Command {
+	order := seedOrder{}
+	var tokenFile, preload string
+	var stripe bool
+	cmd := &cobra.Command{Use: "seed [IMAGE...]", Short: "Be a seed node: fetch images, and serve them to machines", Args: cobra.ArbitraryArgs,
+		Long: `Seed takes part in the swarms of the images that are named, or of those that the site deploys, until it is stopped. Before
+machines start it fetches its share of the pieces, and keeps them in the data directory; it serves what it holds, also while
+the appliance is away. With --preload 20% the seed nodes hold the first fifth of an image together, each its stripe, or with
+--prefix each all of it. "seedbed seed warm" at the appliance has all seed nodes fetch an image.
+
+With --device it serves an image from a disk, or a file, that holds it: what the disk holds is compared with the image first,
+and again whenever it is sent; nothing is fetched.
+
+On the appliance's own host nothing else is needed. Elsewhere a token is: made with "seedbed token new --for seed" at the
+appliance, and given with --token-file or in ` + tokenVariable + ` at the first start.`}
+	f := cmd.Flags()
+	f.StringVar(&tokenFile, "token-file", "", "`FILE` with the token, - for standard input (default: the environment, "+tokenVariable+")")
+	f.StringVar(&preload, "preload", "all", "`SHARE` of each image to fetch: 20%, all or none")
+	f.BoolVar(&stripe, "stripe", false, "share the pieces with the other seed nodes (default)")
+	f.BoolVar(&order.prefix, "prefix", false, "hold the pieces of the share all, whatever other seed nodes hold")
+	f.StringVar(&order.device, "device", "", "serve the image from this `DISK`, or file, that holds it")
+	order.network.add(f, ":6881")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		order.images = args
+		if err := order.network.check(); err != nil {
+			return err
+		}
+		if order.preload, err = parseShare(preload); err != nil {
+			return usageError{fmt.Errorf("--preload: %w", err)}
+		}
+		switch {
+		case stripe && order.prefix:
+			return usageError{errors.New("--stripe or --prefix, not both")}
+		case order.device != "" && len(args) != 1:
+			return usageError{errors.New("--device holds one image; say which")}
+		}
+		ticket, err := readTicket(tokenFile, cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		log, err := o.log()
+		if err != nil {
+			return err
+		}
+		return o.runSeedNode(cmd.Context(), &order, ticket, log)
+	}
+	cmd.AddCommand(seedWarm(o), seedLs(o))
+	return cmd
+}
+
+// parseShare reads "20%", "all" or "none".
+func parseShare(s string) (float64, error) {
+	switch s {
+	case "all":
+		return 1, nil
+	case "none":
+		return 0, nil
+	}
+	percent, ok := strings.CutSuffix(s, "%")
+	n, err := strconv.ParseFloat(percent, 64)
+	if !ok || err != nil || !(n >= 0 && n <= 100) {
+		return 0, fmt.Errorf("%q is no share of an image; say 20%%, all or none", s)
+	}
+	return n / 100, nil
+}
+
+// runSeedNode serves until ctx is done.
+func (o *options) runSeedNode(ctx context.Context, order *seedOrder, ticket *job.Ticket, log *slog.Logger) error {
+	dir := filepath.Join(o.data, "seed")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory of the seed node: %w", err)
+	}
+	unlock, err := lockSeedNode(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	g, err := o.newGuest(ctx, job.RoleSeed, ticket, filepath.Join(dir, "pass"), log)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	listener, err := order.network.transport.Listen(order.network.listen)
+	if err != nil {
+		return fmt.Errorf("listen for the swarm: %w", err)
+	}
+	transport := order.network.transport
+	transport.Shared = swarm.NewLimits(transport.UploadLimit, transport.DownloadLimit) // of all images together
+	transport.UploadLimit, transport.DownloadLimit = 0, 0
+	n := &seedNode{order: order, g: g, dir: dir, log: log, mux: swarm.NewMux(listener, log), transport: transport, failed: make(chan error, 1), images: map[images.Digest]*nodeImage{}}
+	return n.run(ctx)
+}
+
+// lockSeedNode keeps a second seed node from a directory.
+func lockSeedNode(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another seed node runs in %s; give this one a directory of its own with --data", dir)
+	}
+	return func() { f.Close() }, nil
+}
+
+func seedWarm(o *options) *cobra.Command {
+	var preload string
+	cmd := &cobra.Command{Use: "warm IMAGE", Short: "Have all seed nodes fetch an image now", Args: cobra.ExactArgs(1)}
+	cmd.Flags().StringVar(&preload, "preload", "all", "`SHARE` that they hold together: 20%, all")
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, args []string) error {
+		share, err := parseShare(preload)
+		if err != nil {
+			return usageError{fmt.Errorf("--preload: %w", err)}
+		}
+		n, err := c.Warm(cmd.Context(), api.WarmOrder{Image: args[0], Share: share})
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d seed nodes fetch %s of image %s; follow with `seedbed seed ls`\n", n, preload, args[0])
+		return err
+	})
+	return cmd
+}
+
+func seedLs(o *options) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "ls", Short: "List the seed nodes with what they hold", Args: cobra.NoArgs}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, _ []string) error {
+		list, err := c.Nodes(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(cmd.OutOrStdout(), list)
+		}
+		t := newTable(cmd.OutOrStdout(), "NODE", "ADDRESS", "STRIPE", "IMAGE", "HOLDS", "OF", "RECEIVES", "SENDS", "SENT", "PEERS", "STATE")
+		for _, n := range list {
+			stripe := fmt.Sprintf("%d of %d", n.Rank+1, n.Count)
+			if len(n.Images) == 0 {
+				t.row(n.Name, n.Addr, stripe, "-", "-", "-", "-", "-", "-", "-", "waits for a deployment")
+			}
+			for _, i := range n.Images {
+				t.row(n.Name, n.Addr, stripe, i.ImageName, bytesText(i.Held), bytesText(i.Total), rateText64(i.ReceivedRate), rateText64(i.SentRate),
+					bytesText(i.Sent), i.Peers, nodeState(i))
+			}
+		}
+		return t.flush()
+	})
+	return cmd
+}
+
+func rateText64(r float64) string { return bytesText(int64(math.Round(r))) + "/s" }
+
+func nodeState(i job.NodeImage) string {
+	switch {
+	case i.Problem != "":
+		return i.Problem
+	case i.FromDisk:
+		return "serves a disk"
+	case i.Held < i.Wanted:
+		return fmt.Sprintf("fetches, %d %%", 100*i.Held/max(i.Wanted, 1))
+	}
+	return "serves"
+}
+
+// fatal reports whether the appliance says no, so that asking again is of no use.
+func fatal(err error) bool {
+	_, refused := errors.AsType[*fleet.Refusal](err)
+	return refused
+}
+
+// nodeRetry is how long a seed node waits after a failure.
+const nodeRetry = time.Second

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"seedbed/appliance/fleet"
+)
+
+// background starts a command as on a machine that is not the appliance's, in a data directory of its own.
+func background(t *testing.T, data string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, log: new(bytes.Buffer), ended: make(chan struct{})}
+	p.cmd = exec.Command(os.Args[0], append([]string{"--data", data}, args...)...)
+	p.cmd.Env = commandEnv()
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.cmd.Wait(); close(p.ended) }()
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.ended
+		if t.Failed() {
+			t.Logf("seedbed %v:\n%s", args, p.log)
+		}
+	})
+	return p
+}
+
+// nodes waits until the seed nodes are as they have to be.
+func nodes(t *testing.T, data, what string, right func([]fleet.NodeView) bool) []fleet.NodeView {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // what the command says is all there is to wait for
+		list := decode[[]fleet.NodeView](t, data, "seed", "ls")
+		if right(list) {
+			return list
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not in 20 s: %s; %+v", what, list)
+		}
+	}
+}
+
+// hold reports whether n nodes hold what they are to hold of one image, together at least a share of it.
+func hold(n int, share float64) func([]fleet.NodeView) bool {
+	return func(list []fleet.NodeView) bool {
+		held, total := int64(0), int64(1)
+		for _, v := range list {
+			if len(v.Images) != 1 || v.Images[0].Held == 0 || v.Images[0].Held != v.Images[0].Wanted {
+				return false
+			}
+			held, total = held+v.Images[0].Held, v.Images[0].Total
+		}
+		return len(list) == n && float64(held) >= share*float64(total)
+	}
+}
+
+func TestSeedNodesShareAPreloadAndServeWhenTheApplianceIsGone(t *testing.T) {
+	s := newTestSite(t, 24<<20)
+	token := s.token("--for", "seed", "--uses", "2")
+	homes := []string{t.TempDir(), t.TempDir()}
+	start := func(i int) *process {
+		return background(t, homes[i], "seed", "debian", "--preload", "20%", "--token-file", token, "--listen", []string{":6882", ":6883"}[i])
+	}
+	running := []*process{start(0), start(1)}
+	list := nodes(t, s.data, "a fifth of the image", hold(2, 0.18))
+	a, b := list[0].Images[0], list[1].Images[0]
+	together, total := float64(a.Held+b.Held)/float64(a.Total), a.Total
+	if together > 0.23 || float64(a.Held) < 0.4*float64(a.Held+b.Held) || float64(b.Held) < 0.4*float64(a.Held+b.Held) {
+		t.Errorf("%d and %d bytes are held of %d", a.Held, b.Held, total)
+	}
+	if a.Received+b.Received > a.Held+b.Held+1<<20 {
+		t.Errorf("%d bytes travelled for %d", a.Received+b.Received, a.Held+b.Held)
+	}
+	if out := must(t, s.data, "seed", "ls"); !strings.Contains(out, "debian:1") || !strings.Contains(out, "1 of 2") || !strings.Contains(out, "serves") {
+		t.Errorf("seed ls:\n%s", out)
+	}
+	if out := must(t, s.data, "seed", "warm", "debian"); !strings.Contains(out, "2 seed nodes") {
+		t.Errorf("seed warm: %s", out)
+	}
+	nodes(t, s.data, "all of the image", hold(2, 1))
+
+	out := filepath.Join(t.TempDir(), "disk.img")
+	get := background(t, t.TempDir(), "get", "debian", out, "--token-file", s.token("--for", "get"), "--limit", "8M", "--json")
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) { // the file is all there is to wait for
+		var st syscall.Stat_t
+		if err := syscall.Stat(out+".part", &st); err == nil && st.Blocks*512 > 3<<20 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("nothing was fetched")
+		}
+	}
+	s.kill()
+	running[1].kill()
+	running[1] = start(1) // it serves what it held, without an appliance
+	select {
+	case <-get.ended:
+	case <-time.After(60 * time.Second):
+		t.Fatal("the image did not come from the seed nodes")
+	}
+	same(t, out, s.exported)
+}
+
+func TestASeedNodeServesADiskAndNotWhatIsWrongOnIt(t *testing.T) {
+	s := newTestSite(t, 8<<20)
+	disk, err := os.ReadFile(s.exported)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk[4<<20] ^= 1 // in the middle of the noise
+	wrong := filepath.Join(t.TempDir(), "wrong.img")
+	if err := os.WriteFile(wrong, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	background(t, t.TempDir(), "seed", "debian", "--device", wrong, "--listen", ":6882", "--token-file", s.token("--for", "seed"))
+	list := nodes(t, s.data, "the disk is served", hold(1, 0.5))
+	held := list[0].Images[0]
+	if lacks := held.Total - held.Held; !held.FromDisk || lacks <= 0 || lacks > 256<<10 {
+		t.Errorf("%+v", held)
+	}
+	out := filepath.Join(t.TempDir(), "disk.img")
+	r := report(t, must(t, s.data, "get", "debian", out, "--json"))
+	same(t, out, s.exported)
+	if r.FromPeers == 0 || r.FromAppliance == 0 {
+		t.Errorf("%+v", r)
+	}
+	empty := filepath.Join(t.TempDir(), "empty.img")
+	if err := os.WriteFile(empty, make([]byte, len(disk)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text, code := elsewhere(t, "seed", "debian", "--device", empty, "--listen", ":6884", "--token-file", s.token("--for", "seed"))
+	if code != exitWrong || !strings.Contains(text, "does not hold image debian:1") {
+		t.Errorf("exit code %d: %s", code, text)
+	}
+}
+
+func TestASeedNodeServesWhatIsDeployed(t *testing.T) {
+	s := newTestSite(t, 4<<20, "--admit", "auto")
+	(&machine{t: t}).firmware() // the appliance knows it
+	background(t, t.TempDir(), "seed", "--listen", ":6882", "--preload", "50%", "--prefix", "--token-file", s.token("--for", "seed"))
+	nodes(t, s.data, "the node waits", func(l []fleet.NodeView) bool { return len(l) == 1 && len(l[0].Images) == 0 })
+	must(t, s.data, "deploy", "debian", "--machine", testMAC)
+	list := nodes(t, s.data, "half of the image", hold(1, 0.5))
+	if i := list[0].Images[0]; i.Held > i.Total*3/4 {
+		t.Errorf("%+v", i)
+	}
+	j := jobs(t, s.data)
+	must(t, s.data, "job", "cancel", j[0].ID)
+	nodes(t, s.data, "the node waits again", func(l []fleet.NodeView) bool { return len(l) == 1 && len(l[0].Images) == 0 })
+	text, code := elsewhere(t, "seed", "nothing", "--listen", ":6884", "--token-file", s.token("--for", "seed"))
+	if code != exitNotFound {
+		t.Errorf("exit code %d: %s", code, text)
+	}
+	for _, args := range [][]string{{"--preload", "much"}, {"--stripe", "--prefix"}, {"--device", "/x"}} {
+		if text, code := elsewhere(t, append([]string{"seed"}, args...)...); code != exitUsage {
+			t.Errorf("seedbed seed %v: exit code %d: %s", args, code, text)
+		}
+	}
+}
