@@ -31,7 +31,7 @@ func suites(full bool) []suite {
 			"./images/repository/", "./images/torrent/", "./images/bencode/")...)},
 		{name: "swarm", budget: 5 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "./images/schedule/", "./images/peerwire/", "./images/announce/", "./appliance/tracker/"),
-			run("go", "test", "-count=1", "-race", "./images/swarm/"),
+			run("go", "test", "-count=1", "-race", "./images/swarm/", "./images/file/", "./images/trust/"),
 			run("go", "test", "-count=1", "./test-vm/bench/"),
 		}, fuzz(full, "./images/peerwire/", "./images/announce/", "./appliance/tracker/")...)},
 		{name: "fleet", budget: 5 * time.Minute, steps: []step{
