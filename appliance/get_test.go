@@ -290,7 +290,7 @@ func TestGetWritesADiskOrSaysWhyNot(t *testing.T) {
 	refused(exitRefused, "nothing was written", "debian", loopDevice(t, 16<<20))
 	refused(exitRefused, "exists", "debian", s.exported)
 	refused(exitNotFound, "no partition 7", "debian", filepath.Join(dir, "x"), "--partition", "7")
-	refused(exitUsage, "no rate", "debian", filepath.Join(dir, "x"), "--limit", "fast")
+	refused(exitUsage, "a rate is bytes", "debian", filepath.Join(dir, "x"), "--limit", "fast")
 	refused(exitUsage, "accepts 2", "debian")
 
 	small := filepath.Join(dir, "small")

@@ -4,11 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"math"
 	"net/http"
-	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,63 +17,36 @@ import (
 
 // peerFlags are a guest's flags about its part in swarms.
 type peerFlags struct {
-	listen, limit, upload, peerLimit, peerUpload string
-	hashThreads                                  int
-	transport                                    swarm.Transport
+	listen                             string
+	download, upload, linkDown, linkUp rate
+	hashThreads                        int
+	transport                          swarm.Transport
 }
 
 // add defines the flags; listen is the default of the one of that name.
 func (n *peerFlags) add(f *pflag.FlagSet, listen string) {
 	f.StringVar(&n.listen, "listen", listen, "`ADDRESS` at which other machines are served")
-	f.StringVar(&n.limit, "limit", "", "receive at most so many bytes a second, as `RATE`: 50M, 800K")
-	f.StringVar(&n.upload, "upload-limit", "", "send at most so many bytes a second, as `RATE`")
-	f.StringVar(&n.peerLimit, "peer-limit", "", "receive at most so many bytes a second from each machine, as `RATE`")
-	f.StringVar(&n.peerUpload, "peer-upload-limit", "", "send at most so many bytes a second to each machine, as `RATE`")
-	f.IntVar(&n.hashThreads, "hash-threads", 0, "hash, decode and compare on so many processors (default: up to four in the swarm, all on the disk)")
-	f.IntVar(&n.transport.DSCP, "dscp", 0, "mark packets with this `NUMBER`, 0 to 63")
-	f.StringVar(&n.transport.Congestion, "congestion", "", "TCP's congestion control, `NAME`: cubic or bbr (default: cubic)")
+	f.Var(&n.download, "limit", "receive at most so much, `RATE` in bytes a second (50M) or bits (100Mbit); 0 is no limit")
+	f.Var(&n.upload, "upload-limit", "send at most so much, `RATE`")
+	f.Var(&n.linkDown, "peer-limit", "receive at most so much from each machine, `RATE`")
+	f.Var(&n.linkUp, "peer-upload-limit", "send at most so much to each machine, `RATE`")
+	f.IntVar(&n.hashThreads, "hash-threads", 0, "`NUMBER` of threads that decode, hash and compare (default: up to four in the swarm, one per processor on the disk)")
+	f.IntVar(&n.transport.DSCP, "dscp", 0, "mark packets with this DSCP `NUMBER` (0 to 63; 8 is CS1)")
+	f.StringVar(&n.transport.Congestion, "congestion", "", "congestion control, `NAME` of the kernel's: cubic or bbr (default: cubic)")
 }
 
 // check reads what the flags say.
 func (n *peerFlags) check() error {
-	for flag, to := range map[string]*int64{"limit": &n.transport.DownloadLimit, "upload-limit": &n.transport.UploadLimit,
-		"peer-limit": &n.transport.PeerDownloadLimit, "peer-upload-limit": &n.transport.PeerUploadLimit} {
-		text := map[string]string{"limit": n.limit, "upload-limit": n.upload, "peer-limit": n.peerLimit, "peer-upload-limit": n.peerUpload}[flag]
-		rate, err := parseRate(text)
-		if err != nil {
-			return usageError{fmt.Errorf("--%s: %w", flag, err)}
-		}
-		*to = rate
+	t := &n.transport
+	t.DownloadLimit, t.UploadLimit = int64(n.download), int64(n.upload)
+	t.PeerDownloadLimit, t.PeerUploadLimit = int64(n.linkDown), int64(n.linkUp)
+	if n.hashThreads < 0 || n.hashThreads > 256 {
+		return usageError{fmt.Errorf("--hash-threads is a number from 0 to 256, not %d", n.hashThreads)}
 	}
-	if n.hashThreads < 0 || n.hashThreads > 1024 {
-		return usageError{fmt.Errorf("--hash-threads is a number from 1 to 1024, not %d", n.hashThreads)}
-	}
-	if err := n.transport.Check(); err != nil {
+	if err := t.Check(); err != nil {
 		return usageError{err}
 	}
 	return nil
-}
-
-var rateText = regexp.MustCompile(`^(?i)(\d{1,12}(?:\.\d{1,3})?)([KMG]?)(?:B?(?:/s)?)$`)
-
-// parseRate reads bytes a second, in decimal units as network rates are: "50M", "1.5MB/s"; "" and "0" are none.
-func parseRate(s string) (int64, error) {
-	if s == "" || s == "0" {
-		return 0, nil
-	}
-	m := rateText.FindStringSubmatch(s)
-	if m == nil {
-		return 0, fmt.Errorf("%q is no rate; say bytes a second, such as 50M or 800K", s)
-	}
-	n, err := strconv.ParseFloat(m[1], 64)
-	if err != nil {
-		return 0, err
-	}
-	n *= map[string]float64{"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[strings.ToUpper(m[2])]
-	if n < swarm.MinLimit || n > math.MaxInt64/2 {
-		return 0, fmt.Errorf("%s is too little; a rate is at least %d bytes a second, or 0 for none", s, swarm.MinLimit)
-	}
-	return int64(n), nil
 }
 
 // peer is a guest's peer in one swarm that runs.
