@@ -49,6 +49,7 @@ var scenarios = []scenario{
 	{"one", "one to one over loopback, against a copy with SHA-256", scenarioOne},
 	{"system", "a tar of this host's files in an ext4 image, zstd", scenarioSystem},
 	{"trouble", "one slow, one killed, one late, one that lies", scenarioTrouble},
+	{"switches", "three switches in a row, a policy, a forbidden edge", scenarioSwitches},
 	{"seeds", "a throttled seed node, and the appliance killed in the middle", scenarioSeeds},
 	{"links", "two links on one machine; BBR and DSCP on the wire", scenarioLinks},
 }
