@@ -383,14 +383,18 @@ func (h *heat) running() bool {
 	return false
 }
 
-// last returns when the last of the stations was done, and the latest by which one of them held 99 %.
-func (s *score) last(stations func(i int) bool) (done, at99 float64) {
+// last returns when the last of the stations was done, and the longest that one of them took for its last hundredth, seconds.
+func (s *score) last(stations func(i int) bool) (done, tail float64) {
 	for i, f := range s.Finish {
-		if i > 0 && f > 0 && stations(i) {
-			done, at99 = max(done, f), max(at99, s.At99[i])
+		if i == 0 || f == 0 || !stations(i) {
+			continue
+		}
+		done = max(done, f)
+		if s.At99[i] > 0 {
+			tail = max(tail, f-s.At99[i])
 		}
 	}
-	return done, at99
+	return done, tail
 }
 
 // cpuTimes returns how long the cores were idle, and how long they were there, in ticks.

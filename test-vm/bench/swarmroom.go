@@ -30,8 +30,8 @@ func everyone(int) bool { return true }
 
 // measure makes figures of a score of so many bytes for each receiver.
 func measure(s *score, c *content) (f figures) {
-	var at99 float64
-	f.last, at99 = s.last(everyone)
+	var tail float64
+	f.last, tail = s.last(everyone)
 	f.efficiency = ideal(c.Length).Seconds() / f.last
 	f.first = f.last
 	receivers := 0.0
@@ -42,9 +42,7 @@ func measure(s *score, c *content) (f figures) {
 		}
 	}
 	f.images, f.wasted = float64(s.Sent)/float64(c.Encoded), float64(s.Wasted)/float64(c.Encoded)/receivers
-	if at99 > 0 {
-		f.tail = (f.last - at99) / f.last
-	}
+	f.tail = tail / f.last
 	gib := float64(c.Length) / (1 << 30)
 	f.cpu, f.source, f.busy, f.memory, f.sourceMemory = (s.CPU-s.Source)/receivers/gib, s.Source/gib, s.Busy, s.Memory, s.SourceMemory
 	return f
@@ -96,9 +94,11 @@ func spread(list []figures, of func(figures) float64) (middle, lowest, highest f
 
 func (b *bench) printRoom(n int, c *content, results map[string][]figures) error {
 	fmt.Printf("\n%d receivers, %d MiB, %d Mbit/s each way; medians of %d and worst; 1.000 is the bare rate of the link\n\n", n, c.Length>>20, linkRate, b.runs)
+	// A forwarding chain is what the network gives with hardly any work: it shows how busy the host was beside.
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tlast s\tfirst s\tefficiency\tworst\tx libtorrent\timages sent\twasted\tlast 1 %\tCPU s/GiB\tof source\tpeak MB\tcores busy\t")
+	fmt.Fprintln(w, "\tlast s\tfirst s\tefficiency\tworst\tx libtorrent\tx chain\timages sent\twasted\tlast 1 %\tCPU s/GiB\tof source\tpeak MB\tcores busy\t")
 	base, _, _ := spread(results["libtorrent"], func(f figures) float64 { return f.efficiency })
+	bound, _, _ := spread(results["chain"], func(f figures) float64 { return f.efficiency })
 	var missed []error
 	for _, one := range b.racers() {
 		r := results[one.name]
@@ -110,12 +110,14 @@ func (b *bench) printRoom(n int, c *content, results map[string][]figures) error
 		efficiency, worst, _ := spread(r, func(f figures) float64 { return f.efficiency })
 		images := pick(func(f figures) float64 { return f.images })
 		tail := pick(func(f figures) float64 { return f.tail })
-		ratio := "-"
-		if base > 0 {
-			ratio = fmt.Sprintf("%.2f", efficiency/base)
+		over := func(base float64) string {
+			if base == 0 {
+				return "-"
+			}
+			return fmt.Sprintf("%.2f", efficiency/base)
 		}
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.3f\t%.3f\t%s\t%.2f\t%.3f\t%.1f %%\t%.1f\t%.1f\t%.0f\t%.2f\t\n", one.name, pick(func(f figures) float64 { return f.last }),
-			pick(func(f figures) float64 { return f.first }), efficiency, worst, ratio, images, pick(func(f figures) float64 { return f.wasted }), 100*tail,
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.3f\t%.3f\t%s\t%s\t%.2f\t%.3f\t%.1f %%\t%.1f\t%.1f\t%.0f\t%.2f\t\n", one.name, pick(func(f figures) float64 { return f.last }),
+			pick(func(f figures) float64 { return f.first }), efficiency, worst, over(base), over(bound), images, pick(func(f figures) float64 { return f.wasted }), 100*tail,
 			pick(func(f figures) float64 { return f.cpu }), pick(func(f figures) float64 { return f.source }),
 			pick(func(f figures) float64 { return float64(f.memory) })/1e6, pick(func(f figures) float64 { return f.busy }))
 		if one.name == racers[0].name {
