@@ -24,6 +24,7 @@ import (
 	"seedbed/appliance/tracker"
 	"seedbed/images"
 	"seedbed/images/announce"
+	"seedbed/images/schedule"
 	"seedbed/images/swarm"
 	"seedbed/images/tile"
 	"seedbed/initramfs/disk"
@@ -42,7 +43,11 @@ func playAppliance(ctx context.Context, a *actor) error {
 		return err
 	}
 	defer closeAll()
-	t := tracker.New(tracker.Config{Log: a.log})
+	policy, err := schedule.ParsePolicy([]byte(a.Policy))
+	if err != nil {
+		return err
+	}
+	t := tracker.New(tracker.Config{Policy: policy, Log: a.log})
 	var own []netip.Addr
 	for _, address := range append([]string{a.Addresses[0]}, a.More...) {
 		own = append(own, netip.MustParseAddr(address))
@@ -142,8 +147,13 @@ func (a *actor) swarmConfig(identity *site.Site, uris ...string) (swarm.Config, 
 	if len(a.More) > 0 {
 		cfg.ListenAddr = ":" + swarmPort
 	}
+	policy, err := schedule.ParsePolicy([]byte(a.Policy)) // an empty one is no policy
+	if err != nil {
+		return cfg, err
+	}
+	toAppliance := a.Own > 0 && policy.MayReachAppliance(schedule.Who{Address: netip.MustParseAddr(a.Addresses[a.Own])})
 	for _, seed := range append([]string{a.Addresses[0]}, a.More...) {
-		if a.Own > 0 {
+		if toAppliance { // as a job tells its machine
 			cfg.Seeds = append(cfg.Seeds, netip.MustParseAddrPort(net.JoinHostPort(seed, swarmPort)))
 		}
 	}
