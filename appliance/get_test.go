@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
 )
 
 // testSite is a running appliance with the image debian:1 of a disk with a GPT, an ext4 file system and swap space.
@@ -303,4 +305,31 @@ func TestGetWritesADiskOrSaysWhyNot(t *testing.T) {
 	if list, err := os.ReadDir(small); err != nil || len(list) > 0 {
 		t.Errorf("left on the full disk: %v, %v", list, err)
 	}
+}
+
+func TestGetGoesOnWithANewTokenAfterTheOldOneWasRevoked(t *testing.T) {
+	s := newTestSite(t, 1<<20)
+	out := filepath.Join(t.TempDir(), "disk.img")
+	data, ctx := t.TempDir(), t.Context()
+	first := s.token("--for", "get")
+	ticket, err := readTicket(first, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := (&options{data: data}).newGuest(ctx, job.RoleGet, ticket, out+".part.pass", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.close()
+	if _, err := g.join(ctx, "debian", false); err != nil {
+		t.Fatal(err)
+	}
+	must(t, s.data, "token", "revoke", decode[[]fleet.Token](t, s.data, "token", "ls")[0].ID)
+	if text, code := elsewhere(t, "get", "debian", out, "--token-file", first); code != exitRefused || !strings.Contains(text, "revoked") {
+		t.Errorf("exit code %d: %s", code, text)
+	}
+	if text, code := elsewhere(t, "get", "debian", out, "--token-file", s.token("--for", "get")); code != 0 {
+		t.Errorf("exit code %d: %s", code, text)
+	}
+	same(t, out, s.exported)
 }

@@ -41,24 +41,25 @@ type pass struct {
 
 // guest is a program outside a boot, towards the appliances of a site. Safe for concurrent use.
 type guest struct {
-	role   job.Role
-	name   string
-	token  string      // "" on the appliance's own host
-	local  *api.Client // nil elsewhere
-	file   string      // of the pass; "" keeps none
+	role  job.Role
+	name  string
+	token string      // "" on the appliance's own host
+	local *api.Client // nil elsewhere
+	file  string      // of the pass; "" keeps none
+	http  *http.Client
+	log   *slog.Logger
+
+	mu     sync.Mutex // guards what follows
 	key    *ecdsa.PrivateKey
 	public []byte // PKIX DER
-	http   *http.Client
-	log    *slog.Logger
-
-	mu   sync.Mutex // guards what follows
-	pass pass
+	pass   pass
 }
 
 // noToken says how to join.
-const noToken = "no appliance runs on this host (%s), and no token was given: make one at the appliance with `seedbed token new --for %s`, and give it with --token-file or in " + tokenVariable
+const noToken = "no appliance runs on this host (%s), and no token was given: make one at the appliance with " +
+	"`seedbed token new --for %s`, and give it with --token-file or in " + tokenVariable
 
-// newGuest returns a guest by a ticket, else by the pass of an earlier run in file, else by the appliance of this host. The
+// newGuest returns a guest by a ticket, else by the appliance of this host, else by the pass of an earlier run in file. The
 // caller closes.
 func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticket, file string, log *slog.Logger) (*guest, error) {
 	g := &guest{role: role, file: file, log: log}
@@ -75,11 +76,12 @@ func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticke
 		client.Close()
 	case ticket != nil:
 		client.Close()
-		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the token is another site's than what was begun by %s; remove that file, or take another place", g.file)}
-	case known:
-		client.Close()
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid,
+			Detail: fmt.Sprintf("the token is another site's than what was begun by %s; remove that file, or take another place", g.file)}
 	case client.Running(ctx):
 		g.local = client
+	case known:
+		client.Close()
 	default:
 		client.Close()
 		return nil, fmt.Errorf("%w: "+noToken, api.ErrNotRunning, o.socket(), role)
@@ -155,21 +157,22 @@ func (g *guest) load() error {
 	}
 	var ok bool
 	if g.key, ok = key.(*ecdsa.PrivateKey); err != nil || !ok {
-		return fmt.Errorf("read %s, by which an interrupted program joins again (remove it and take a new token): %w", g.file, errors.Join(err, errors.New("it is not whole")))
+		return fmt.Errorf("read %s, by which an interrupted program joins again (remove it and take a new token): %w", g.file,
+			errors.Join(err, errors.New("it is not whole")))
 	}
 	return nil
 }
 
-// save keeps the pass. On the appliance's own host another run needs none.
+// save keeps the pass. On the appliance's own host another get needs none; a seed node is known again by its key.
 func (g *guest) save() error {
-	if g.file == "" || g.local != nil {
+	if g.file == "" || g.local != nil && g.role == job.RoleGet {
 		return nil
 	}
 	g.mu.Lock()
-	kept := g.pass
+	kept, key := g.pass, g.key
 	g.mu.Unlock()
 	var err error
-	if kept.Key, err = x509.MarshalPKCS8PrivateKey(g.key); err != nil {
+	if kept.Key, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
 		return err
 	}
 	b, err := json.Marshal(kept)
@@ -208,7 +211,10 @@ func (g *guest) forget() {
 
 // join gets a certificate for the swarm of an image, or, with "", one that names none.
 func (g *guest) join(ctx context.Context, image string, part bool) (*job.Joined, error) {
-	request := job.Join{PublicKey: g.public, Role: g.role, Name: g.name, Image: image, Part: part}
+	g.mu.Lock()
+	public := g.public
+	g.mu.Unlock()
+	request := job.Join{PublicKey: public, Role: g.role, Name: g.name, Image: image, Part: part}
 	var answer *job.Joined
 	var err error
 	if g.local != nil {
@@ -219,8 +225,11 @@ func (g *guest) join(ctx context.Context, image string, part bool) (*job.Joined,
 		}
 		answer = new(job.Joined)
 		err = g.post(ctx, job.PathJoin, request, answer)
-		if refusal, ok := errors.AsType[*fleet.Refusal](err); ok && refusal.Code == fleet.CodeUnauthorised && g.token != "" && request.Token == "" {
-			request.Token = g.token // the records of the appliance are new
+		if g.token != "" && request.Token == "" && shutOut(err) {
+			if request.PublicKey, err = g.renew(); err != nil {
+				return nil, err
+			}
+			request.Token = g.token
 			err = g.post(ctx, job.PathJoin, request, answer)
 		}
 	}
@@ -232,7 +241,7 @@ func (g *guest) join(ctx context.Context, image string, part bool) (*job.Joined,
 		return nil, fmt.Errorf("the appliance's authority: %w", err)
 	}
 	g.mu.Lock()
-	if g.pass.Fingerprint.IsZero() {
+	if g.local != nil {
 		g.pass.Fingerprint = images.Sum(ca.Raw)
 	}
 	pinned := g.pass.Fingerprint == images.Sum(ca.Raw)
@@ -246,6 +255,29 @@ func (g *guest) join(ctx context.Context, image string, part bool) (*job.Joined,
 	}
 	g.http.CloseIdleConnections()
 	return answer, g.save()
+}
+
+// shutOut reports whether the appliance does not know the guest any more, or has revoked what let it in.
+func shutOut(err error) bool {
+	refusal, ok := errors.AsType[*fleet.Refusal](err)
+	return ok && (refusal.Code == fleet.CodeUnauthorised || refusal.Code == fleet.CodeRevoked)
+}
+
+// renew makes a new key, for a guest that joins as if for the first time, and returns its public half.
+func (g *guest) renew() ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.key, g.public, g.pass.Certificate = key, public, nil
+	g.http.CloseIdleConnections()
+	return public, nil
 }
 
 // refusalOf makes an error of an answer that says no.

@@ -119,7 +119,10 @@ func (g *guest) membership(joined *job.Joined, part bool) (*membership, error) {
 }
 
 func (m *membership) take(joined *job.Joined) {
-	m.cert.Store(&tls.Certificate{Certificate: [][]byte{joined.Certificate}, PrivateKey: m.g.key})
+	m.g.mu.Lock()
+	key := m.g.key
+	m.g.mu.Unlock()
+	m.cert.Store(&tls.Certificate{Certificate: [][]byte{joined.Certificate}, PrivateKey: key})
 	m.ends.Store(joined.Expires.UnixNano())
 }
 

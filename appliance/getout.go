@@ -129,8 +129,8 @@ func (out *getOut) room(f *os.File, data int64) error {
 		data -= s.Blocks * 512
 	}
 	if free := int64(have.Bavail) * have.Bsize; free < data {
-		return &fleet.Refusal{Code: codeNoRoom, Detail: fmt.Sprintf("there is no room for %s: %d bytes are needed and %d are free in %s; make room, or choose another place",
-			out.path, data, free, filepath.Dir(out.path))}
+		return &fleet.Refusal{Code: codeNoRoom, Detail: fmt.Sprintf("there is no room for %s: %d bytes are needed and %d are free in %s; "+
+			"make room, or choose another place", out.path, data, free, filepath.Dir(out.path))}
 	}
 	return nil
 }
@@ -159,7 +159,8 @@ func (out *getOut) commit() error {
 	case err == nil:
 		err = os.Remove(out.part)
 	case errors.Is(err, fs.ErrExist):
-		return &fleet.Refusal{Code: codeFileExists, Detail: out.final + " was made by somebody else meanwhile; what was fetched is whole and in " + out.part}
+		return &fleet.Refusal{Code: codeFileExists,
+			Detail: out.final + " was made by somebody else meanwhile; what was fetched is whole and in " + out.part}
 	default:
 		err = os.Rename(out.part, out.final) // a file system without links
 	}
@@ -183,7 +184,8 @@ func (out *getOut) close() {
 func (out *getOut) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return &fleet.Refusal{Code: codeNoRoom, Detail: fmt.Sprintf("the disk is full on which %s is written; make room and run the same command again, it goes on with what is there: %v", out.path, err)}
+		return &fleet.Refusal{Code: codeNoRoom, Detail: fmt.Sprintf("the disk is full on which %s is written; make room and run the same "+
+			"command again, it goes on with what is there: %v", out.path, err)}
 	case ctx.Err() != nil && out.disk != nil:
 		return fmt.Errorf("interrupted; the same command goes on with what %s holds", out.begun())
 	}

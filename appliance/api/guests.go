@@ -31,13 +31,14 @@ func Guests(f *fleet.Fleet, log *slog.Logger) http.Handler {
 		}
 		return f.Join(r.Context(), cert, false, remoteOf(r), j)
 	}))
-	mux.Handle("POST "+job.PathNode, handle(log, authenticated(f.AuthenticateReader, func(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	node := func(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
 		report, err := read[job.NodeReport](w, r, maxReport)
 		if err != nil {
 			return nil, err
 		}
 		return f.NodeReport(r.Context(), c, remoteOf(r), report)
-	})))
+	}
+	mux.Handle("POST "+job.PathNode, handle(log, authenticated(f.AuthenticateReader, node)))
 	return mux
 }
 

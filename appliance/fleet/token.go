@@ -169,7 +169,8 @@ func (d *draft) usable(secret string, role job.Role, remote netip.Addr, now time
 	case now.After(t.Expires):
 		refusal = refuse(CodeTokenExpired, "token %s expired at %s; ask for a new one (`seedbed token new`)", t.Short(), t.Expires.Format(time.RFC3339))
 	case t.Used >= t.Uses:
-		refusal = refuse(CodeTokenUsed, "token %s was used %d times, which is all that it is good for; ask for a new one (`seedbed token new`)", t.Short(), t.Used)
+		refusal = refuse(CodeTokenUsed, "token %s was used %d times, which is all that it is good for; ask for a new one "+
+			"(`seedbed token new`)", t.Short(), t.Used)
 	case t.Role != role:
 		return nil, refuse(CodeInvalid, "token %s is for `seedbed %s`, not for `seedbed %s`", t.Short(), t.Role, role)
 	}

@@ -18,7 +18,8 @@ type WrongError struct {
 }
 
 func (e *WrongError) Error() string {
-	return fmt.Sprintf("it returned other bytes than the image has, in partition index %d, bytes %v, although they were right when they were written", e.Partition, e.Extent)
+	return fmt.Sprintf("it returned other bytes than the image has, in the partition with index %d, bytes %v, although they were "+
+		"right when they were written", e.Partition, e.Extent)
 }
 
 // Reader reads a disk, past the memory of the kernel if it can. Owned by one goroutine.
