@@ -47,13 +47,11 @@ func TestPicker(t *testing.T) {
 	if got, ok := p.pick(setOf(pieces, 3, 70), nil); !ok || got != 70 {
 		t.Errorf("picked %d, want the rarest", got)
 	}
-	seen := map[int]bool{}
-	for range 200 {
-		got, _ := p.pick(setOf(pieces, 70, 129, 3), nil)
-		seen[got] = true
-	}
-	if !seen[70] || !seen[129] || len(seen) != 2 {
-		t.Errorf("ties went to %v", seen)
+	for next, want := range map[int]int{0: 70, 70: 70, 71: 129, 129: 129, 130: 70} {
+		p.next = next
+		if got, _ := p.pick(setOf(pieces, 70, 129, 3), nil); got != want {
+			t.Errorf("picked %d of two equally rare, going on at %d, want %d", got, next, want)
+		}
 	}
 	p.begin(3)
 	p.giveBack(3, true)
@@ -68,6 +66,27 @@ func TestPicker(t *testing.T) {
 	p.gone(setOf(pieces, 3, 70))
 	if p.holders[70] != 0 || p.lacking != pieces-2 || p.allBegun() {
 		t.Errorf("%d holders, %d lacking", p.holders[70], p.lacking)
+	}
+}
+
+// Where all pieces are equally rare they are picked in order, from a place that differs between machines.
+func TestPickerGoesOnInOrder(t *testing.T) {
+	const pieces = 100
+	firsts := map[int]bool{}
+	for seed := range uint64(10) {
+		p := newPicker(NewSet(pieces), NewSet(pieces), pieces, rand.New(rand.NewPCG(seed, 2)))
+		first, _ := p.pick(allOf(pieces), nil)
+		firsts[first] = true
+		for i := range pieces {
+			got, ok := p.pick(allOf(pieces), nil)
+			if want := (first + i) % pieces; !ok || got != want {
+				t.Fatalf("picked %d, want %d", got, want)
+			}
+			p.begin(got)
+		}
+	}
+	if len(firsts) < 5 {
+		t.Errorf("ten machines began at %v", firsts)
 	}
 }
 
