@@ -204,5 +204,8 @@ func fatal(err error) bool {
 	return refused
 }
 
-// nodeRetry is how long a seed node waits after a failure.
-const nodeRetry = time.Second
+// Waits after a failure: until the appliance is asked again, and until an image is tried again.
+const (
+	nodeRetry  = time.Second
+	imageRetry = 10 * time.Second
+)

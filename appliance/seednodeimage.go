@@ -96,7 +96,7 @@ func (i *nodeImage) run(ctx context.Context) {
 			i.n.log.Error("image is not served; it is tried again", "image", i.joined.ImageName, "err", err)
 			select {
 			case <-ctx.Done():
-			case <-time.After(nodeRetry):
+			case <-time.After(imageRetry):
 			}
 		}
 	}
