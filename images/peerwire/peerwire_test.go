@@ -354,3 +354,29 @@ func FuzzExtendedHandshake(f *testing.F) {
 		}
 	})
 }
+
+func FuzzReadHandshake(f *testing.F) {
+	f.Add(Handshake{Reserved: Features(), InfoHash: [20]byte{1}, PeerID: [20]byte{2}}.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if h, err := ReadHandshake(bytes.NewReader(b)); err == nil {
+			if again := h.Append(nil); !bytes.Equal(again, b[:HandshakeLength]) {
+				t.Errorf("%x reads as %x", b, again)
+			}
+		}
+	})
+}
+
+func FuzzDecodeMetadataRequest(f *testing.F) {
+	f.Add([]byte("d8:msg_typei0e5:piecei2ee"))
+	f.Add(MetadataReply(make([]byte, 100), 0))
+	info := make([]byte, 3*MetadataPieceLength+1)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		piece, ok, err := DecodeMetadataRequest(b)
+		if err != nil || !ok {
+			return
+		}
+		if reply := MetadataReply(info, piece); len(reply) > MetadataPieceLength+100 {
+			t.Errorf("%q is answered by %d bytes", b, len(reply))
+		}
+	})
+}
