@@ -294,7 +294,7 @@ func TestBitfieldsAgainAndAgain(t *testing.T) {
 	b.barred(x, b.machine, fmt.Sprintf("broke the protocol %d times", maxStrikes))
 }
 
-// A peer reads one byte a second of what it asked for: its link ends, and nobody waits for it.
+// A peer says that it lives and reads one byte a second of what it asked for: its link ends, and nobody waits for it.
 func TestSlowReader(t *testing.T) {
 	b := fight(t, func(ctx context.Context, b *battle) {
 		x := newIntruder(t, b.site, b.appliance)
@@ -304,14 +304,17 @@ func TestSlowReader(t *testing.T) {
 			x.send(peerwire.AppendTile(nil, tileKind, peerwire.Request{Piece: p, Tiles: b.c.data[p]}))
 		}
 		raw, one := x.conn.NetConn(), make([]byte, 1)
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
+		alive, second := time.NewTicker(100*time.Millisecond), time.NewTicker(time.Second)
+		defer alive.Stop()
+		defer second.Stop()
 		for limit := time.After(20 * time.Second); ; {
 			if b.appliance.Stats().Transports[0].Links == 1 { // the machine's
 				return
 			}
 			select {
-			case <-tick.C:
+			case <-alive.C:
+				x.conn.Write(peerwire.Append(nil, peerwire.KeepAlive{}))
+			case <-second.C:
 				raw.Read(one)
 			case <-limit:
 				t.Error("the link of a peer that reads one byte a second stays open")

