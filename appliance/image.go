@@ -14,7 +14,8 @@ import (
 func imageCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Add, list and check images",
 		Long: "The image commands let a running appliance do the work, else they open the repository themselves."}
-	cmd.AddCommand(imageAdd(o), imageList(o), imageShow(o), imageVerify(o), imageExport(o), imageImport(o), imageDiff(o), imageRemove(o), imagePrune(o))
+	cmd.AddCommand(imageAdd(o), imageList(o), imageShow(o), imageVerify(o), imageExport(o), imageImport(o), imageDiff(o), imageRemove(o), imagePrune(o),
+		imageOpen(o), imageClose(o), imageTorrent(o))
 	return cmd
 }
 

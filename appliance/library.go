@@ -41,6 +41,8 @@ type library struct {
 	// reopen makes the seeder of an image read what was healed; nil: there is none.
 	reopen func(ctx context.Context, image images.Digest)
 	bucket repository.Bucket // under repo
+	open   *openSwarms
+	web    string // "http://10.77.0.1" of a running appliance, where stock clients find tracker and torrents; else ""
 	signed *signed
 }
 
@@ -67,7 +69,7 @@ func openLibrary(ctx context.Context, data, location string, log *slog.Logger) (
 	} else if err := end(); err != nil {
 		log.Warn("what an interrupted import left is removed, its folder not given back", "err", err)
 	}
-	return &library{repo: repo, closeBucket: closeBucket, site: s, log: log, data: data, bucket: bucket,
+	return &library{open: newOpenSwarms(), repo: repo, closeBucket: closeBucket, site: s, log: log, data: data, bucket: bucket,
 		signed: &signed{path: filepath.Join(data, "published")}}, nil
 }
 

@@ -157,7 +157,8 @@ type appliance struct {
 	store   *store.Store
 	fleet   *fleet.Fleet
 	tracker *tracker.Tracker
-	named   map[images.InfoHash]bool // swarms in which the tracker names the seeder; owned by wanted
+	named   map[images.InfoHash]bool        // swarms in which the tracker names the seeder; owned by wanted
+	opened  map[images.InfoHash]*swarm.Open // open swarms that the tracker serves; owned by wanted
 	https   net.Listener
 	http    net.Listener // nil with NoBoot
 	local   net.Listener
@@ -208,6 +209,9 @@ func (a *appliance) open(ctx context.Context) error {
 		return err
 	}
 	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet), a.fromMachines
+	if err := a.lib.loadOpen(ctx); err != nil {
+		return err
+	}
 	if err := a.openSwarm(); err != nil {
 		return err
 	}
@@ -238,7 +242,7 @@ func (a *appliance) openSwarm() error {
 	a.tracker = tracker.New(tracker.Config{Policy: policy, Names: a.fleet.Names, Log: a.log})
 	a.openTopology()
 	seeders, err := seed.New(seed.Config{
-		Mux: a.mux, Open: a.lib.repo.OpenImage, CA: a.lib.site.CA(), Changed: a.fleet.Changed, Log: a.log,
+		Mux: a.mux, Open: a.lib.repo.OpenImage, CA: a.lib.site.CA(), Changed: a.lib.open.changed, Log: a.log,
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return a.lib.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
@@ -248,7 +252,7 @@ func (a *appliance) openSwarm() error {
 		return err
 	}
 	a.lib.reopen = seeders.Reopen
-	a.parts = append(a.parts, seeders.Run)
+	a.parts = append(a.parts, seeders.Run, func(ctx context.Context) error { return a.lib.open.follow(ctx, a.fleet.Changed) })
 	return nil
 }
 
@@ -260,7 +264,7 @@ func (a *appliance) wanted() []seed.Wanted {
 	for _, w := range a.fleet.Swarms() {
 		now[w.InfoHash] = true
 		a.tracker.AddSeed(w.InfoHash, a.seeder())
-		list = append(list, seed.Wanted(w))
+		list = append(list, seed.Wanted{Image: w.Image, InfoHash: w.InfoHash})
 	}
 	for h := range a.named {
 		if !now[h] {
@@ -268,7 +272,7 @@ func (a *appliance) wanted() []seed.Wanted {
 		}
 	}
 	a.named = now
-	return list
+	return append(list, a.wantedOpen()...)
 }
 
 func (a *appliance) openHTTPS() error {
@@ -333,8 +337,9 @@ func (a *appliance) openBoot() error {
 	if a.http, err = a.listen(or(c.HTTP, ":80"), "boot files"); err != nil {
 		return err
 	}
+	a.lib.web = strings.TrimSuffix("http://"+netip.AddrPortFrom(a.address, tcpAddr(a.http).Port()).String(), ":80")
 	server, err := boot.New(boot.Config{
-		Files: files, Fleet: bootFleet{a.fleet, a.log}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Log: a.log,
+		Files: files, Fleet: bootFleet{a.fleet, a.log}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Open: a.openHTTP(), Log: a.log,
 	})
 	if err != nil {
 		return err

@@ -33,6 +33,11 @@ func (l *library) Remove(ctx context.Context, ref string) error {
 	if errors.Is(err, repository.ErrNoImage) {
 		return asRefusal(err)
 	}
+	if err == nil {
+		if err := l.refuseOpen(ctx, ref, d); err != nil {
+			return err
+		}
+	}
 	if err == nil { // a damaged version names no image that could be in use
 		use := l.usedBy
 		if use == nil {

@@ -96,6 +96,7 @@ type Progress struct {
 type Images interface {
 	Disks
 	Upkeep
+	Opening
 	List(ctx context.Context) ([]ImageListing, error)
 	Show(ctx context.Context, ref string) (*ImageDetail, error)
 	Add(ctx context.Context, o ImageOrder, progress func(Progress)) (*ImageDetail, error)
@@ -132,6 +133,7 @@ func Operator(f *fleet.Fleet, lib Images, log *slog.Logger) http.Handler {
 	})
 	serveDisks(mux, lib, log)
 	serveUpkeep(mux, lib, log)
+	serveOpening(mux, lib, log)
 	on("GET /v1/machines", func(http.ResponseWriter, *http.Request) (any, error) { return list(f.Machines(), nil) })
 	on("POST /v1/machines/{name}/admit", func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return f.Admit(r.Context(), r.PathValue("name"))

@@ -23,6 +23,8 @@ const (
 	pathKernel    = "/boot/vmlinuz"
 	pathInitramfs = "/boot/initramfs"
 	pathToken     = "/boot/token" // ?mac=
+	pathAnnounce  = "/announce"   // of open swarms
+	pathTorrents  = "/torrents"   // below it
 )
 
 // Values of platform, as iPXE has them in ${platform}.
@@ -40,7 +42,12 @@ func (s *Server) Handler() http.Handler {
 			return
 		}
 		s.cfg.Log.Debug("boot file asked for", "client", r.RemoteAddr, "method", r.Method, "url", r.URL.String(), "agent", r.UserAgent())
-		switch p := path.Clean("/" + r.URL.Path); p {
+		p := path.Clean("/" + r.URL.Path)
+		if s.cfg.Open != nil && (p == pathAnnounce || path.Dir(p) == pathTorrents) {
+			s.cfg.Open.ServeHTTP(w, r)
+			return
+		}
+		switch p {
 		case pathScript:
 			s.serveIPXE(w, r)
 		case pathGRUB:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,6 +28,8 @@ type Config struct {
 	HTTPPort uint16
 	// KernelArgs replace script.KernelArgs where not empty. Nothing secret: every program of the machine reads them.
 	KernelArgs string
+	// Open answers for /announce and what lies below /torrents/; nil: nothing is there.
+	Open http.Handler
 	// Log may be nil.
 	Log *slog.Logger
 	// Now is the clock; nil means time.Now.

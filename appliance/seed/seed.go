@@ -20,6 +20,8 @@ import (
 type Wanted struct {
 	Image    images.Digest
 	InfoHash images.InfoHash
+	// Open is that of an open swarm; nil is a closed one.
+	Open *swarm.Open
 }
 
 // Config of Seeders. All but Damaged, Transport, MemoryBytes and Log are needed.
@@ -159,14 +161,18 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder, fresh bool) 
 	if err != nil {
 		return err
 	}
-	cert, err := s.config.Certificate(w.InfoHash)
-	if err != nil {
-		return fmt.Errorf("certificate of the seeder: %w", err)
+	var secure *tls.Config
+	if w.Open == nil {
+		cert, err := s.config.Certificate(w.InfoHash)
+		if err != nil {
+			return fmt.Errorf("certificate of the seeder: %w", err)
+		}
+		secure = swarm.TLSConfig(cert, s.config.CA, w.InfoHash)
 	}
 	storage := newStorage(reader, s.config.Damaged)
 	peer, err := swarm.New(swarm.Config{
 		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: storage, Mux: s.config.Mux, HandOut: true, Fresh: fresh,
-		TLS: swarm.TLSConfig(cert, s.config.CA, w.InfoHash), MemoryBytes: s.config.MemoryBytes, Log: s.log,
+		TLS: secure, Open: w.Open, MemoryBytes: s.config.MemoryBytes, Log: s.log,
 		Transport: s.config.Transport,
 	})
 	if err != nil {

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"seedbed/appliance/api"
+	"seedbed/images/restore"
+)
+
+const openWarning = `An open swarm is plain TCP without TLS: whoever reaches the appliance can have the image, and see who takes part. Closed
+swarms, the default, let in only machines of the site.`
+
+func imageOpen(o *options) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "open IMAGE", Short: "Let stock BitTorrent clients have an image, in plain TCP", Args: cobra.ExactArgs(1),
+		Long: `Open makes a second torrent of the image, v1 and v2 in one, which aria2, libtorrent, transmission and qBittorrent take: its
+partitions as files p0001, p0002, ..., free space as zeros. It reads the whole image once. The appliance then seeds it, is its
+tracker, and has the .torrent file under /torrents/ on its HTTP port, until "seedbed image close".
+
+` + openWarning + " Deployments go on in the closed swarm."}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			show := newMeter(os.Stderr, "hashed")
+			s, err := lib.OpenSwarm(cmd.Context(), args[0], show.update)
+			show.end()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), s)
+			}
+			printOpen(cmd.OutOrStdout(), s)
+			return nil
+		})
+	}
+	return cmd
+}
+
+func printOpen(w io.Writer, s *api.OpenSwarm) {
+	fmt.Fprintf(w, "image %s is open: plain TCP without TLS, for whoever reaches the appliance\ninfohash  v1 %s\n          v2 %s\n", s.Image, s.V1, s.InfoHash)
+	if s.Torrent == "" {
+		fmt.Fprintln(w, "it is served as soon as an appliance runs: `seedbed serve`")
+		return
+	}
+	fmt.Fprintf(w, "torrent   %s\ntracker   %s\nmagnet    %s\n", s.Torrent, s.Announce, s.Magnet)
+}
+
+func imageClose(o *options) *cobra.Command {
+	return &cobra.Command{Use: "close IMAGE", Short: "Take \"open\" back", Args: cobra.ExactArgs(1),
+		Long: `Close stops seeding an image to stock BitTorrent clients. What they have they keep, and may go on giving to each other.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.withImages(cmd.Context(), func(lib api.Images) error {
+				if err := lib.CloseSwarm(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "image %s is closed\n", args[0])
+				return nil
+			})
+		}}
+}
+
+func imageTorrent(o *options) *cobra.Command {
+	var announce string
+	cmd := &cobra.Command{Use: "torrent IMAGE FILE", Short: "Write the .torrent file of an open image, or - for standard output", Args: cobra.ExactArgs(2),
+		Long: `Torrent writes the file that aria2, libtorrent, transmission and qBittorrent take, with the appliance's tracker in it. FILE gets
+its name when it is whole; one that exists is not replaced.
+
+` + openWarning}
+	cmd.Flags().StringVar(&announce, "announce", "", "`URL` of the tracker (default: the appliance's)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			b, err := lib.Torrent(cmd.Context(), args[0], announce)
+			if err != nil {
+				return err
+			}
+			if args[1] == "-" {
+				if isTerminal(os.Stdout) {
+					return usageError{errors.New("a torrent is not written to a terminal; redirect it, or name a file")}
+				}
+				_, err := cmd.OutOrStdout().Write(b)
+				return err
+			}
+			if err := writeNew(args[1], b); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "torrent of image %s is in %s; its swarm is plain TCP without TLS\n", args[0], args[1])
+			return nil
+		})
+	}
+	return cmd
+}
+
+// writeNew makes a file that does not exist, whole and durable or not at all.
+func writeNew(path string, b []byte) error {
+	out, err := restore.CreateOutput(path, int64(len(b)), 0)
+	if err != nil {
+		return err
+	}
+	if err := out.Write(0, b); err != nil {
+		return errors.Join(err, out.Abort())
+	}
+	return out.Commit()
+}

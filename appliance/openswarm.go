@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/seed"
+	"seedbed/images"
+	"seedbed/images/repository"
+	"seedbed/images/swarm"
+	"seedbed/images/torrent"
+)
+
+// Codes of refusals about open swarms.
+const (
+	codeImageOpen    = "image-open"
+	codeImageNotOpen = "image-not-open"
+	codeNoTracker    = "no-tracker"
+)
+
+// openSwarms are the images that a running appliance serves to stock clients. Safe for concurrent use.
+type openSwarms struct {
+	mu     sync.Mutex // guards what follows
+	list   map[images.Digest]*openImage
+	change chan struct{} // closed and replaced at every change, also of the fleet's
+}
+
+// openImage is one of them. Immutable.
+type openImage struct {
+	image  *repository.Image
+	info   *torrent.Info
+	layers [][]byte
+}
+
+func newOpenSwarms() *openSwarms {
+	return &openSwarms{list: map[images.Digest]*openImage{}, change: make(chan struct{})}
+}
+
+// changed returns a channel that is closed at the next change.
+func (o *openSwarms) changed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.change
+}
+
+// set makes an image served, or no more if one is nil, and says so.
+func (o *openSwarms) set(d images.Digest, one *openImage) {
+	o.mu.Lock()
+	if one == nil {
+		delete(o.list, d)
+	} else {
+		o.list[d] = one
+	}
+	o.mu.Unlock()
+	o.notify()
+}
+
+func (o *openSwarms) notify() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	close(o.change)
+	o.change = make(chan struct{})
+}
+
+// all returns the images in the order of their names.
+func (o *openSwarms) all() []*openImage {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.SortedFunc(maps.Values(o.list), func(a, b *openImage) int { return strings.Compare(a.fileName(), b.fileName()) })
+}
+
+// follow passes the fleet's changes on until ctx is done, so that the seeders hear of both.
+func (o *openSwarms) follow(ctx context.Context, changed func() <-chan struct{}) error {
+	for {
+		next := changed()
+		o.notify()
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (i *openImage) fileName() string {
+	return i.image.Manifest.Name + "-" + i.image.Manifest.Version + ".torrent"
+}
+
+func (i *openImage) wanted() seed.Wanted {
+	return seed.Wanted{Image: i.image.Digest, InfoHash: i.info.InfoHash, Open: &swarm.Open{V1: i.info.V1, Info: i.info.Bytes}}
+}
+
+// openOf returns an open image, whose signature is checked. Its sums are read from the repository.
+func (l *library) openOf(ctx context.Context, image *repository.Image) (*openImage, error) {
+	sums, err := l.repo.OpenSums(ctx, image.Digest)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := l.repo.OpenImage(ctx, image.Digest)
+	if err != nil {
+		return nil, err
+	}
+	info, err := torrent.Hybrid(image.Manifest, sums)
+	if err != nil {
+		return nil, err
+	}
+	return &openImage{image: image, info: info, layers: torrent.Layers(reader.Layout())}, nil
+}
+
+// loadOpen takes up the images that are open. One that cannot be read is left out, with an error in the log.
+func (l *library) loadOpen(ctx context.Context) error {
+	list, err := l.repo.OpenImages(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range list {
+		image, err := l.image(ctx, d.String())
+		var one *openImage
+		if err == nil {
+			one, err = l.openOf(ctx, image)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			l.log.Error("open image is not served to stock clients", "image", d.String(), "err", err)
+			continue
+		}
+		l.open.set(d, one)
+	}
+	return nil
+}
+
+// OpenSwarm implements api.Opening.
+func (l *library) OpenSwarm(ctx context.Context, ref string, progress func(api.Progress)) (*api.OpenSwarm, error) {
+	image, err := l.image(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.repo.OpenSums(ctx, image.Digest); errors.Is(err, repository.ErrNotOpen) {
+		if err := l.makeSums(ctx, image.Digest, progress); err != nil {
+			return nil, asRefusal(err)
+		}
+	}
+	one, err := l.openOf(ctx, image)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	l.open.set(image.Digest, one)
+	return l.describe(one), nil
+}
+
+// makeSums reads an image and keeps the sums of its pieces, which opens it.
+func (l *library) makeSums(ctx context.Context, d images.Digest, progress func(api.Progress)) error {
+	reader, err := l.repo.OpenImage(ctx, d)
+	if err != nil {
+		return err
+	}
+	sums, err := torrent.Sums(ctx, reader, asProgress(progress))
+	if err != nil {
+		return err
+	}
+	return l.repo.PutOpen(ctx, d, sums)
+}
+
+func (l *library) describe(one *openImage) *api.OpenSwarm {
+	s := &api.OpenSwarm{
+		Image: nameOf(one.image.Manifest), Digest: one.image.Digest, InfoHash: one.info.InfoHash, V1: fmt.Sprintf("%x", one.info.V1),
+	}
+	if l.web != "" {
+		s.Announce, s.Torrent = l.web+pathAnnounce, l.web+pathTorrents+one.fileName()
+		s.Magnet = one.info.Magnet(strings.TrimSuffix(one.fileName(), ".torrent"), s.Announce)
+	}
+	return s
+}
+
+// CloseSwarm implements api.Opening.
+func (l *library) CloseSwarm(ctx context.Context, ref string) error {
+	d, err := l.repo.Resolve(ctx, ref)
+	if err != nil {
+		return asRefusal(err)
+	}
+	if err := l.repo.RemoveOpen(ctx, d); err != nil && !errors.Is(err, repository.ErrNotOpen) {
+		return err
+	} else if err != nil {
+		return &fleet.Refusal{Code: codeImageNotOpen, Detail: fmt.Sprintf("image %s is not open", ref)}
+	}
+	l.open.set(d, nil)
+	return nil
+}
+
+// Torrent implements api.Opening.
+func (l *library) Torrent(ctx context.Context, ref, announce string) ([]byte, error) {
+	image, err := l.image(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	one, err := l.openOf(ctx, image)
+	if errors.Is(err, repository.ErrNotOpen) {
+		return nil, &fleet.Refusal{Code: codeImageNotOpen, Detail: fmt.Sprintf("image %s is not open; `seedbed image open %s` opens it to stock BitTorrent clients", ref, ref)}
+	}
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	if announce == "" {
+		if l.web == "" {
+			return nil, &fleet.Refusal{Code: codeNoTracker, Detail: "no appliance runs here that could be the tracker; start it with `seedbed serve`, or say --announce URL"}
+		}
+		announce = l.web + pathAnnounce
+	}
+	return one.info.Metainfo(one.layers, announce)
+}
+
+// refuseOpen returns a refusal for an image that is open.
+func (l *library) refuseOpen(ctx context.Context, ref string, d images.Digest) error {
+	if _, err := l.repo.OpenSums(ctx, d); errors.Is(err, repository.ErrNotOpen) {
+		return nil
+	}
+	return &fleet.Refusal{Code: codeImageOpen, Detail: fmt.Sprintf("image %s is open to stock BitTorrent clients; `seedbed image close %s` first", ref, ref)}
+}
+
+// Paths of plain HTTP for stock clients.
+const (
+	pathAnnounce = "/announce"
+	pathTorrents = "/torrents/"
+)
+
+// openHTTP answers announces to open swarms, and gives the .torrent files of open images.
+func (a *appliance) openHTTP() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(pathAnnounce, a.tracker)
+	mux.HandleFunc("GET "+pathTorrents+"{file}", func(w http.ResponseWriter, r *http.Request) {
+		for _, one := range a.lib.open.all() {
+			if one.fileName() != r.PathValue("file") {
+				continue
+			}
+			b, err := one.info.Metainfo(one.layers, a.lib.web+pathAnnounce)
+			if err != nil {
+				a.log.Error("torrent of an open image cannot be made", "image", one.fileName(), "err", err)
+				http.Error(w, "the appliance cannot make this torrent; its log says why", http.StatusInternalServerError)
+				return
+			}
+			w.Header().Set("Content-Type", "application/x-bittorrent")
+			w.Write(b)
+			return
+		}
+		http.Error(w, "no open image has this name; `seedbed image open` opens one", http.StatusNotFound)
+	})
+	return mux
+}
+
+// wantedOpen returns the open swarms, and lets the tracker take announces to these. The seeders call it, on one goroutine.
+func (a *appliance) wantedOpen() (list []seed.Wanted) {
+	now := map[images.InfoHash]*swarm.Open{}
+	for _, one := range a.lib.open.all() {
+		w := one.wanted()
+		now[w.InfoHash] = w.Open
+		a.tracker.Open(w.InfoHash, w.Open.V1)
+		a.tracker.AddSeed(w.InfoHash, a.seeder())
+		list = append(list, w)
+	}
+	for h, open := range a.opened {
+		if now[h] == nil {
+			a.tracker.Close(h, open.V1)
+		}
+	}
+	a.opened = now
+	return list
+}
