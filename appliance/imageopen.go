@@ -18,8 +18,8 @@ swarms, the default, let in only machines of the site.`
 func imageOpen(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "open IMAGE", Short: "Let stock BitTorrent clients have an image, in plain TCP", Args: cobra.ExactArgs(1),
-		Long: `Open makes a second torrent of the image, v1 and v2 in one, which aria2, libtorrent, transmission and qBittorrent take: its
-partitions as files p0001, p0002, ..., free space as zeros. It reads the whole image once. The appliance then seeds it, is its
+		Long: `Open makes a second torrent of the image, v1 and v2 in one, which libtorrent, qBittorrent and transmission 4 take, and one of v1
+alone for aria2 and transmission 3: the partitions as files p0001, p0002, ..., free space as zeros. All of them are one swarm. It reads the whole image once. The appliance then seeds it, is its
 tracker, and has the .torrent file under /torrents/ on its HTTP port, until "seedbed image close".
 
 ` + openWarning + " Deployments go on in the closed swarm."}
@@ -43,12 +43,13 @@ tracker, and has the .torrent file under /torrents/ on its HTTP port, until "see
 }
 
 func printOpen(w io.Writer, s *api.OpenSwarm) {
-	fmt.Fprintf(w, "image %s is open: plain TCP without TLS, for whoever reaches the appliance\ninfohash  v1 %s\n          v2 %s\n", s.Image, s.V1, s.InfoHash)
+	fmt.Fprintf(w, "image %s is open: plain TCP without TLS, for whoever reaches the appliance\ninfohash  v1 %s\n          v2 %s\n          v1 alone %s\n", s.Image, s.V1, s.InfoHash, s.Plain)
 	if s.Torrent == "" {
 		fmt.Fprintln(w, "it is served as soon as an appliance runs: `seedbed serve`")
 		return
 	}
-	fmt.Fprintf(w, "torrent   %s\ntracker   %s\nmagnet    %s\n", s.Torrent, s.Announce, s.Magnet)
+	fmt.Fprintf(w, "torrent   %s\n          %s for clients that do not read hybrid torrents\ntracker   %s\nmagnet    %s\n",
+		s.Torrent, s.PlainTorrent, s.Announce, s.Magnet)
 }
 
 func imageClose(o *options) *cobra.Command {
@@ -66,16 +67,17 @@ func imageClose(o *options) *cobra.Command {
 }
 
 func imageTorrent(o *options) *cobra.Command {
-	var announce string
+	var order api.TorrentOrder
 	cmd := &cobra.Command{Use: "torrent IMAGE FILE", Short: "Write the .torrent file of an open image, or - for standard output", Args: cobra.ExactArgs(2),
-		Long: `Torrent writes the file that aria2, libtorrent, transmission and qBittorrent take, with the appliance's tracker in it. FILE gets
+		Long: `Torrent writes the file that libtorrent, qBittorrent and transmission 4 take, or with --v1 the one for aria2 and transmission 3, with the appliance's tracker in it. FILE gets
 its name when it is whole; one that exists is not replaced.
 
 ` + openWarning}
-	cmd.Flags().StringVar(&announce, "announce", "", "`URL` of the tracker (default: the appliance's)")
+	cmd.Flags().StringVar(&order.Announce, "announce", "", "`URL` of the tracker (default: the appliance's)")
+	cmd.Flags().BoolVar(&order.Plain, "v1", false, "v1 alone, for clients that do not read hybrid torrents (aria2 1.36, transmission 3)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return o.withImages(cmd.Context(), func(lib api.Images) error {
-			b, err := lib.Torrent(cmd.Context(), args[0], announce)
+			b, err := lib.Torrent(cmd.Context(), args[0], order)
 			if err != nil {
 				return err
 			}

@@ -94,8 +94,29 @@ func (i *openImage) fileName() string {
 	return i.image.Manifest.Name + "-" + i.image.Manifest.Version + ".torrent"
 }
 
+// plainName is the other torrent's; no version ends like this, since "v1" after a dot would be part of the version.
+func (i *openImage) plainName() string {
+	return i.image.Manifest.Name + "-" + i.image.Manifest.Version + plainSuffix
+}
+
+// plainSuffix is how names of plain v1 torrents end.
+const plainSuffix = ".v1.torrent"
+
 func (i *openImage) wanted() seed.Wanted {
-	return seed.Wanted{Image: i.image.Digest, InfoHash: i.info.InfoHash, Open: &swarm.Open{V1: i.info.V1, Info: i.info.Bytes}}
+	return seed.Wanted{Image: i.image.Digest, InfoHash: i.info.InfoHash, Open: openConfig(i.info)}
+}
+
+// openConfig returns the names of an open swarm.
+func openConfig(info *torrent.Info) *swarm.Open {
+	return &swarm.Open{V1: info.V1, Plain: info.Plain, Info: info.Bytes, PlainInfo: info.PlainBytes}
+}
+
+// metainfo returns the .torrent file, of the hybrid torrent or of the plain v1 one.
+func (i *openImage) metainfo(plain bool, announce string) ([]byte, error) {
+	if plain {
+		return i.info.PlainMetainfo(announce)
+	}
+	return i.info.Metainfo(i.layers, announce)
 }
 
 // openOf returns an open image, whose signature is checked. Its sums are read from the repository.
@@ -174,9 +195,11 @@ func (l *library) makeSums(ctx context.Context, d images.Digest, progress func(a
 func (l *library) describe(one *openImage) *api.OpenSwarm {
 	s := &api.OpenSwarm{
 		Image: nameOf(one.image.Manifest), Digest: one.image.Digest, InfoHash: one.info.InfoHash, V1: fmt.Sprintf("%x", one.info.V1),
+		Plain: fmt.Sprintf("%x", one.info.Plain),
 	}
 	if l.web != "" {
 		s.Announce, s.Torrent = l.web+pathAnnounce, l.web+pathTorrents+one.fileName()
+		s.PlainTorrent = l.web + pathTorrents + one.plainName()
 		s.Magnet = one.info.Magnet(strings.TrimSuffix(one.fileName(), ".torrent"), s.Announce)
 	}
 	return s
@@ -198,7 +221,7 @@ func (l *library) CloseSwarm(ctx context.Context, ref string) error {
 }
 
 // Torrent implements api.Opening.
-func (l *library) Torrent(ctx context.Context, ref, announce string) ([]byte, error) {
+func (l *library) Torrent(ctx context.Context, ref string, o api.TorrentOrder) ([]byte, error) {
 	image, err := l.image(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -210,13 +233,13 @@ func (l *library) Torrent(ctx context.Context, ref, announce string) ([]byte, er
 	if err != nil {
 		return nil, asRefusal(err)
 	}
-	if announce == "" {
+	if o.Announce == "" {
 		if l.web == "" {
 			return nil, &fleet.Refusal{Code: codeNoTracker, Detail: "no appliance runs here that could be the tracker; start it with `seedbed serve`, or say --announce URL"}
 		}
-		announce = l.web + pathAnnounce
+		o.Announce = l.web + pathAnnounce
 	}
-	return one.info.Metainfo(one.layers, announce)
+	return one.metainfo(o.Plain, o.Announce)
 }
 
 // refuseOpen returns a refusal for an image that is open.
@@ -239,10 +262,11 @@ func (a *appliance) openHTTP() http.Handler {
 	mux.Handle(pathAnnounce, a.tracker)
 	mux.HandleFunc("GET "+pathTorrents+"{file}", func(w http.ResponseWriter, r *http.Request) {
 		for _, one := range a.lib.open.all() {
-			if one.fileName() != r.PathValue("file") {
+			plain := r.PathValue("file") == one.plainName()
+			if !plain && r.PathValue("file") != one.fileName() {
 				continue
 			}
-			b, err := one.info.Metainfo(one.layers, a.lib.web+pathAnnounce)
+			b, err := one.metainfo(plain, a.lib.web+pathAnnounce)
 			if err != nil {
 				a.log.Error("torrent of an open image cannot be made", "image", one.fileName(), "err", err)
 				http.Error(w, "the appliance cannot make this torrent; its log says why", http.StatusInternalServerError)
@@ -259,17 +283,17 @@ func (a *appliance) openHTTP() http.Handler {
 
 // wantedOpen returns the open swarms, and lets the tracker take announces to these. The seeders call it, on one goroutine.
 func (a *appliance) wantedOpen() (list []seed.Wanted) {
-	now := map[images.InfoHash]*swarm.Open{}
+	now := map[images.InfoHash]bool{}
 	for _, one := range a.lib.open.all() {
 		w := one.wanted()
-		now[w.InfoHash] = w.Open
-		a.tracker.Open(w.InfoHash, w.Open.V1)
+		now[w.InfoHash] = true
+		a.tracker.Open(w.InfoHash, w.Open.V1, w.Open.Plain)
 		a.tracker.AddSeed(w.InfoHash, a.seeder())
 		list = append(list, w)
 	}
-	for h, open := range a.opened {
-		if now[h] == nil {
-			a.tracker.Close(h, open.V1)
+	for h := range a.opened {
+		if !now[h] {
+			a.tracker.Close(h)
 		}
 	}
 	a.opened = now

@@ -157,8 +157,8 @@ type appliance struct {
 	store   *store.Store
 	fleet   *fleet.Fleet
 	tracker *tracker.Tracker
-	named   map[images.InfoHash]bool        // swarms in which the tracker names the seeder; owned by wanted
-	opened  map[images.InfoHash]*swarm.Open // open swarms that the tracker serves; owned by wanted
+	named   map[images.InfoHash]bool // swarms in which the tracker names the seeder; owned by wanted
+	opened  map[images.InfoHash]bool // open swarms that the tracker serves; owned by wanted
 	https   net.Listener
 	http    net.Listener // nil with NoBoot
 	local   net.Listener

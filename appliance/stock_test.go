@@ -119,10 +119,10 @@ func (r *openRoom) host() netip.Addr {
 
 // trackerFor runs a tracker that names one peer, and those who announce themselves if they lack something. It returns the
 // torrent with it.
-func (r *openRoom) trackerFor(peer netip.AddrPort) (file string) {
+func (r *openRoom) trackerFor(kind string, peer netip.AddrPort) (file string) {
 	r.t.Helper()
 	tr := tracker.New(tracker.Config{Interval: time.Second})
-	tr.Open(r.info.InfoHash, r.info.V1)
+	tr.Open(r.info.InfoHash, r.info.V1, r.info.Plain)
 	tr.AddSeed(r.info.InfoHash, peer)
 	l, err := net.Listen("tcp", netip.AddrPortFrom(r.host(), 0).String())
 	if err != nil {
@@ -132,7 +132,11 @@ func (r *openRoom) trackerFor(peer netip.AddrPort) (file string) {
 	server.Start()
 	r.t.Cleanup(server.Close)
 	file = filepath.Join(r.t.TempDir(), "lab.torrent")
-	must(r.t, r.data, "image", "torrent", "lab", file, "--announce", server.URL+"/announce")
+	args := []string{"image", "torrent", "lab", file, "--announce", server.URL + "/announce"}
+	if readsV1(kind) {
+		args = append(args, "--v1")
+	}
+	must(r.t, r.data, args...)
 	return file
 }
 
@@ -194,13 +198,19 @@ var kinds = map[string]func(t *testing.T, c *stockClient, file string) *exec.Cmd
 		}
 		return program(t, "transmission-daemon", "transmission-daemon", "--foreground", "--config-dir", config)
 	},
-	"libtorrent": func(t *testing.T, c *stockClient, file string) *exec.Cmd { return libtorrentClient(t, c, "file", file) },
+	"libtorrent":             func(t *testing.T, c *stockClient, file string) *exec.Cmd { return libtorrentClient(t, c, "file", file) },
+	"libtorrent, v1 torrent": func(t *testing.T, c *stockClient, file string) *exec.Cmd { return libtorrentClient(t, c, "file", file) },
 	"libtorrent, v1 name": func(t *testing.T, c *stockClient, file string) *exec.Cmd {
 		return libtorrentClient(t, c, "v1", file)
 	},
 	"libtorrent, v2 name": func(t *testing.T, c *stockClient, file string) *exec.Cmd {
 		return libtorrentClient(t, c, "v2", file)
 	},
+}
+
+// readsV1 reports whether a kind reads torrents of v1 alone.
+func readsV1(kind string) bool {
+	return kind == "aria2" || kind == "transmission" || kind == "libtorrent, v1 torrent"
 }
 
 // program returns a command; it is a failure not to have it.
@@ -286,7 +296,7 @@ func (r *openRoom) peer(known ...netip.AddrPort) *seedbedPeer {
 	r.t.Helper()
 	p := &seedbedPeer{disk: newMemory(r.shape)}
 	config := swarm.Config{
-		InfoHash: r.info.InfoHash, Open: &swarm.Open{V1: r.info.V1, Info: r.info.Bytes}, Pieces: r.shape, Storage: p.disk,
+		InfoHash: r.info.InfoHash, Open: openConfig(r.info), Pieces: r.shape, Storage: p.disk,
 		ListenAddr: netip.AddrPortFrom(r.host(), 6882).String(),
 	}
 	if slices.Contains(known, r.appliance) {
@@ -347,9 +357,9 @@ func TestStockClientsInAChain(t *testing.T) {
 			t.Parallel()
 			r := *r
 			r.t = t
-			first := r.client(kind, r.trackerFor(r.appliance))
+			first := r.client(kind, r.trackerFor(kind, r.appliance))
 			middle := r.peer(first.address)
-			last := r.client(kind, r.trackerFor(middle.Addr()))
+			last := r.client(kind, r.trackerFor(kind, middle.Addr()))
 			ctx, cancel := context.WithTimeout(t.Context(), chainTime)
 			defer cancel()
 			for _, err := range []error{r.has(ctx, first), r.holds(ctx, middle), r.has(ctx, last)} {

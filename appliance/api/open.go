@@ -16,10 +16,13 @@ type OpenSwarm struct {
 	// InfoHash is the v2 infohash of the hybrid torrent, V1 the other one as 40 hexadecimal digits.
 	InfoHash images.InfoHash `json:"info_hash"`
 	V1       string          `json:"v1"`
+	// Plain is the infohash of a v1 torrent of the same pieces, for clients that do not read hybrid ones.
+	Plain string `json:"plain"`
 	// Announce is the tracker, Torrent where the .torrent file is, Magnet a link; empty while no appliance serves them.
-	Announce string `json:"announce,omitempty"`
-	Torrent  string `json:"torrent,omitempty"`
-	Magnet   string `json:"magnet,omitempty"`
+	Announce     string `json:"announce,omitempty"`
+	Torrent      string `json:"torrent,omitempty"`
+	PlainTorrent string `json:"plain_torrent,omitempty"`
+	Magnet       string `json:"magnet,omitempty"`
 }
 
 // Opening are the operations on open swarms. Safe for concurrent use; progress as in Upkeep.
@@ -28,8 +31,14 @@ type Opening interface {
 	OpenSwarm(ctx context.Context, ref string, progress func(Progress)) (*OpenSwarm, error)
 	// CloseSwarm takes that back.
 	CloseSwarm(ctx context.Context, ref string) error
-	// Torrent returns the .torrent file of an open image. An empty announce is the appliance's own tracker.
-	Torrent(ctx context.Context, ref, announce string) ([]byte, error)
+	// Torrent returns the .torrent file of an open image.
+	Torrent(ctx context.Context, ref string, o TorrentOrder) ([]byte, error)
+}
+
+// TorrentOrder says which .torrent file is asked for.
+type TorrentOrder struct {
+	Announce string // URL of the tracker; empty is the appliance's own
+	Plain    bool   // v1 alone, in place of v1 and v2
 }
 
 // serveOpening adds the endpoints of Opening.
@@ -43,7 +52,8 @@ func serveOpening(mux *http.ServeMux, lib Opening, log *slog.Logger) {
 		return nil, lib.CloseSwarm(r.Context(), r.PathValue("ref"))
 	}))
 	mux.Handle("GET /v1/images/{ref}/torrent", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
-		return lib.Torrent(r.Context(), r.PathValue("ref"), r.URL.Query().Get("announce"))
+		q := r.URL.Query()
+		return lib.Torrent(r.Context(), r.PathValue("ref"), TorrentOrder{Announce: q.Get("announce"), Plain: q.Has("plain")})
 	}))
 }
 
@@ -58,6 +68,10 @@ func (c *Client) CloseSwarm(ctx context.Context, ref string) error {
 }
 
 // Torrent implements Opening.
-func (c *Client) Torrent(ctx context.Context, ref, announce string) (b []byte, err error) {
-	return b, c.call(ctx, "GET", "/v1/images/"+url.PathEscape(ref)+"/torrent?"+url.Values{"announce": {announce}}.Encode(), nil, &b)
+func (c *Client) Torrent(ctx context.Context, ref string, o TorrentOrder) (b []byte, err error) {
+	q := url.Values{"announce": {o.Announce}}
+	if o.Plain {
+		q.Set("plain", "1")
+	}
+	return b, c.call(ctx, "GET", "/v1/images/"+url.PathEscape(ref)+"/torrent?"+q.Encode(), nil, &b)
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +17,7 @@ import (
 	"seedbed/images/swarm"
 )
 
-var debianV1 = [20]byte{'v', '1'}
+var debianV1, debianPlain = [20]byte{'v', '1'}, [20]byte{'p', 'l'}
 
 // plain returns a client of the tracker over plain HTTP.
 func plain(t *testing.T, tr *Tracker) *announce.Client {
@@ -38,8 +40,8 @@ func TestOpenSwarmsTakeAnybodyUnderBothNames(t *testing.T) {
 			t.Errorf("a closed swarm over plain HTTP: %v", err)
 		}
 	}
-	tr.Open(debian, debianV1)
-	tr.Open(debian, debianV1)
+	tr.Open(debian, debianV1, debianPlain)
+	tr.Open(debian, debianV1, debianPlain)
 	machine := client(t, tr, swarm.InfoHashURI(windows))
 	for _, c := range []struct {
 		client *announce.Client
@@ -61,7 +63,7 @@ func TestOpenSwarmsTakeAnybodyUnderBothNames(t *testing.T) {
 	if _, err := c.Announce(t.Context(), request(windows, 1, 1, announce.Started)); !errors.Is(err, announce.ErrRefused) {
 		t.Errorf("another swarm over plain HTTP: %v", err)
 	}
-	tr.Close(debian, debianV1)
+	tr.Close(debian)
 	if _, err := c.Announce(t.Context(), v1); !errors.Is(err, announce.ErrRefused) {
 		t.Errorf("after the swarm was closed: %v", err)
 	}
@@ -72,7 +74,7 @@ func TestOpenSwarmsTakeAnybodyUnderBothNames(t *testing.T) {
 
 func TestPeersComeAsDictionariesWhereAskedFor(t *testing.T) {
 	tr := New(Config{})
-	tr.Open(debian, debianV1)
+	tr.Open(debian, debianV1, debianPlain)
 	tr.AddSeed(debian, seed)
 	c := plain(t, tr)
 	if _, err := c.Announce(t.Context(), request(debian, 1, 100, announce.Started)); err != nil {
@@ -105,10 +107,35 @@ func TestPeersComeAsDictionariesWhereAskedFor(t *testing.T) {
 	}
 }
 
+func TestPeersOfTheOtherTorrentAreNotTold(t *testing.T) {
+	tr := New(Config{})
+	tr.Open(debian, debianV1, debianPlain)
+	c := plain(t, tr)
+	for _, step := range []struct {
+		n    byte
+		name [20]byte
+		id   string
+		told string
+	}{
+		{1, debianV1, "-LT", "[]"}, {2, debianPlain, "-TR", "[]"}, {3, debianV1, "-SB", "[127.0.0.1:7001 127.0.0.1:7002]"},
+		{4, debianPlain, "A2-", "[127.0.0.1:7002 127.0.0.1:7003]"}, {5, debian.Wire(), "-LT", "[127.0.0.1:7001 127.0.0.1:7003]"},
+	} {
+		r := request(debian, step.n, 1, announce.Started)
+		r.InfoHash = step.name
+		copy(r.PeerID[:], step.id)
+		r.PeerID[19] = step.n
+		got, err := c.Announce(t.Context(), r)
+		slices.SortFunc(got.Peers, netip.AddrPort.Compare)
+		if err != nil || fmt.Sprint(got.Peers) != step.told {
+			t.Errorf("peer %d is told %v, %v; want %s", step.n, got.Peers, err, step.told)
+		}
+	}
+}
+
 func TestStockPeersThatAnnounceSeldomAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := New(Config{})
-		tr.Open(debian, debianV1)
+		tr.Open(debian, debianV1, debianPlain)
 		r := request(debian, 1, 1, announce.Started)
 		tr.note(seed, identity{}, r, time.Now())
 		time.Sleep(10 * time.Minute)

@@ -38,6 +38,7 @@ type machine struct {
 	who     schedule.Who
 	number  schedule.ID
 	seed    bool // a seed node
+	plain   bool // it came under an open swarm's plain v1 name, which others than ours do not know
 	left    int64
 	expires time.Time
 

@@ -49,7 +49,7 @@ type Tracker struct {
 
 	mu     sync.Mutex // guards what follows and all in it
 	swarms map[[20]byte]*swarmPeers
-	open   map[[20]byte][20]byte // names of open swarms, v1 and v2 -> the one in swarms; see Open
+	open   map[[20]byte]openName // by every name of an open swarm; see Open
 }
 
 // New returns a tracker that knows nobody.
@@ -66,7 +66,7 @@ func New(cfg Config) *Tracker {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Tracker{cfg: cfg, swarms: map[[20]byte]*swarmPeers{}, open: map[[20]byte][20]byte{}}
+	return &Tracker{cfg: cfg, swarms: map[[20]byte]*swarmPeers{}, open: map[[20]byte]openName{}}
 }
 
 // AddSeed makes an appliance's seeder known to everyone who announces to the swarm.
@@ -156,9 +156,10 @@ func (t *Tracker) answer(r *http.Request) (int, announce.Response) {
 	if err != nil {
 		return fail(http.StatusBadRequest, err.Error())
 	}
-	switch name, open := t.openName(request.InfoHash); {
+	name, open := t.openName(request.InfoHash)
+	switch {
 	case open:
-		request.InfoHash = name
+		request.InfoHash = name.swarm
 	case r.TLS == nil:
 		return fail(http.StatusForbidden, "no open swarm has this infohash here")
 	case len(r.TLS.VerifiedChains) == 0:
@@ -171,7 +172,9 @@ func (t *Tracker) answer(r *http.Request) (int, announce.Response) {
 		return fail(http.StatusBadRequest, "the connection has no address")
 	}
 	address := netip.AddrPortFrom(bare(remote.Addr()), request.Port)
-	answer, ok := t.note(address, identityOf(r), request, time.Now())
+	who := identityOf(r)
+	who.plain = name.plain
+	answer, ok := t.note(address, who, request, time.Now())
 	if !ok {
 		return fail(http.StatusServiceUnavailable, "the tracker is full; try again later")
 	}
@@ -196,6 +199,7 @@ type identity struct {
 	machine string // ID, "" for others than machines
 	part    bool   // it takes a part of the content only
 	seed    bool   // a seed node
+	plain   bool   // it came under an open swarm's plain v1 name
 }
 
 func identityOf(r *http.Request) (i identity) {
@@ -251,6 +255,7 @@ func (t *Tracker) note(a netip.AddrPort, i identity, r announce.Request, now tim
 		}
 		m = s.add(a, t.who(i, a.Addr()), i.seed, r, now)
 	}
+	m.plain = i.plain
 	s.progress(m, r, now)
 	if s.top == nil {
 		t.answerOpen(s, m, &answer)

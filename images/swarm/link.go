@@ -29,6 +29,7 @@ type link struct {
 	seed      bool     // it may hand out beside an appliance
 	part      bool     // it wants a part of the content
 	identity  [32]byte // of the peer's certificate; of its address in an open swarm
+	name      [20]byte // of an open swarm, in the handshakes
 	fast      bool     // it knows refusals (BEP 6)
 	extended  bool     // it speaks the extension protocol (BEP 10)
 	out       *outbox

@@ -67,6 +67,9 @@ func (st *state) receiveBare(l *link, id peerwire.ID) error {
 
 // announced takes the bitfield, which comes once and before everything else.
 func (st *state) announced(l *link, has schedule.Set) error {
+	if l.stock != nil && l.bits {
+		return st.announcedAgain(l, has)
+	}
 	if l.bits || l.Ready && l.stock == nil {
 		return fmt.Errorf("bitfield in the middle of a session")
 	}

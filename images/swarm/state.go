@@ -222,7 +222,7 @@ func (st *state) join(l *link) {
 	if l.end.mux != nil {
 		own.Port = l.end.mux.Addr().Port()
 	}
-	st.cfg.Open.introduce(&own)
+	st.cfg.Open.introduce(l, &own)
 	if l.extended {
 		l.out.send(own.Message())
 	}

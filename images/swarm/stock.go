@@ -18,8 +18,11 @@ type Open struct {
 	// V1 is the SHA-1 of the hybrid torrent's info dictionary, whose SHA-256 is Config.InfoHash. Connections are
 	// accepted under both (BEP 52, "upgrade path"), and made under V1, which every client knows.
 	V1 [20]byte
-	// Info is the dictionary, given to clients that began with a magnet link (BEP 9); nil: not given.
-	Info []byte
+	// Plain is the SHA-1 of a v1 dictionary of the same pieces, for clients that do not read hybrid ones. Zero: there is
+	// none. A peer that is dialled is greeted by V1 and Plain in turn.
+	Plain [20]byte
+	// Info and PlainInfo are the dictionaries, given to clients that began with a magnet link (BEP 9); nil: not given.
+	Info, PlainInfo []byte
 }
 
 // Whole is the shape of an open swarm's content as stock peers see it: with the bytes that do not travel otherwise.
@@ -48,7 +51,21 @@ func (o *Open) check(c *Config) error {
 }
 
 // names returns the names under which handshakes come.
-func (o *Open) names(h images.InfoHash) [2][20]byte { return [2][20]byte{o.V1, h.Wire()} }
+func (o *Open) names(h images.InfoHash) [][20]byte {
+	list := [][20]byte{o.V1, h.Wire()}
+	if o.Plain != [20]byte{} {
+		list = append(list, o.Plain)
+	}
+	return list
+}
+
+// infoOf returns the info dictionary under a name.
+func (o *Open) infoOf(name [20]byte) []byte {
+	if name == o.Plain {
+		return o.PlainInfo
+	}
+	return o.Info
+}
 
 // stock is what the swarm knows of a peer that does not speak sb_tile. Owned by the swarm's goroutine.
 type stock struct {
@@ -90,13 +107,13 @@ func (st *state) openBits() peerwire.Bitfield {
 }
 
 // introduce adds to our extended handshake what stock peers ask for.
-func (o *Open) introduce(h *peerwire.ExtendedHandshake) {
+func (o *Open) introduce(l *link, h *peerwire.ExtendedHandshake) {
 	if o == nil {
 		return
 	}
 	h.Requests = maxBlocks
-	if len(o.Info) > 0 {
-		h.Metadata, h.MetadataSize = metadataKind, len(o.Info)
+	if info := o.infoOf(l.name); len(info) > 0 {
+		h.Metadata, h.MetadataSize = metadataKind, len(info)
 	}
 }
 
@@ -122,6 +139,16 @@ func (st *state) greetStock(l *link, h peerwire.ExtendedHandshake) bool {
 		l.stock.depth = min(stockDepth, h.Requests)
 	}
 	return true
+}
+
+// announcedAgain takes a bitfield in the middle of a session: libtorrent sends one when it got the info dictionary.
+func (st *state) announcedAgain(l *link, has schedule.Set) error {
+	for i := range has.All() {
+		st.pull.Have(l.Source, i, st.have.Has(i))
+	}
+	st.guestHas(l, has)
+	st.feed(l)
+	return nil
 }
 
 // guestHas tells the hand-out what a stock peer has, which may say so after it said what it is.
@@ -173,7 +200,7 @@ func (st *state) receiveMetadata(l *link, payload []byte) error {
 	if err != nil || !ok || l.metadata == 0 {
 		return err
 	}
-	st.send(l, peerwire.Extended{Kind: l.metadata, Payload: peerwire.MetadataReply(st.cfg.Open.Info, piece)})
+	st.send(l, peerwire.Extended{Kind: l.metadata, Payload: peerwire.MetadataReply(st.cfg.Open.infoOf(l.name), piece)})
 	return nil
 }
 

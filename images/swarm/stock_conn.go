@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"seedbed/images/peerwire"
@@ -39,15 +41,21 @@ func (s *Swarm) handshakeOpen(e *endpoint, conn session, dialled netip.AddrPort)
 	mine := peerwire.Handshake{Reserved: peerwire.Features(), InfoHash: s.cfg.Open.V1, PeerID: e.peerID}
 	send := func() error { _, err := conn.Write(mine.Append(nil)); return err }
 	if dialled.IsValid() {
+		if s.plain.has(dialled) {
+			mine.InfoHash = s.cfg.Open.Plain
+		}
 		if err := send(); err != nil {
 			return nil, err
 		}
 	}
 	theirs, err := peerwire.ReadHandshake(conn)
 	if err != nil {
+		if dialled.IsValid() && s.cfg.Open.Plain != [20]byte{} {
+			s.plain.flip(dialled)
+		}
 		return nil, err
 	}
-	if names := s.cfg.Open.names(s.cfg.InfoHash); theirs.InfoHash != names[0] && theirs.InfoHash != names[1] {
+	if !slices.Contains(s.cfg.Open.names(s.cfg.InfoHash), theirs.InfoHash) {
 		return nil, fmt.Errorf("handshake for swarm %x", theirs.InfoHash)
 	}
 	if !dialled.IsValid() {
@@ -58,8 +66,35 @@ func (s *Swarm) handshakeOpen(e *endpoint, conn session, dialled netip.AddrPort)
 	}
 	conn.SetDeadline(time.Time{})
 	return &link{
-		peer: theirs.PeerID, appliance: s.fromSeeds(dialled), identity: identityOf(conn), fast: theirs.Fast(), extended: theirs.Extended(),
+		name: theirs.InfoHash, peer: theirs.PeerID, appliance: s.fromSeeds(dialled), identity: identityOf(conn), fast: theirs.Fast(), extended: theirs.Extended(),
 	}, nil
+}
+
+// plainPeers are addresses that did not answer to the hybrid name the last time, and are greeted by the plain one. Safe for
+// concurrent use.
+type plainPeers struct {
+	mu   sync.Mutex // guards list
+	list map[netip.AddrPort]bool
+}
+
+func (p *plainPeers) has(a netip.AddrPort) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.list[a]
+}
+
+// flip takes the other name the next time.
+func (p *plainPeers) flip(a netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.list[a] {
+		delete(p.list, a)
+		return
+	}
+	if p.list == nil || len(p.list) >= maxAddresses {
+		p.list = map[netip.AddrPort]bool{}
+	}
+	p.list[a] = true
 }
 
 // addOpen makes an open swarm reachable under its names until the returned function is called.
@@ -67,8 +102,10 @@ func (m *Mux) addOpen(s *Swarm, e *endpoint) (remove func(), err error) {
 	names := s.cfg.Open.names(s.cfg.InfoHash)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.open[names[0]].swarm != nil || m.open[names[1]].swarm != nil {
-		return nil, fmt.Errorf("open swarm %x runs already on %s", names[0], m.Addr())
+	for _, n := range names {
+		if m.open[n].swarm != nil {
+			return nil, fmt.Errorf("open swarm %x runs already on %s", n, m.Addr())
+		}
 	}
 	for _, n := range names {
 		m.open[n] = reach{s, e}

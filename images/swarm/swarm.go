@@ -20,6 +20,7 @@ type Swarm struct {
 	links  atomic.Int64 // IDs given to links
 	net    *network
 	guests *guests
+	plain  plainPeers
 
 	events chan any
 	jobs   chan *assembly

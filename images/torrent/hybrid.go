@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"fmt"
+	"maps"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"seedbed/images"
+	"seedbed/images/bencode"
 	"seedbed/images/layout"
 	"seedbed/images/tile"
 )
@@ -38,9 +40,26 @@ func Hybrid(m *images.Manifest, sums []byte) (*Info, error) {
 		return nil, fmt.Errorf("torrent: %d bytes of SHA-1 sums for %d pieces", len(sums), pieces)
 	}
 	info := &Info{}
-	info.encode(m, map[string]any{"files": files, "pieces": sums})
+	v1 := map[string]any{"files": files, "pieces": sums}
+	info.encode(m, v1)
 	info.V1 = sha1.Sum(info.Bytes)
+	maps.Copy(v1, map[string]any{"name": m.Name + "-" + m.Version, "piece length": m.PieceLength, "private": int64(1)})
+	info.PlainBytes = bencode.Encode(v1)
+	info.Plain = sha1.Sum(info.PlainBytes)
 	return info, nil
+}
+
+// PlainMetainfo returns the .torrent file of the dictionary without v2; announce as for Metainfo.
+func (info *Info) PlainMetainfo(announce string) ([]byte, error) {
+	decoded, err := bencode.Decode(info.PlainBytes)
+	if err != nil {
+		return nil, fmt.Errorf("torrent: %w", err)
+	}
+	metainfo := map[string]any{"info": decoded}
+	if announce != "" {
+		metainfo["announce"] = announce
+	}
+	return bencode.Encode(metainfo), nil
 }
 
 // padding returns the length of the pad file behind a partition. Like libtorrent's, a torrent of one file has none, and

@@ -20,6 +20,10 @@ type Info struct {
 	InfoHash images.InfoHash
 	// V1 is the SHA-1 of Bytes, which v1 clients know the swarm by; zero for a closed swarm.
 	V1 [sha1.Size]byte
+	// PlainBytes is the dictionary of an open swarm without what v2 added, of the same pieces, and Plain its SHA-1: for
+	// clients that do not read a hybrid one, as aria2 1.36 and transmission 3.
+	PlainBytes []byte
+	Plain      [sha1.Size]byte
 
 	files       []file
 	pieceLength int64
