@@ -14,6 +14,7 @@ import (
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/seed"
 	"seedbed/images"
+	"seedbed/images/layout"
 	"seedbed/images/repository"
 	"seedbed/images/swarm"
 	"seedbed/images/torrent"
@@ -38,6 +39,7 @@ type openImage struct {
 	image  *repository.Image
 	info   *torrent.Info
 	layers [][]byte
+	config *swarm.Open
 }
 
 func newOpenSwarms() *openSwarms {
@@ -103,12 +105,14 @@ func (i *openImage) plainName() string {
 const plainSuffix = ".v1.torrent"
 
 func (i *openImage) wanted() seed.Wanted {
-	return seed.Wanted{Image: i.image.Digest, InfoHash: i.info.InfoHash, Open: openConfig(i.info)}
+	return seed.Wanted{Image: i.image.Digest, InfoHash: i.info.InfoHash, Open: i.config}
 }
 
 // openConfig returns the names of an open swarm.
-func openConfig(info *torrent.Info) *swarm.Open {
-	return &swarm.Open{V1: info.V1, Plain: info.Plain, Info: info.Bytes, PlainInfo: info.PlainBytes}
+func openConfig(info *torrent.Info, shape *layout.Layout) *swarm.Open {
+	return &swarm.Open{
+		V1: info.V1, Plain: info.Plain, Info: info.Bytes, PlainInfo: info.PlainBytes, Hashes: torrent.NewTrees(shape).Hashes,
+	}
 }
 
 // metainfo returns the .torrent file, of the hybrid torrent or of the plain v1 one.
@@ -133,7 +137,7 @@ func (l *library) openOf(ctx context.Context, image *repository.Image) (*openIma
 	if err != nil {
 		return nil, err
 	}
-	return &openImage{image: image, info: info, layers: torrent.Layers(reader.Layout())}, nil
+	return &openImage{image: image, info: info, layers: torrent.Layers(reader.Layout()), config: openConfig(info, reader.Layout())}, nil
 }
 
 // loadOpen takes up the images that are open. One that cannot be read is left out, with an error in the log.

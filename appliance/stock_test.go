@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
@@ -181,7 +182,7 @@ var kinds = map[string]func(t *testing.T, c *stockClient, file string) *exec.Cmd
 		config, watched := t.TempDir(), t.TempDir()
 		settings, err := json.Marshal(map[string]any{
 			"bind-address-ipv4": c.address.Addr().String(), "peer-port": c.address.Port(), "download-dir": c.folder, "dht-enabled": false, "pex-enabled": false,
-			"lpd-enabled": false, "rpc-enabled": false, "port-forwarding-enabled": false, "watch-dir": watched, "watch-dir-enabled": true, "message-level": 2,
+			"lpd-enabled": false, "rpc-enabled": false, "port-forwarding-enabled": false, "utp-enabled": false, "watch-dir": watched, "watch-dir-enabled": true, "message-level": 2,
 			"ratio-limit-enabled": false, "preallocation": 0,
 		})
 		if err != nil {
@@ -296,12 +297,14 @@ func (r *openRoom) peer(known ...netip.AddrPort) *seedbedPeer {
 	r.t.Helper()
 	p := &seedbedPeer{disk: newMemory(r.shape)}
 	config := swarm.Config{
-		InfoHash: r.info.InfoHash, Open: openConfig(r.info), Pieces: r.shape, Storage: p.disk,
+		InfoHash: r.info.InfoHash, Open: openConfig(r.info, r.shape), Pieces: r.shape, Storage: p.disk,
 		ListenAddr: netip.AddrPortFrom(r.host(), 6882).String(),
 	}
 	if slices.Contains(known, r.appliance) {
 		config.Seeds = []netip.AddrPort{r.appliance}
 	}
+	log := new(bytes.Buffer) // handlers write one line at a time
+	config.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if p.Swarm, err = swarm.New(config); err != nil {
 		r.t.Fatal(err)
@@ -314,7 +317,13 @@ func (r *openRoom) peer(known ...netip.AddrPort) *seedbedPeer {
 			r.t.Error(err)
 		}
 	})
-	r.t.Cleanup(func() { cancel(); running.Wait() })
+	r.t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		if r.t.Failed() {
+			r.t.Logf("our machine at %s:\n%s", p.Addr(), tail(log.Bytes()))
+		}
+	})
 	return p
 }
 
@@ -375,7 +384,7 @@ func TestStockClientsInAChain(t *testing.T) {
 }
 
 // chainTime is what a chain may take; idle, it takes a third of it.
-const chainTime = 25 * time.Second
+const chainTime = 50 * time.Second
 
 // libtorrentAgrees has libtorrent make the torrent from the exported partitions.
 func (r *openRoom) libtorrentAgrees() {

@@ -37,6 +37,12 @@ func Features() (r [8]byte) {
 	return r
 }
 
+// OnlyV1 returns the bits without that of v2: a client that knows a torrent by its v1 name alone refuses who offers more.
+func OnlyV1(r [8]byte) [8]byte {
+	r[v2Byte] &^= v2Bit
+	return r
+}
+
 // Extended reports whether the peer speaks the extension protocol (BEP 10).
 func (h Handshake) Extended() bool { return h.Reserved[extensionByte]&extensionBit != 0 }
 

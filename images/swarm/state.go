@@ -146,6 +146,8 @@ func (st *state) handle(event any) {
 		if st.hand != nil {
 			st.hand.Unreadable(e.l.id, e.piece)
 		}
+	case given:
+		st.gave(e)
 	case verdict:
 		st.judge(e)
 	case synced:
@@ -272,6 +274,9 @@ func (st *state) leave(l *link, why string, err error) {
 	st.pull.Leave(l.Source)
 	st.part(l)
 	st.bookOf(l).freed(l.address, st.now)
+	if l.stock != nil && st.pull.Lacking() == 0 && !l.Has.Lacks(st.have) {
+		st.bookOf(l).self(l.address) // stock seeds hang up on seeds
+	}
 	for _, a := range l.asks {
 		st.giveBack(l, a)
 	}

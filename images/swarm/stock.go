@@ -1,10 +1,12 @@
 package swarm
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"seedbed/images"
 	"seedbed/images/peerwire"
@@ -23,6 +25,9 @@ type Open struct {
 	Plain [20]byte
 	// Info and PlainInfo are the dictionaries, given to clients that began with a magnet link (BEP 9); nil: not given.
 	Info, PlainInfo []byte
+	// Hashes returns what a hash request of BEP 52 asks for; ok is false where it is not there. It must not block; nil refuses
+	// all.
+	Hashes func(root images.Digest, layer, index, count, proof uint32) (list []images.Digest, ok bool)
 }
 
 // Whole is the shape of an open swarm's content as stock peers see it: with the bytes that do not travel otherwise.
@@ -87,6 +92,9 @@ const (
 	blockLength = 16 << 10
 	// stockDepth is how many requests are out on a link at most: 2 MiB, and no client of today refuses so many.
 	stockDepth = 128
+	// stockSilence is after how long without a byte a link to a stock peer is closed: they send a keep-alive every two
+	// minutes (BEP 3, "keepalives").
+	stockSilence = 150 * time.Second
 	// metadataKind is the number under which we want ut_metadata messages.
 	metadataKind = 2
 )
@@ -147,6 +155,7 @@ func (st *state) announcedAgain(l *link, has schedule.Set) error {
 		st.pull.Have(l.Source, i, st.have.Has(i))
 	}
 	st.guestHas(l, has)
+	st.remind(l)
 	st.feed(l)
 	return nil
 }
@@ -160,6 +169,29 @@ func (st *state) guestHas(l *link, has schedule.Set) {
 		st.hand.Have(l.id, i, st.now)
 	}
 	st.show()
+}
+
+// remind tells a stock peer again that we lack something: libtorrent forgets what it heard before it had the info dictionary.
+func (st *state) remind(l *link) {
+	if l.stock != nil && l.Choking && st.pull.Lacking() > 0 {
+		st.send(l, peerwire.NotInterested)
+		st.send(l, peerwire.Interested)
+	}
+}
+
+// given is told when a stock peer was sent all of a piece.
+type given struct {
+	l     *link
+	piece int
+}
+
+// gave counts a piece that was sent whole as held: stock peers say so late, some only once a second, and some not at all to
+// whom they have it from.
+func (st *state) gave(e given) {
+	if st.hand != nil && st.all[e.l.id] != nil {
+		st.hand.Have(e.l.id, e.piece, st.now)
+		st.show()
+	}
 }
 
 // receiveStock deals with messages that only stock peers send; handled is false for all others.
@@ -204,20 +236,35 @@ func (st *state) receiveMetadata(l *link, payload []byte) error {
 	return nil
 }
 
-// Messages of BEP 52 about hashes.
+// Messages of BEP 52 about hashes. All begin with the root of a file, then layer, index, count, proof layers.
 const (
-	idHashRequest peerwire.ID = 21
-	idHashReject  peerwire.ID = 23
+	idHashRequest  peerwire.ID = 21
+	idHashes       peerwire.ID = 22
+	idHashReject   peerwire.ID = 23
+	hashHeadLength             = 32 + 4*4
 )
 
-// receiveHashRequest refuses hashes: the .torrent file has all that a client needs.
+// receiveHashRequest gives hashes of the piece layers to a client that has the info dictionary alone; others are refused.
 func (st *state) receiveHashRequest(l *link, m peerwire.Unknown) bool {
-	if m.ID != idHashRequest {
+	if m.ID != idHashRequest || len(m.Payload) != hashHeadLength {
 		return false
 	}
-	st.send(l, peerwire.Unknown{ID: idHashReject, Payload: m.Payload})
+	word := func(i int) uint32 { return binary.BigEndian.Uint32(m.Payload[32+4*i:]) }
+	answer := peerwire.Unknown{ID: idHashReject, Payload: m.Payload}
+	if h := st.cfg.Open.Hashes; h != nil && word(2) <= maxHashes {
+		if list, ok := h(images.Digest(m.Payload[:32]), word(0), word(1), word(2), word(3)); ok {
+			answer.ID = idHashes
+			for _, d := range list {
+				answer.Payload = append(answer.Payload, d[:]...)
+			}
+		}
+	}
+	st.send(l, answer)
 	return true
 }
+
+// maxHashes is how many hashes go in one message; libtorrent asks for 512.
+const maxHashes = 4096
 
 // rejectBlock refuses a request, where the peer knows refusals (BEP 6); others wait for nothing.
 func (st *state) rejectBlock(l *link, m peerwire.Span) {

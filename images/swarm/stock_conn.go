@@ -38,7 +38,7 @@ func (p plain) Read(b []byte) (int, error) {
 // handshakeOpen exchanges handshakes under one of the swarm's names: the one that the peer chose, or V1.
 func (s *Swarm) handshakeOpen(e *endpoint, conn session, dialled netip.AddrPort) (*link, error) {
 	conn.SetDeadline(time.Now().Add(s.cfg.timing.handshake))
-	mine := peerwire.Handshake{Reserved: peerwire.Features(), InfoHash: s.cfg.Open.V1, PeerID: e.peerID}
+	mine := peerwire.Handshake{Reserved: peerwire.OnlyV1(peerwire.Features()), InfoHash: s.cfg.Open.V1, PeerID: e.peerID}
 	send := func() error { _, err := conn.Write(mine.Append(nil)); return err }
 	if dialled.IsValid() {
 		if s.plain.has(dialled) {
@@ -59,7 +59,9 @@ func (s *Swarm) handshakeOpen(e *endpoint, conn session, dialled netip.AddrPort)
 		return nil, fmt.Errorf("handshake for swarm %x", theirs.InfoHash)
 	}
 	if !dialled.IsValid() {
-		mine.InfoHash = theirs.InfoHash
+		if mine.InfoHash = theirs.InfoHash; mine.InfoHash == s.cfg.InfoHash.Wire() {
+			mine.Reserved = peerwire.Features()
+		}
 		if err := send(); err != nil {
 			return nil, err
 		}

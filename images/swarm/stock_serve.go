@@ -57,7 +57,8 @@ type blockReader struct {
 	piece int
 	tiles map[int][]byte // decoded
 	buf   []byte
-	more  bool // blocks may wait
+	more  bool          // blocks may wait
+	sent  map[int]int64 // bytes of pieces that were sent in part
 }
 
 // sendBlocks sends the next blocks that a stock peer asked for; false says that it waits for none.
@@ -90,7 +91,22 @@ func (s *Swarm) sendBlocks(ctx context.Context, l *link) (sent bool, err error) 
 		return false, err
 	}
 	s.count.toPeers.Add(n)
+	s.noteSent(l, int(list[0].Piece), n)
 	return true, nil
+}
+
+// noteSent tells the swarm when all of a piece was sent.
+func (s *Swarm) noteSent(l *link, piece int, n int64) {
+	r, whole := &l.blocks, s.cfg.Pieces.(Whole)
+	if r.sent == nil {
+		r.sent = map[int]int64{}
+	}
+	last := whole.Tiles(piece) - 1
+	length := int64(last)*images.TileLength + int64(whole.TileLength(piece, last))
+	if r.sent[piece] += n; r.sent[piece] >= length {
+		delete(r.sent, piece)
+		s.tell(given{l, piece})
+	}
 }
 
 // block returns bytes of a piece: what free and zero tiles and the pad file have are zeros.

@@ -41,6 +41,9 @@ func (st *state) watch(l *link) {
 		alive = silence / 3
 		st.feed(l) // whether it may be asked depends on others
 	}
+	if l.stock != nil {
+		silence = int64(stockSilence)
+	}
 	if now-l.received.Load() > silence {
 		st.leave(l, "is silent", nil)
 		return
@@ -84,6 +87,7 @@ func (st *state) pace() {
 // retry asks again for what was refused.
 func (st *state) retry() {
 	for _, l := range st.all {
+		st.remind(l)
 		l.Retry()
 		st.feed(l)
 	}
