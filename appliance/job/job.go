@@ -222,7 +222,7 @@ type Report struct {
 	Verified      int64  `json:"verified"`              // bytes read back and right
 	Written       int64  `json:"written"`               // bytes written to the disk
 	WriteNanos    int64  `json:"write_nanos"`           // time spent in those writes
-	FromAppliance int64  `json:"from_appliance"`        // encoded bytes received from seeders of appliances
+	FromAppliance int64  `json:"from_appliance"`        // encoded bytes received from seeders of appliances, and the image's layers
 	FromPeers     int64  `json:"from_peers"`            // encoded bytes received from other machines
 	ToPeers       int64  `json:"to_peers"`              // encoded bytes sent
 	Peers         int    `json:"peers"`                 // connections now

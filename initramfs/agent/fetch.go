@@ -48,7 +48,8 @@ func (d *deployment) fetchManifest(ctx context.Context) error {
 	return nil
 }
 
-// fetchLayer returns a function that fetches a layer by its digest. The caller checks it.
+// fetchLayer returns a function that fetches a layer by its digest, and counts it as what came from the appliance. The
+// caller checks it. Without the layers a machine cannot take part in the swarm, so they come by themselves.
 func (d *deployment) fetchLayer(ctx context.Context) func(images.Ref) ([]byte, error) {
 	return func(r images.Ref) (b []byte, err error) {
 		err = d.a.retry(ctx, "send a layer of the image", func(ctx context.Context) error {
@@ -57,6 +58,9 @@ func (d *deployment) fetchLayer(ctx context.Context) func(images.Ref) ([]byte, e
 			_, b, _, err = d.a.client.do(ctx, http.MethodGet, job.PathLayer+r.Digest.String(), "", nil, r.Length)
 			return err
 		})
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.status.past.FromAppliance += int64(len(b))
 		return b, err
 	}
 }
