@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -24,7 +25,7 @@ type Wanted struct {
 	Open *swarm.Open
 }
 
-// Config of Seeders. All but Damaged, Transport, MemoryBytes and Log are needed.
+// Config of Seeders. All but Others, Damaged, Transport, MemoryBytes and Log are needed.
 type Config struct {
 	// Mux is the listener that all seeders share; its owner runs it.
 	Mux *swarm.Mux
@@ -36,6 +37,9 @@ type Config struct {
 	// Wanted returns the swarms to serve now; Changed a channel that is closed when that may have changed.
 	Wanted  func() []Wanted
 	Changed func() <-chan struct{}
+	// Others returns where the seeders of the site's other appliances are, which share the hand-out; nil means that there are
+	// none.
+	Others func() []netip.AddrPort
 	// Damaged returns the tiles of a piece that are known to be damaged; nil means none. It must not block.
 	Damaged func(image images.Digest, piece int) images.TileSet
 	// Transport is how the seeders use the network. Its limits are each seeder's; Shared is for all together. The Mux's
@@ -170,10 +174,14 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder, fresh bool) 
 		secure = swarm.TLSConfig(cert, s.config.CA, w.InfoHash)
 	}
 	storage := newStorage(reader, s.config.Damaged)
+	var others []netip.AddrPort
+	if s.config.Others != nil {
+		others = s.config.Others()
+	}
 	peer, err := swarm.New(swarm.Config{
 		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: storage, Mux: s.config.Mux, HandOut: true, Fresh: fresh,
 		TLS: secure, Open: w.Open, MemoryBytes: s.config.MemoryBytes, Log: s.log,
-		Transport: s.config.Transport,
+		Transport: s.config.Transport, Seeds: others,
 	})
 	if err != nil {
 		return err

@@ -174,7 +174,7 @@ func (r *room) add(name string, seedValue uint64) (seed.Wanted, []byte) {
 }
 
 // fetch runs a machine until it has all content, or until ctx is done, and returns it.
-func (r *room) fetch(ctx context.Context, w seed.Wanted) (content []byte, stats swarm.Stats) {
+func (r *room) fetch(ctx context.Context, w seed.Wanted, more ...netip.AddrPort) (content []byte, stats swarm.Stats) {
 	r.t.Helper()
 	reader, err := r.repo.OpenImage(r.t.Context(), w.Image)
 	if err != nil {
@@ -194,7 +194,7 @@ func (r *room) fetch(ctx context.Context, w seed.Wanted) (content []byte, stats 
 	}
 	m := newMemory(reader.Layout())
 	peer, err := swarm.New(swarm.Config{
-		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: m, Seeds: []netip.AddrPort{r.mux.Addr()},
+		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: m, Seeds: append(more, r.mux.Addr()),
 		TLS: swarm.TLSConfig(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, r.site.CA(), w.InfoHash),
 	})
 	if err != nil {
@@ -271,5 +271,44 @@ func TestOneImageThatCannotBeOpenedStopsNoOther(t *testing.T) {
 func TestImageInTheRepositoryIsNeverWritten(t *testing.T) {
 	if err := seed.NewStorage(nil).Write(0, 0, nil); err == nil {
 		t.Fatal("written")
+	}
+}
+
+// Two appliances of a site hand out one image together.
+func TestTwoAppliancesOfASiteShareTheHandOut(t *testing.T) {
+	r := newRoom(t)
+	a, disk := r.add("a", 1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := swarm.NewMux(l, nil)
+	second, err := seed.New(seed.Config{
+		Mux: mux, CA: r.site.CA(), Open: r.repo.OpenImage, Others: func() []netip.AddrPort { return []netip.AddrPort{r.mux.Addr()} },
+		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
+			return r.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
+		},
+		Wanted:  func() []seed.Wanted { return []seed.Wanted{a} },
+		Changed: func() <-chan struct{} { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var group sync.WaitGroup
+	group.Go(func() { mux.Run(ctx) })
+	group.Go(func() { second.Run(ctx) })
+	defer group.Wait()
+	defer cancel()
+	r.want(a)
+	for second.Stats()[a.InfoHash].Seeders == 0 && ctx.Err() == nil {
+		<-time.After(time.Millisecond)
+	}
+	if got, stats := r.fetch(ctx, a, mux.Addr()); !bytes.Equal(got, disk) || stats.Seeders != 2 {
+		t.Fatalf("%+v", stats)
+	}
+	if sent := r.seeders.Stats()[a.InfoHash].ToPeers + second.Stats()[a.InfoHash].ToPeers; sent > 3<<20 {
+		t.Errorf("they sent %d bytes of an image of 2 MiB", sent)
 	}
 }
