@@ -82,12 +82,13 @@ func (g *guest) takePart(ctx context.Context, m *membership, c swarm.Config, lef
 		p.idle = append(p.idle, idle)
 		for _, base := range appliances {
 			a := announce.Client{URL: base + job.PathAnnounce, HTTP: client, Log: g.log}
+			a.Answered = func(r announce.Response) { sw.Answered(base+end.Interface, r) }
 			p.group.Go(func() {
 				a.Run(ctx, func() announce.Request {
 					s := sw.Stats()
 					return announce.Request{InfoHash: m.hash.Wire(), PeerID: end.PeerID, Port: end.Addr.Port(),
 						Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: left()}
-				}, sw.AddPeers)
+				}, nil)
 			})
 		}
 	}

@@ -19,8 +19,8 @@ type Puller struct {
 // Source is a link as a Puller knows it. The exported fields are the caller's to set, except by the methods of Puller.
 type Source struct {
 	// HandsOut says that the other end shows pieces that are to be fetched at once; Upstream that it belongs to the
-	// group before ours, of which only some pieces are fetched here.
-	HandsOut, Upstream bool
+	// group before ours, of which only some pieces are fetched here. ServedOnly says that nothing is to be asked of it.
+	HandsOut, Upstream, ServedOnly bool
 	// Ready says that requests may be sent; Choking that the other end does not take them; Stalled that it was silent.
 	Ready, Choking, Stalled bool
 	// Has are the pieces that it announced.
@@ -133,7 +133,7 @@ func (s *Source) Can(piece int) bool { return s.can.Has(piece) }
 // Next returns the piece to ask of the link now; ok is false when there is none, or enough is outstanding. The caller
 // answers with Ask, or with Useless, and may call Next again.
 func (p *Puller) Next(s *Source) (piece int, ok bool) {
-	if !s.Ready || s.Choking || s.Stalled || p.lacking == 0 {
+	if !s.Ready || s.Choking || s.Stalled || s.ServedOnly || p.lacking == 0 {
 		return 0, false
 	}
 	if piece, ok = p.nextShown(s); ok {
@@ -147,11 +147,30 @@ func (p *Puller) Next(s *Source) (piece int, ok bool) {
 
 // filter returns what may be asked of the link; nil is everything.
 func (p *Puller) filter(s *Source) func(int) bool {
-	if s.Upstream {
-		return p.Imports
+	switch {
+	case s.ServedOnly:
+		return func(int) bool { return false }
+	case s.Upstream:
+		return p.imports
 	}
 	return nil
 }
+
+// imports reports whether a piece is to be fetched from upstream: it is in our share, and nobody inside could give it.
+func (p *Puller) imports(piece int) bool {
+	if p.Imports != nil && !p.Imports(piece) {
+		return false
+	}
+	for _, o := range p.sources {
+		if !o.Upstream && !o.ServedOnly && o.usable() && o.Has.Has(piece) && o.can.Has(piece) {
+			return false
+		}
+	}
+	return true
+}
+
+// usable reports whether requests may be sent and are answered.
+func (s *Source) usable() bool { return s.Ready && !s.Choking && !s.Stalled }
 
 // nextShown returns the first piece that was handed out and nobody is fetching; those that were not looked at wait.
 func (p *Puller) nextShown(s *Source) (piece int, ok bool) {
@@ -293,7 +312,7 @@ func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece i
 // Others reports whether a link other than s could give the piece now.
 func (p *Puller) Others(s *Source, piece int) bool {
 	for _, o := range p.sources {
-		if o != s && o.Ready && !o.Choking && !o.Stalled && o.can.Has(piece) {
+		if allowed := p.filter(o); o != s && o.usable() && o.can.Has(piece) && (allowed == nil || allowed(piece)) {
 			return true
 		}
 	}

@@ -3,6 +3,8 @@ package swarm
 import (
 	"net/netip"
 	"time"
+
+	"seedbed/images/announce"
 )
 
 // book holds the addresses of peers and says when to dial which. It knows no sockets and no clock. Owned by one
@@ -10,6 +12,7 @@ import (
 type book struct {
 	timing  timing
 	entries map[netip.AddrPort]*entry
+	closed  bool // no address is added but by replace
 }
 
 // entry is one address.
@@ -39,8 +42,33 @@ func (b *book) add(a netip.AddrPort, seed bool) {
 		e.seed = e.seed || seed
 		return
 	}
-	if len(b.entries) < maxAddresses {
+	if len(b.entries) < maxAddresses && !b.closed {
 		b.entries[a] = &entry{seed: seed}
+	}
+}
+
+// replace makes these the only addresses. Appliances and seed nodes are never forgotten.
+func (b *book) replace(peers map[netip.AddrPort]announce.Role) {
+	b.closed = false
+	for a := range b.entries {
+		if _, stays := peers[a]; !stays {
+			delete(b.entries, a)
+		}
+	}
+	for a, role := range peers {
+		seed := role == announce.Appliance || role == announce.SeedNode
+		if b.add(a, seed); b.entries[a] != nil {
+			b.entries[a].seed = seed
+		}
+	}
+	b.closed = true
+}
+
+// reopen lets addresses be added again, and begins with seeds.
+func (b *book) reopen(seeds []netip.AddrPort) {
+	b.closed = false
+	for _, a := range seeds {
+		b.add(a, true)
 	}
 }
 

@@ -34,9 +34,10 @@ type link struct {
 	extended  bool     // it speaks the extension protocol (BEP 10)
 	out       *outbox
 
-	received atomic.Int64 // when the last byte came; see clock
-	sent     atomic.Int64 // when the last byte went
-	tileKind atomic.Int32 // number under which the peer wants sb_tile messages; zero before it said so
+	received atomic.Int64          // when the last byte came; see clock
+	sent     atomic.Int64          // when the last byte went
+	upward   atomic.Pointer[pacer] // what reads wait for besides down; nil is nothing
+	tileKind atomic.Int32          // number under which the peer wants sb_tile messages; zero before it said so
 	up, down pacer
 	control  []byte      // the writing goroutine's buffer
 	blocks   blockReader // the writing goroutine's
@@ -55,6 +56,8 @@ type linkState struct {
 	asks             map[int]*assembly      // pieces asked for
 	asked            time.Time              // when the last request went
 	fellow           bool                   // it hands out as we do
+	unnamed          bool                   // it is none of the neighbours that there may be, see SetNeighbours
+	leftOut          int                    // how often in a row it was not named
 	waitMemory       bool
 	useful, wasted   int64     // bytes of content that it sent
 	stock            *stock    // of a peer that does not speak sb_tile; else nil
@@ -101,7 +104,11 @@ func (c progressConn) Read(b []byte) (int, error) {
 		c.alive()
 		c.l.end.received.Add(int64(n))
 		// What is not read stays in the kernel, and TCP tells the sender. That the link is silent meanwhile is our doing.
-		if held := c.l.down.take(c.ctx, n, c.alive); held != nil && err == nil {
+		held := c.l.down.take(c.ctx, n, c.alive)
+		if upward := c.l.upward.Load(); upward != nil && held == nil {
+			held = upward.take(c.ctx, n, c.alive)
+		}
+		if held != nil && err == nil {
 			err = held
 		}
 	}

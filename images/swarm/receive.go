@@ -144,6 +144,7 @@ func (st *state) reachable(l *link, port uint16) {
 	if !l.address.IsValid() && port != 0 && l.remote.IsValid() && st.hand == nil {
 		l.address = netip.AddrPortFrom(l.remote.Addr(), port)
 		st.bookOf(l).linked(l.address)
+		st.relate(l)
 	}
 }
 
@@ -201,6 +202,9 @@ func (st *state) countFrom(l *link, n int64) {
 		st.count.fromAppliance.Add(n)
 	} else {
 		st.count.fromPeers.Add(n)
+	}
+	if l.Upstream {
+		st.count.fromUpstream.Add(n)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"seedbed/images"
+	"seedbed/images/announce"
 	"seedbed/images/peerwire"
 	"seedbed/images/schedule"
 )
@@ -25,12 +26,16 @@ type state struct {
 	have       schedule.Set // pieces held whole; those without data from the start
 	data       schedule.Set // pieces with data
 	pull       *schedule.Puller
-	looking    Looking                 // the storage, if it still finds out what it holds; else nil
-	hand       *schedule.Handout       // nil unless we hand out
-	fellows    []*link                 // others who hand out
-	awaited    map[netip.AddrPort]bool // Seeds that were not reached yet, nor tried in vain; while nothing is handed out
-	books      []*book                 // by endpoint
-	opening    int                     // connections without a link yet
+	looking    Looking                          // the storage, if it still finds out what it holds; else nil
+	hand       *schedule.Handout                // nil unless we hand out
+	fellows    []*link                          // others who hand out
+	awaited    map[netip.AddrPort]bool          // Seeds that were not reached yet, nor tried in vain; while nothing is handed out
+	books      []*book                          // by endpoint
+	opening    int                              // connections without a link yet
+	named      map[netip.AddrPort]announce.Role // all neighbours; nil where a peer may have any
+	grouped    bool                             // see Neighbours
+	maxNamed   int                              // links at most while named is set; 0 is no limit
+	upward     *pacer                           // of what comes from upstream; nil is no limit
 	all        map[int]*link
 	byPeer     map[acquaintance]*link
 	banned     map[[32]byte]bool // certificates of liars
@@ -189,8 +194,10 @@ func (st *state) join(l *link) {
 		l.close()
 		return
 	case other != nil && !st.preferred(l, other):
-		if !other.address.IsValid() {
+		if !other.address.IsValid() || other.unnamed {
 			other.address = l.dialled
+			st.relate(other)
+			st.feed(other)
 		}
 		if l.dialled != other.address {
 			st.bookOf(l).freed(l.dialled, st.now)
@@ -202,8 +209,16 @@ func (st *state) join(l *link) {
 		st.bookOf(l).freed(l.dialled, st.now)
 		l.close()
 		return
+	case st.stranger(l):
+		l.close()
+		return
 	case other != nil:
 		st.leave(other, "was replaced", nil)
+	}
+	if !st.makeRoom() {
+		st.bookOf(l).freed(l.dialled, st.now)
+		l.close()
+		return
 	}
 	n := st.cfg.Pieces.Count()
 	l.Source, l.partial, l.asks = st.pull.Join(), map[int]images.TileSet{}, map[int]*assembly{}
@@ -212,6 +227,7 @@ func (st *state) join(l *link) {
 	if l.address.IsValid() {
 		st.bookOf(l).linked(l.address)
 	}
+	st.relate(l)
 	switch {
 	case st.cfg.Open != nil:
 		l.out.send(st.openBits())

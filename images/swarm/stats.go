@@ -10,7 +10,9 @@ type Stats struct {
 	// Encoded bytes of tiles, and of their hashes: received from seeders of appliances, received from other machines, sent.
 	FromAppliance int64
 	FromPeers     int64
-	ToPeers       int64
+	// FromUpstream are those of FromPeers that came from another group, see SetNeighbours.
+	FromUpstream int64
+	ToPeers      int64
 	// Wasted are bytes of the first two that were of no use: twice, too late, or wrong.
 	Wasted int64
 	// Total and Held are bytes of decoded data tiles: of the content, and of those that are right and stored.
@@ -43,6 +45,7 @@ type Stats struct {
 // counters are written by links, workers and the owner of the swarm, and read by anyone.
 type counters struct {
 	fromAppliance, fromPeers, toPeers, wasted atomic.Int64
+	fromUpstream                              atomic.Int64
 	held, resumed, total                      atomic.Int64
 	written, writeNanos                       atomic.Int64
 	pieces, piecesHeld                        atomic.Int64
@@ -56,6 +59,7 @@ func (s *Swarm) Stats() Stats {
 	c := &s.count
 	memory, peak := s.memory.use()
 	return Stats{
+		FromUpstream:  c.fromUpstream.Load(),
 		FromAppliance: c.fromAppliance.Load(), FromPeers: c.fromPeers.Load(), ToPeers: c.toPeers.Load(),
 		Wasted: c.wasted.Load(), Total: c.total.Load(), Held: c.held.Load(), Resumed: c.resumed.Load(),
 		Written: c.written.Load(), WriteTime: time.Duration(c.writeNanos.Load()),

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"seedbed/images/announce"
 	"seedbed/images/peerwire"
 )
 
@@ -28,10 +29,14 @@ type Swarm struct {
 	closed chan struct{} // closed when Run takes no more events
 	bits   atomic.Pointer[[]byte]
 
-	mu      sync.Mutex // guards pending and found
+	mu      sync.Mutex // guards what follows but wake
 	pending []netip.AddrPort
-	found   []int         // pieces that were looked at
-	wake    chan struct{} // holds one token after AddPeers or Found
+	answers map[string]announce.Response // of trackers with a topology, see Answered
+	// neighbours were given last, and are new if that was not taken yet.
+	neighbours    *Neighbours
+	newNeighbours bool
+	found         []int         // pieces that were looked at
+	wake          chan struct{} // holds one token after AddPeers or Found
 }
 
 // Events that links, workers and listeners tell the swarm, besides verdict.
@@ -76,7 +81,7 @@ func New(cfg Config) (*Swarm, error) {
 	return &Swarm{
 		cfg: cfg, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends), cfg.Open != nil),
 		events: make(chan any), jobs: make(chan *assembly), done: make(chan struct{}), closed: make(chan struct{}),
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), answers: map[string]announce.Response{},
 	}, nil
 }
 
@@ -101,7 +106,7 @@ func (s *Swarm) Bitfield() []byte {
 	return nil
 }
 
-// AddPeers makes addresses known, our own among them or not. It never blocks.
+// AddPeers makes addresses known, our own among them or not; see SetNeighbours. It never blocks.
 func (s *Swarm) AddPeers(addresses []netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,6 +114,11 @@ func (s *Swarm) AddPeers(addresses []netip.AddrPort) {
 	if n := len(s.pending); n > maxAddresses {
 		s.pending = s.pending[n-maxAddresses:]
 	}
+	s.notify()
+}
+
+// notify makes the swarm's goroutine look at what it was given.
+func (s *Swarm) notify() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -201,12 +211,15 @@ func (st *state) loop(ctx context.Context, listener <-chan error) error {
 		case jobs <- next:
 			st.ready = st.ready[1:]
 		case <-st.wake:
+			st.now = time.Now()
+			if n, ok := st.takeNeighbours(); ok {
+				st.settle(n)
+			}
 			for _, a := range st.takePending() {
 				for _, b := range st.books {
 					b.add(a, false)
 				}
 			}
-			st.now = time.Now()
 			st.look()
 			st.connect()
 		case <-tick.C:

@@ -24,6 +24,7 @@ func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {
 		}
 		for _, base := range appliances {
 			c := announce.Client{URL: base + job.PathAnnounce, HTTP: http, Log: d.a.log}
+			c.Answered = func(r announce.Response) { sw.Answered(base+e.Interface, r) }
 			group.Go(func() {
 				c.Run(ctx, func() announce.Request {
 					s := sw.Stats()
@@ -32,7 +33,7 @@ func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {
 					held, _ := d.store.Progress()
 					return announce.Request{InfoHash: d.j.InfoHash.Wire(), PeerID: e.PeerID, Port: e.Addr.Port(),
 						Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: d.layout.DataLength() - held}
-				}, sw.AddPeers)
+				}, nil)
 			})
 		}
 	}

@@ -219,7 +219,11 @@ func playPeer(ctx context.Context, a *actor) error {
 
 // announce tells the tracker of the peer, each endpoint by itself, and the peer of those that the tracker names.
 func (a *actor) announce(ctx context.Context, identity *site.Site, peer *swarm.Swarm, left func() int64) error {
-	cert, err := identity.Peer(swarm.InfoHashURI(a.Content.InfoHash))
+	uris := []string{swarm.InfoHashURI(a.Content.InfoHash)}
+	if a.Engine.Seed {
+		uris = append(uris, swarm.URIRoleSeed)
+	}
+	cert, err := identity.Peer(uris...)
 	if err != nil {
 		return err
 	}
@@ -231,12 +235,13 @@ func (a *actor) announce(ctx context.Context, identity *site.Site, peer *swarm.S
 		}
 		client := announce.Client{URL: "https://" + net.JoinHostPort(address, trackerPort) + job.PathAnnounce, Log: a.log,
 			HTTP: trackerClient(identity, cert, a.Engine.Transport.Dialer(end.Interface))}
+		client.Answered = func(r announce.Response) { peer.Answered(end.Interface, r) }
 		group.Go(func() {
 			client.Run(ctx, func() announce.Request {
 				s := peer.Stats()
 				return announce.Request{InfoHash: a.Content.InfoHash.Wire(), PeerID: end.PeerID, Port: end.Addr.Port(),
 					Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: left()}
-			}, peer.AddPeers)
+			}, nil)
 		})
 	}
 	group.Wait()
