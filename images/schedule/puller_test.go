@@ -53,8 +53,12 @@ func TestPullerAsksForAsMuchAsALinkNeeds(t *testing.T) {
 }
 
 func TestPullerImportsOnlyItsShare(t *testing.T) {
-	p, up, _ := newPullers(9)
+	p, up, inside := newPullers(9)
 	up.Upstream, p.Imports = true, func(piece int) bool { return piece%3 == 1 }
+	if piece, ok := p.Next(up); ok {
+		t.Errorf("piece %d from upstream, which a machine inside has", piece)
+	}
+	inside.Stalled = true
 	for range 3 {
 		piece, ok := p.Next(up)
 		if !ok || piece%3 != 1 {
@@ -66,6 +70,12 @@ func TestPullerImportsOnlyItsShare(t *testing.T) {
 	}
 	if piece, ok := p.Next(up); ok {
 		t.Errorf("piece %d from upstream", piece)
+	}
+	if inside.Stalled, inside.ServedOnly = false, true; p.Others(up, 0) {
+		t.Error("a machine that is served only could give a piece")
+	}
+	if piece, ok := p.Next(inside); ok {
+		t.Errorf("piece %d from a machine that is served only", piece)
 	}
 }
 
