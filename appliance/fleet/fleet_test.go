@@ -65,6 +65,8 @@ type room struct {
 	store *store.Store
 	clock *clock
 	lib   library
+	// mayReach, where set before a start, is fleet.Config.MayReach.
+	mayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool
 }
 
 func newRoom(t testing.TB, admit fleet.Admit) *room {
@@ -89,6 +91,7 @@ func (r *room) start() {
 		Records: r.store, Authority: r.site, Library: r.lib, Admit: r.admit, Now: r.clock.now, ClaimPoll: 20 * time.Millisecond,
 		Appliances: []string{"https://10.77.0.1:443"}, Seeds: []netip.AddrPort{netip.MustParseAddrPort("10.77.0.1:6881")},
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
+		MayReach:    r.mayReach,
 	})
 	if err != nil {
 		r.t.Fatal(err)

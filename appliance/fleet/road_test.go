@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"bytes"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -446,5 +447,32 @@ func TestWhatAMachineTellsInALoopIsRecordedOnce(t *testing.T) {
 	}
 	if n := len(r.events()) - before; n != 4 {
 		t.Fatalf("%d events after the next boot", n)
+	}
+}
+
+// A job names a seeder only to a machine that may reach it, known by its names and by where it claims from.
+func TestJobsNameSeedersThatMayBeReached(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	at := netip.MustParseAddr("10.77.9.9")
+	var asked []string
+	may := false
+	r.mayReach = func(names []string, from netip.Addr, seeder netip.AddrPort) bool {
+		asked = names
+		if from != at || seeder.String() != "10.77.0.1:6881" {
+			t.Errorf("asked about %v and %v", from, seeder)
+		}
+		return may
+	}
+	r.kill()
+	r.deployAll()
+	for _, may = range []bool{false, true} {
+		a := r.boot(macA, invA)
+		a.caller = a.caller.At(netip.MustParseAddr("::ffff:10.77.9.9"))
+		if j := a.claim(); j == nil || (len(j.Seeds) == 1) != may {
+			t.Errorf("a machine that may reach the seeder: %v; its job is %+v", may, j)
+		}
+		if !slices.Contains(asked, a.me.Machine) || !slices.Contains(asked, a.me.Name) || !slices.Contains(asked, macA) {
+			t.Errorf("the machine is known as %q", asked)
+		}
 	}
 }

@@ -65,6 +65,7 @@ groups:
   - {name: g1, members: [10.1.0.0/16], uplink: {mbit: 80}}
 edges:
   - forbid: [10.0.0.3, 10.1.0.0/16]
+  - forbid: [10.1.0.8, appliance]
 `
 
 func TestTwoGroups(t *testing.T) {
@@ -75,6 +76,9 @@ func TestTwoGroups(t *testing.T) {
 	}
 	for _, a := range all {
 		r.announce(a, nil)
+	}
+	if list := r.tr.Peers(debian); len(list) != len(all)-1 || slices.Contains(list, machineAt(1, 8)) {
+		t.Errorf("the appliance may fetch from %v", list)
 	}
 	imported := map[int]int{}
 	up, down := map[[2]netip.AddrPort]bool{}, map[[2]netip.AddrPort]bool{}

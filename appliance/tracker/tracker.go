@@ -5,7 +5,6 @@ package tracker
 import (
 	"crypto/x509"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -98,7 +97,7 @@ func (t *Tracker) Machines(h images.InfoHash) (complete, lacking int) {
 	return 0, 0
 }
 
-// Peers returns the addresses of the machines of a swarm.
+// Peers returns the addresses of the machines of a swarm that may be linked with the appliance.
 func (t *Tracker) Peers(h images.InfoHash) []netip.AddrPort {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -107,7 +106,13 @@ func (t *Tracker) Peers(h images.InfoHash) []netip.AddrPort {
 		return nil
 	}
 	s.expire(time.Now())
-	return slices.Collect(maps.Keys(s.machines))
+	list := make([]netip.AddrPort, 0, len(s.machines))
+	for a, m := range s.machines {
+		if t.cfg.Policy.MayLinkAppliance(m.who) {
+			list = append(list, a)
+		}
+	}
+	return list
 }
 
 // swarm returns a swarm, made where it is unknown; nil when there are too many. The caller holds mu.

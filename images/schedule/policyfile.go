@@ -103,17 +103,18 @@ func ParsePolicy(b []byte) (*Policy, error) {
 	return c.p, nil
 }
 
-var unknownKey = regexp.MustCompile(`field (.*) not found in type .*`)
+var (
+	unknownKey = regexp.MustCompile(`field (.*) not found in type .*`)
+	typeName   = regexp.MustCompile(` into (\[\])?schedule\.\w+`)
+)
 
 // readable takes the names of Go types out of the errors of the YAML library.
 func readable(err error) error {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	text = strings.TrimPrefix(text, "unmarshal errors:\n")
-	lines := strings.Split(text, "\n")
+	lines := strings.Split(strings.TrimPrefix(text, "unmarshal errors:\n"), "\n")
 	for i, l := range lines {
-		lines[i] = unknownKey.ReplaceAllString(strings.TrimSpace(l), "the key $1 is not known here")
-		lines[i] = strings.NewReplacer(" into schedule.file", " into a policy", " into []schedule.word", " into a list",
-			" into []schedule.file", " into a list of ", " into schedule.", " into ").Replace(lines[i])
+		l = unknownKey.ReplaceAllString(strings.TrimSpace(l), "the key $1 is not known here")
+		lines[i] = typeName.ReplaceAllString(l, "")
 	}
 	return errors.New(strings.Join(lines, "\n"))
 }
