@@ -9,8 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"seedbed/appliance/job"
 	"seedbed/images/announce"
 	"seedbed/images/schedule"
+	"seedbed/images/swarm"
 )
 
 // room is a tracker with machines that announce to one swarm, by address.
@@ -256,5 +258,33 @@ func BenchmarkAnnounce(b *testing.B) {
 				n = (n + 1) % len(queries)
 			}
 		})
+	}
+}
+
+// What a peer is, its certificate says: a seed node hands out, and who takes a part of the content fetches nothing for others.
+func TestCertificatesSayWhatAPeerIs(t *testing.T) {
+	p, err := schedule.ParsePolicy([]byte("groups:\n  - {name: a, members: ['machine:m0']}\n  - {name: b}\nothers: b\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := New(Config{Policy: p})
+	say := func(n byte, left int64, uris ...string) announce.Response {
+		c := client(t, tr, append(uris, swarm.InfoHashURI(debian))...)
+		answer, err := c.Announce(t.Context(), request(debian, n, left, announce.Started))
+		if err != nil || answer.Links == nil {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+		return answer
+	}
+	machine := func(n byte) string { return fmt.Sprintf("%sm%d", job.URIMachine, n) }
+	say(0, 1, machine(0))
+	say(1, 1, swarm.URIRolePart)
+	say(2, 1, machine(2))
+	if a, b := say(1, 1, swarm.URIRolePart), say(2, 1, machine(2)); a.Links.Share.Members != 0 || b.Links.Share != (announce.Share{Members: 1}) {
+		t.Errorf("the part's share is %+v, the machine's %+v", a.Links.Share, b.Links.Share)
+	}
+	say(3, 0, swarm.URIRoleSeed)
+	if b := say(2, 1, machine(2)); len(roles(b)[announce.SeedNode]) != 1 || b.Links.Share.Members != 0 {
+		t.Errorf("beside a seed node a machine is told %+v", b)
 	}
 }
