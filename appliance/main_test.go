@@ -39,7 +39,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	// What runs in parallel here waits for other programs.
+	cmd := exec.Command(os.Args[0], append(os.Args[1:], "-test.parallel=8")...)
 	cmd.Env = append(os.Environ(), envPrivate+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

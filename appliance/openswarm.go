@@ -79,6 +79,20 @@ func (o *openSwarms) all() []*openImage {
 	return slices.SortedFunc(maps.Values(o.list), func(a, b *openImage) int { return strings.Compare(a.fileName(), b.fileName()) })
 }
 
+// named returns the image that a .torrent file is of, or nil, and whether it is the plain one. Of two with one name, as the plain
+// one of version 1 and the other of a version 1.v1, it is the latter.
+func (o *openSwarms) named(file string) (one *openImage, plain bool) {
+	for _, i := range o.all() {
+		switch file {
+		case i.fileName():
+			return i, false
+		case i.plainName():
+			one, plain = i, true
+		}
+	}
+	return one, plain
+}
+
 // follow passes the fleet's changes on until ctx is done, so that the seeders hear of both.
 func (o *openSwarms) follow(ctx context.Context, changed func() <-chan struct{}) error {
 	for {
@@ -96,7 +110,7 @@ func (i *openImage) fileName() string {
 	return i.image.Manifest.Name + "-" + i.image.Manifest.Version + ".torrent"
 }
 
-// plainName is the other torrent's; no version ends like this, since "v1" after a dot would be part of the version.
+// plainName is that of the plain v1 torrent.
 func (i *openImage) plainName() string {
 	return i.image.Manifest.Name + "-" + i.image.Manifest.Version + plainSuffix
 }
@@ -248,8 +262,11 @@ func (l *library) Torrent(ctx context.Context, ref string, o api.TorrentOrder) (
 
 // refuseOpen returns a refusal for an image that is open.
 func (l *library) refuseOpen(ctx context.Context, ref string, d images.Digest) error {
-	if _, err := l.repo.OpenSums(ctx, d); errors.Is(err, repository.ErrNotOpen) {
+	switch _, err := l.repo.OpenSums(ctx, d); {
+	case errors.Is(err, repository.ErrNotOpen):
 		return nil
+	case err != nil:
+		return err
 	}
 	return &fleet.Refusal{Code: codeImageOpen, Detail: fmt.Sprintf("image %s is open to stock BitTorrent clients; `seedbed image close %s` first", ref, ref)}
 }
@@ -265,22 +282,19 @@ func (a *appliance) openHTTP() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(pathAnnounce, a.tracker)
 	mux.HandleFunc("GET "+pathTorrents+"{file}", func(w http.ResponseWriter, r *http.Request) {
-		for _, one := range a.lib.open.all() {
-			plain := r.PathValue("file") == one.plainName()
-			if !plain && r.PathValue("file") != one.fileName() {
-				continue
-			}
-			b, err := one.metainfo(plain, a.lib.web+pathAnnounce)
-			if err != nil {
-				a.log.Error("torrent of an open image cannot be made", "image", one.fileName(), "err", err)
-				http.Error(w, "the appliance cannot make this torrent; its log says why", http.StatusInternalServerError)
-				return
-			}
-			w.Header().Set("Content-Type", "application/x-bittorrent")
-			w.Write(b)
+		one, plain := a.lib.open.named(r.PathValue("file"))
+		if one == nil {
+			http.Error(w, "no open image has this name; `seedbed image open` opens one", http.StatusNotFound)
 			return
 		}
-		http.Error(w, "no open image has this name; `seedbed image open` opens one", http.StatusNotFound)
+		b, err := one.metainfo(plain, a.lib.web+pathAnnounce)
+		if err != nil {
+			a.log.Error("torrent of an open image cannot be made", "image", one.fileName(), "err", err)
+			http.Error(w, "the appliance cannot make this torrent; its log says why", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/x-bittorrent")
+		w.Write(b)
 	})
 	return mux
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
@@ -25,6 +27,7 @@ import (
 	"seedbed/appliance/api"
 	"seedbed/appliance/tracker"
 	"seedbed/images"
+	"seedbed/images/announce"
 	"seedbed/images/layout"
 	"seedbed/images/swarm"
 	"seedbed/images/torrent"
@@ -104,7 +107,7 @@ func newOpenRoom(t *testing.T) *openRoom {
 		r.shape.Mask(i, content, 0)
 		r.partitions[p.FileName()] = content
 	}
-	serve(t, r.data, bootFiles(t), "--no-dhcp", "--log-level", "debug")
+	serve(t, r.data, bootFiles(t), "--no-dhcp")
 	r.opened = decode[api.OpenSwarm](t, r.data, "image", "open", "lab")
 	r.appliance = netip.MustParseAddrPort(applianceAddr + ":6881")
 	return r
@@ -356,31 +359,143 @@ func (m *memory) partition(i int) []byte {
 	return b
 }
 
-// TestStockClientsInAChain has each program twice in a chain in which everybody knows only the one before: the appliance
-// seeds to the program, that to a machine of ours, that to the program again; all at once.
-func TestStockClientsInAChain(t *testing.T) {
+func TestStockClientsTakePartInOpenSwarms(t *testing.T) {
 	r := newOpenRoom(t)
 	r.libtorrentAgrees()
-	for kind := range kinds {
-		t.Run(kind, func(t *testing.T) {
+	t.Run("all", func(t *testing.T) {
+		for kind := range kinds {
+			t.Run("chain of "+kind, func(t *testing.T) {
+				t.Parallel()
+				r.of(t).chain(kind)
+			})
+		}
+		t.Run("mixed", func(t *testing.T) {
 			t.Parallel()
-			r := *r
-			r.t = t
-			first := r.client(kind, r.trackerFor(kind, r.appliance))
-			middle := r.peer(first.address)
-			last := r.client(kind, r.trackerFor(kind, middle.Addr()))
-			ctx, cancel := context.WithTimeout(t.Context(), chainTime)
-			defer cancel()
-			for _, err := range []error{r.has(ctx, first), r.holds(ctx, middle), r.has(ctx, last)} {
-				if err != nil {
-					t.Error(err)
-				}
-			}
-			if s := middle.Stats(); s.FromAppliance > 0 || s.FromPeers < s.Total {
-				t.Errorf("our machine has %d bytes from the appliance, %d from others", s.FromAppliance, s.FromPeers)
-			}
+			r.of(t).mixed()
 		})
+	})
+	r.closes()
+}
+
+// of returns the room for a subtest.
+func (r *openRoom) of(t *testing.T) *openRoom {
+	copied := *r
+	copied.t = t
+	return &copied
+}
+
+// chain has a program twice in a chain in which everybody knows only the one before: the appliance seeds to the program, that to
+// a machine of ours, that to the program again; all at once.
+func (r *openRoom) chain(kind string) {
+	first := r.client(kind, r.trackerFor(kind, r.appliance))
+	middle := r.peer(first.address)
+	last := r.client(kind, r.trackerFor(kind, middle.Addr()))
+	ctx, cancel := context.WithTimeout(r.t.Context(), chainTime)
+	defer cancel()
+	for _, err := range []error{r.has(ctx, first), r.holds(ctx, middle), r.has(ctx, last)} {
+		if err != nil {
+			r.t.Error(err)
+		}
 	}
+	if s := middle.Stats(); s.FromAppliance > 0 || s.FromPeers < s.Total {
+		r.t.Errorf("our machine has %d bytes from the appliance, %d from others", s.FromAppliance, s.FromPeers)
+	}
+}
+
+// mixed has one program of each kind and two machines of ours, which know the appliance's tracker and nothing else.
+func (r *openRoom) mixed() {
+	var clients []*stockClient
+	for _, kind := range []string{"aria2", "libtorrent", "transmission"} {
+		url := r.opened.Torrent
+		if readsV1(kind) {
+			url = r.opened.PlainTorrent
+		}
+		status, b := r.fetch(url)
+		if status != http.StatusOK {
+			r.t.Fatalf("%s: %d %s", url, status, b)
+		}
+		file := filepath.Join(r.t.TempDir(), "lab.torrent")
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+		clients = append(clients, r.client(kind, file))
+	}
+	machines := []*seedbedPeer{r.peer(r.appliance), r.peer()}
+	for _, m := range machines {
+		r.announce(m)
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), chainTime)
+	defer cancel()
+	for _, m := range machines {
+		if err := r.holds(ctx, m); err != nil {
+			r.t.Error(err)
+		}
+	}
+	for _, c := range clients {
+		if err := r.has(ctx, c); err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
+// fetch gets a page of the appliance's HTTP port.
+func (r *openRoom) fetch(url string) (int, []byte) {
+	r.t.Helper()
+	answer, err := http.Get(url)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return answer.StatusCode, b
+}
+
+// announce makes a machine known to the appliance's tracker, from its own address.
+func (r *openRoom) announce(p *seedbedPeer) {
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: p.Addr().Addr().AsSlice()}}
+	transport := &http.Transport{DialContext: dialer.DialContext}
+	client := &announce.Client{URL: r.opened.Announce, HTTP: &http.Client{Transport: transport}}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		client.Run(ctx, func() announce.Request {
+			s := p.Stats()
+			return announce.Request{InfoHash: r.info.V1, PeerID: p.PeerID(), Port: p.Addr().Port(), Left: s.Total - s.Held}
+		}, p.AddPeers)
+	})
+	r.t.Cleanup(func() { cancel(); running.Wait(); transport.CloseIdleConnections() })
+}
+
+// closes expects that an open image is not removed, and that a closed one is not served.
+func (r *openRoom) closes() {
+	if out, code := seedbed(r.t, r.data, "image", "rm", "lab:1"); code != exitRefused || !strings.Contains(out, "image close") {
+		r.t.Errorf("removing an open image: exit code %d: %s", code, out)
+	}
+	must(r.t, r.data, "image", "close", "lab")
+	if _, code := seedbed(r.t, r.data, "image", "close", "lab"); code != exitRefused {
+		r.t.Errorf("closing twice: exit code %d", code)
+	}
+	for _, url := range []string{r.opened.Torrent, r.opened.PlainTorrent} {
+		if status, _ := r.fetch(url); status != http.StatusNotFound {
+			r.t.Errorf("%s of a closed image: %d", url, status)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	defer cancel()
+	client := &announce.Client{URL: r.opened.Announce}
+	for {
+		_, err := client.Announce(ctx, announce.Request{InfoHash: r.info.V1, Port: 1})
+		if errors.Is(err, announce.ErrRefused) {
+			break
+		}
+		if ctx.Err() != nil {
+			r.t.Fatalf("an announce to a closed image: %v", err)
+		}
+	}
+	must(r.t, r.data, "image", "rm", "lab:1")
 }
 
 // chainTime is what a chain may take; idle, it takes a third of it.

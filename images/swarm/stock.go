@@ -208,7 +208,7 @@ func (st *state) receiveStock(l *link, message peerwire.Message) (handled bool, 
 			return true, st.receiveBlockRequest(l, m)
 		case m.ID == peerwire.IDCancel:
 			if l.out.cancelBlock(m) {
-				st.rejectBlock(l, m)
+				return true, st.rejectBlock(l, m)
 			}
 		case m.ID == peerwire.IDReject:
 			st.receiveBlockReject(l, m)
@@ -221,7 +221,7 @@ func (st *state) receiveStock(l *link, message peerwire.Message) (handled bool, 
 			return true, st.receiveMetadata(l, m.Payload)
 		}
 	case peerwire.Unknown:
-		return st.receiveHashRequest(l, m), nil
+		return st.receiveHashRequest(l, m)
 	}
 	return false, nil
 }
@@ -233,7 +233,7 @@ func (st *state) receiveMetadata(l *link, payload []byte) error {
 		return err
 	}
 	st.send(l, peerwire.Extended{Kind: l.metadata, Payload: peerwire.MetadataReply(st.cfg.Open.infoOf(l.name), piece)})
-	return nil
+	return l.out.replied()
 }
 
 // Messages of BEP 52 about hashes. All begin with the root of a file, then layer, index, count, proof layers.
@@ -245,9 +245,9 @@ const (
 )
 
 // receiveHashRequest gives hashes of the piece layers to a client that has the info dictionary alone; others are refused.
-func (st *state) receiveHashRequest(l *link, m peerwire.Unknown) bool {
+func (st *state) receiveHashRequest(l *link, m peerwire.Unknown) (handled bool, err error) {
 	if m.ID != idHashRequest || len(m.Payload) != hashHeadLength {
-		return false
+		return false, nil
 	}
 	word := func(i int) uint32 { return binary.BigEndian.Uint32(m.Payload[32+4*i:]) }
 	answer := peerwire.Unknown{ID: idHashReject, Payload: m.Payload}
@@ -260,18 +260,20 @@ func (st *state) receiveHashRequest(l *link, m peerwire.Unknown) bool {
 		}
 	}
 	st.send(l, answer)
-	return true
+	return true, l.out.replied()
 }
 
 // maxHashes is how many hashes go in one message; libtorrent asks for 512.
 const maxHashes = 4096
 
 // rejectBlock refuses a request, where the peer knows refusals (BEP 6); others wait for nothing.
-func (st *state) rejectBlock(l *link, m peerwire.Span) {
-	if l.fast {
-		m.ID = peerwire.IDReject
-		st.send(l, m)
+func (st *state) rejectBlock(l *link, m peerwire.Span) error {
+	if !l.fast {
+		return nil
 	}
+	m.ID = peerwire.IDReject
+	st.send(l, m)
+	return l.out.replied()
 }
 
 // receiveBlockRequest queues a block for a stock peer, or refuses it.
@@ -281,7 +283,7 @@ func (st *state) receiveBlockRequest(l *link, m peerwire.Span) error {
 		return fmt.Errorf("request of %d bytes at %d of piece %d", m.Length, m.Begin, m.Piece)
 	}
 	if !st.have.Has(int(m.Piece)) || !l.out.serveBlock(m) {
-		st.rejectBlock(l, m)
+		return st.rejectBlock(l, m)
 	}
 	return nil
 }

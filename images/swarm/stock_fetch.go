@@ -100,15 +100,14 @@ func (st *state) dropStock(l *link, piece int) {
 func (st *state) receiveBlock(l *link, m peerwire.Block) error {
 	n := int64(len(m.Data))
 	asked := peerwire.Span{ID: peerwire.IDRequest, Piece: m.Piece, Begin: m.Begin, Length: uint32(n)}
-	if l.stock == nil {
-		st.count.fromPeers.Add(n)
-		st.count.wasted.Add(n)
-		return nil
+	pending := false
+	if l.stock != nil {
+		_, pending = l.stock.pending[asked]
 	}
-	if _, ok := l.stock.pending[asked]; !ok {
+	if !pending {
 		st.count.fromPeers.Add(n)
 		st.count.wasted.Add(n)
-		return nil
+		return l.waste(0, n)
 	}
 	delete(l.stock.pending, asked)
 	l.blockAt = st.now
