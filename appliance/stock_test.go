@@ -498,8 +498,8 @@ func (r *openRoom) closes() {
 	must(r.t, r.data, "image", "rm", "lab:1")
 }
 
-// chainTime is what a chain may take; idle, it takes a third of it.
-const chainTime = 50 * time.Second
+// chainTime is what a chain may take; on an idle host transmission, which chooses whom to serve every 10 s, takes 30 s.
+const chainTime = 120 * time.Second
 
 // libtorrentAgrees has libtorrent make the torrent from the exported partitions.
 func (r *openRoom) libtorrentAgrees() {
