@@ -68,7 +68,8 @@ func (s *Swarm) handshakeOpen(e *endpoint, conn session, dialled netip.AddrPort)
 	}
 	conn.SetDeadline(time.Time{})
 	return &link{
-		name: theirs.InfoHash, peer: theirs.PeerID, appliance: s.fromSeeds(dialled), identity: identityOf(conn), fast: theirs.Fast(), extended: theirs.Extended(),
+		name: theirs.InfoHash, peer: theirs.PeerID, appliance: s.fromSeeds(dialled), identity: identityOf(conn),
+		fast: theirs.Fast(), extended: theirs.Extended(),
 	}, nil
 }
 

@@ -165,7 +165,7 @@ func TestAStockPeerThatLiesIsBarred(t *testing.T) {
 }
 
 // TestAStockPeerThatChokesAndAnswersInAnyOrder has a client that drops all requests now and then, as BEP 3 lets it, and
-// answers the others in pairs, the second first.
+// answers the others in pairs, the second first. Where one is left over it is never answered: the link is given up then.
 func TestAStockPeerThatChokesAndAnswersInAnyOrder(t *testing.T) {
 	c := newContent(4<<20+512, 1<<20)
 	s := newSite(t)
@@ -177,7 +177,7 @@ func TestAStockPeerThatChokesAndAnswersInAnyOrder(t *testing.T) {
 		case n%97 == 0:
 			kept = nil
 			return []peerwire.Message{peerwire.Choke, peerwire.Unchoke}
-		case n%2 == 0 || kept != nil || int(m.Piece) == c.Count()-1:
+		case n%2 == 0 || kept != nil:
 			list = append(list, block)
 			if kept != nil {
 				list = append(list, kept)

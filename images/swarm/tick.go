@@ -42,6 +42,10 @@ func (st *state) watch(l *link) {
 		st.feed(l) // whether it may be asked depends on others
 	}
 	if l.stock != nil {
+		if len(l.asks) > 0 && l.stockSilent(st.now) > st.cfg.timing.silence {
+			st.leave(l, "does not answer", nil)
+			return
+		}
 		silence = int64(stockSilence)
 	}
 	if now-l.received.Load() > silence {
