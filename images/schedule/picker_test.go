@@ -19,15 +19,15 @@ func setOf(pieces int, members ...int) Set {
 func TestPickerLeavesWhatWasNotLookedAt(t *testing.T) {
 	p := newPicker(setOf(4, 0), setOf(4, 1, 2), 4, rand.New(rand.NewPCG(1, 2)))
 	all := setOf(4, 0, 1, 2, 3)
-	if got, ok := p.pick(all, nil); !ok || got != 3 || p.lacking != 3 {
+	if got, ok := p.pick(all, 0, nil); !ok || got != 3 || p.lacking != 3 {
 		t.Errorf("picked %d of 3 lacking (%d)", got, p.lacking)
 	}
 	p.begin(3)
-	if _, ok := p.pick(all, nil); ok || p.allBegun() {
+	if _, ok := p.pick(all, 0, nil); ok || p.allBegun() {
 		t.Error("picked a piece that was not looked at")
 	}
 	p.see(2)
-	if got, ok := p.pick(all, nil); !ok || got != 2 {
+	if got, ok := p.pick(all, 0, nil); !ok || got != 2 {
 		t.Errorf("picked %d, want the piece that was looked at", got)
 	}
 }
@@ -38,28 +38,28 @@ func TestPicker(t *testing.T) {
 	if p.lacking != pieces-1 {
 		t.Errorf("%d pieces lacking", p.lacking)
 	}
-	if _, ok := p.pick(setOf(pieces, 0), nil); ok {
+	if _, ok := p.pick(setOf(pieces, 0), 0, nil); ok {
 		t.Error("picked a piece that is held")
 	}
 	for _, i := range []int{3, 70, 129} {
 		p.announced(setOf(pieces, 3, i))
 	}
-	if got, ok := p.pick(setOf(pieces, 3, 70), nil); !ok || got != 70 {
+	if got, ok := p.pick(setOf(pieces, 3, 70), 0, nil); !ok || got != 70 {
 		t.Errorf("picked %d, want the rarest", got)
 	}
 	for next, want := range map[int]int{0: 70, 70: 70, 71: 129, 129: 129, 130: 70} {
 		p.next = next
-		if got, _ := p.pick(setOf(pieces, 70, 129, 3), nil); got != want {
+		if got, _ := p.pick(setOf(pieces, 70, 129, 3), 0, nil); got != want {
 			t.Errorf("picked %d of two equally rare, going on at %d, want %d", got, next, want)
 		}
 	}
 	p.begin(3)
 	p.giveBack(3, true)
-	if got, _ := p.pick(setOf(pieces, 3, 70), nil); got != 3 {
+	if got, _ := p.pick(setOf(pieces, 3, 70), 0, nil); got != 3 {
 		t.Errorf("picked %d, want the piece that was begun", got)
 	}
 	p.begin(3)
-	if _, ok := p.pick(setOf(pieces, 3), nil); ok || len(p.orphans) != 0 {
+	if _, ok := p.pick(setOf(pieces, 3), 0, nil); ok || len(p.orphans) != 0 {
 		t.Error("picked a piece that is on its way")
 	}
 	p.hold()
@@ -75,10 +75,10 @@ func TestPickerGoesOnInOrder(t *testing.T) {
 	firsts := map[int]bool{}
 	for seed := range uint64(10) {
 		p := newPicker(NewSet(pieces), NewSet(pieces), pieces, rand.New(rand.NewPCG(seed, 2)))
-		first, _ := p.pick(allOf(pieces), nil)
+		first, _ := p.pick(allOf(pieces), 0, nil)
 		firsts[first] = true
 		for i := range pieces {
-			got, ok := p.pick(allOf(pieces), nil)
+			got, ok := p.pick(allOf(pieces), 0, nil)
 			if want := (first + i) % pieces; !ok || got != want {
 				t.Fatalf("picked %d, want %d", got, want)
 			}
@@ -87,6 +87,29 @@ func TestPickerGoesOnInOrder(t *testing.T) {
 	}
 	if len(firsts) < 5 {
 		t.Errorf("ten machines began at %v", firsts)
+	}
+}
+
+// Machines that lack the same pieces, of which one peer alone has all, have to fetch different ones.
+func TestPickerDiffersWhereSomeLinkedPeerLacksThePiece(t *testing.T) {
+	const pieces = 100
+	same := 0
+	for i := range 50 {
+		one := newPicker(NewSet(pieces), NewSet(pieces), pieces, rand.New(rand.NewPCG(uint64(i), 2)))
+		other := newPicker(NewSet(pieces), NewSet(pieces), pieces, rand.New(rand.NewPCG(uint64(i), 3)))
+		one.next, other.next = i, i
+		for _, p := range []*picker{one, other} {
+			p.announced(allOf(pieces))
+			p.announced(setOf(pieces))
+		}
+		a, _ := one.pick(allOf(pieces), 2, nil)
+		b, _ := other.pick(allOf(pieces), 2, nil)
+		if a == b {
+			same++
+		}
+	}
+	if same > 10 {
+		t.Errorf("two machines picked the same piece %d times of 50", same)
 	}
 }
 

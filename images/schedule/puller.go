@@ -142,7 +142,17 @@ func (p *Puller) Next(s *Source) (piece int, ok bool) {
 	if !s.idle() {
 		return 0, false
 	}
-	return p.pick(s.can, p.filter(s))
+	return p.pick(s.can, p.crowd(), p.filter(s))
+}
+
+// crowd returns how many links announce what the other end holds.
+func (p *Puller) crowd() (n int32) {
+	for _, s := range p.sources {
+		if !s.HandsOut {
+			n++
+		}
+	}
+	return n
 }
 
 // filter returns what may be asked of the link; nil is everything.
