@@ -138,9 +138,10 @@ func (f *fabric) refresh(t *Topology) {
 	}
 }
 
-// link gives the machines of a crossing their links upstream, so many in all at most: the one in place i gets those
-// numbered i*each to i*each+each-1, and link n goes to place n of the parent, or to the next one there that may be linked
-// and has no more than its part. Where links are scarce everyone gets a first one before anyone gets a second.
+// link gives the machines of a crossing their links upstream, so many in all at most: the first of the one in place i goes
+// to place i of the parent, which fetches the same pieces and so has them first of its group, the others to the places behind,
+// or to the next ones there that may be linked and have no more than their part. Where links are scarce everyone gets a
+// first one before anyone gets a second.
 func (f *fabric) link(t *Topology, c *crossing, links, room int) {
 	all := len(c.child.slots)
 	each := min(t.budget.upstream, max(1, links/max(all, 1)), f.parent.live)
@@ -153,7 +154,7 @@ func (f *fabric) link(t *Topology, c *crossing, links, room int) {
 			if m == nil {
 				continue
 			}
-			if o := f.source(t, m, i*each+turn, len(c.seats)*each, room); o != nil {
+			if o := f.source(t, m, i*len(f.parent.slots)/len(c.seats)+turn, len(c.seats)*each, room); o != nil {
 				m.up.links = append(m.up.links, o)
 				f.down[o] = append(f.down[o], m)
 			}
@@ -187,13 +188,13 @@ func (c *crossing) seat(n int) {
 // quick reports whether a machine is one to fetch for its group.
 func (m *member) quick() bool { return m != nil && m.weight > 0 && !m.slow }
 
-// source returns the machine for link number n of so many, or nil.
-func (f *fabric) source(t *Topology, m *member, n, links, room int) *member {
+// source returns the machine for one of so many links, the one in a place of the parent or behind it, or nil.
+func (f *fabric) source(t *Topology, m *member, place, links, room int) *member {
 	fair := min(room, (links+f.parent.live-1)/f.parent.live)
 	places := len(f.parent.slots)
 	for _, limit := range []int{fair, room} {
 		for i := range min(places, maxProbes) {
-			o := f.parent.slots[(n+i)%places]
+			o := f.parent.slots[(place+i)%places]
 			if o != nil && o != m && !o.part && len(f.down[o]) < limit && !slices.Contains(m.up.links, o) && t.mayLink(m.class, o.class) {
 				return o
 			}
