@@ -12,8 +12,11 @@ type Puller struct {
 	pieces   int
 	sources  []*Source
 	fetching map[int]*fetching
-	// Imports, where set, says which pieces this machine may fetch from sources upstream.
-	Imports func(piece int) bool
+	// Imports, where set, says which pieces this machine may fetch from sources upstream. One that is starving fetches others
+	// too: who is to import them may be dead, and nobody has noticed yet.
+	Imports  func(piece int) bool
+	idle     time.Time // since when nothing is being fetched
+	starving bool
 }
 
 // Source is a link as a Puller knows it. The exported fields are the caller's to set, except by the methods of Puller.
@@ -51,6 +54,9 @@ const (
 // endgameAfter is how long a piece makes no progress, and a quarter of how long it may be on its way, before another
 // link is asked for the rest as well.
 const endgameAfter = time.Second
+
+// starvingAfter is how long nothing can be fetched before a machine imports what is not its share.
+const starvingAfter = 2 * time.Second
 
 // NewPuller returns a Puller that lacks every piece that is not in have. It keeps unseen: pieces that are lacking for now,
 // and not fetched before See.
@@ -145,10 +151,10 @@ func (p *Puller) Next(s *Source) (piece int, ok bool) {
 	return p.pick(s.can, p.crowd(), p.filter(s))
 }
 
-// crowd returns how many links announce what the other end holds.
+// crowd returns how many links announce what the other end holds and gives.
 func (p *Puller) crowd() (n int32) {
 	for _, s := range p.sources {
-		if !s.HandsOut {
+		if !s.HandsOut && !s.ServedOnly {
 			n++
 		}
 	}
@@ -166,9 +172,10 @@ func (p *Puller) filter(s *Source) func(int) bool {
 	return nil
 }
 
-// imports reports whether a piece is to be fetched from upstream: it is in our share, and nobody inside could give it.
+// imports reports whether a piece is to be fetched from upstream: it is in our share, or we starve, and nobody inside could
+// give it.
 func (p *Puller) imports(piece int) bool {
-	if p.Imports != nil && !p.Imports(piece) {
+	if p.Imports != nil && !p.starving && !p.Imports(piece) {
 		return false
 	}
 	for _, o := range p.sources {
@@ -181,6 +188,21 @@ func (p *Puller) imports(piece int) bool {
 
 // usable reports whether requests may be sent and are answered.
 func (s *Source) usable() bool { return s.Ready && !s.Choking && !s.Stalled }
+
+// Starve takes the time, several times a second. It reports whether the machine has begun to starve: Next is to be asked
+// again for every link.
+func (p *Puller) Starve(now time.Time) bool {
+	switch {
+	case p.lacking == 0 || len(p.fetching) > 0:
+		p.idle = time.Time{}
+		return false
+	case p.idle.IsZero() || p.starving:
+		p.idle, p.starving = now, false
+		return false
+	}
+	p.starving = now.Sub(p.idle) >= starvingAfter
+	return p.starving
+}
 
 // nextShown returns the first piece that was handed out and nobody is fetching; those that were not looked at wait.
 func (p *Puller) nextShown(s *Source) (piece int, ok bool) {

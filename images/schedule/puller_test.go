@@ -79,6 +79,46 @@ func TestPullerImportsOnlyItsShare(t *testing.T) {
 	}
 }
 
+func TestPullerImportsMoreWhereItStarves(t *testing.T) {
+	p, up, inside := newPullers(9)
+	p.Leave(inside)
+	up.Upstream, p.Imports = true, func(piece int) bool { return piece == 1 }
+	p.Ask(up, 1, 1, noon)
+	at := noon
+	later := func(d time.Duration) bool {
+		at = at.Add(d)
+		return p.Starve(at)
+	}
+	if later(starvingAfter) || later(starvingAfter) {
+		t.Error("starving while something is fetched")
+	}
+	p.Answered(up, 1)
+	p.Hold(1)
+	if later(1) || later(starvingAfter-1) {
+		t.Error("starving at once")
+	}
+	if _, ok := p.Next(up); ok {
+		t.Error("another's piece is imported at once")
+	}
+	if !later(1) {
+		t.Error("not starving though nothing can be fetched")
+	}
+	piece, ok := p.Next(up)
+	if !ok || piece == 1 {
+		t.Fatalf("piece %d, %v imported by a starving machine", piece, ok)
+	}
+	p.Ask(up, piece, 1<<20, at)
+	later(1)
+	p.Answered(up, piece)
+	p.Hold(piece)
+	if later(1) {
+		t.Error("still starving")
+	}
+	if _, ok := p.Next(up); ok {
+		t.Error("another's piece is imported though the machine was fed")
+	}
+}
+
 func TestPullerEndgame(t *testing.T) {
 	p, a, b := newPullers(1)
 	p.Ask(a, 0, 1, noon)

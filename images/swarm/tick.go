@@ -15,6 +15,9 @@ func (st *state) tick() {
 		st.watch(l)
 		st.tellParts(l)
 	}
+	if st.pull.Starve(st.now) {
+		st.feedAll()
+	}
 	if st.pull.Lacking() > 0 && st.pull.AllBegun() {
 		for _, l := range st.all {
 			st.endgame(l)
