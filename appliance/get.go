@@ -52,7 +52,8 @@ func getCommand(o *options) *cobra.Command {
 block device, of which everything is lost. With --partition it writes one partition. What is in no use reads as zeros in a
 file, and is left as it is on a device.
 
-A file is named OUT.part until it is whole, and a get that was interrupted goes on with what is there: on a device too.
+A file is named OUT.part until it is whole, and a get that was interrupted goes on with what is there: on a device too. The
+key by which it does so is in OUT.part.pass, or for a device in the user's cache; remove both files to give up.
 Everything is read back and compared at the end; --unverified leaves that out, and the file is then named OUT.unverified.
 
 On the appliance's own host nothing else is needed. Elsewhere a token is: made with "seedbed token new --for get" at the
@@ -95,16 +96,14 @@ appliance, and given with --token-file or in ` + tokenVariable + `.`}
 			return err
 		}
 		defer g.close()
-		run := &getting{order: &order, out: out, g: g, show: os.Stderr}
-		report, err := run.run(cmd.Context())
-		if err != nil {
-			return out.explain(cmd.Context(), err)
-		}
-		if asJSON {
-			return printJSON(cmd.OutOrStdout(), report)
-		}
-		printGot(cmd.OutOrStdout(), report)
-		return nil
+		run := &getting{order: &order, out: out, g: g, show: os.Stderr, tell: func(r *GetReport) error {
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), r)
+			}
+			printGot(cmd.OutOrStdout(), r)
+			return nil
+		}}
+		return out.explain(cmd.Context(), run.run(cmd.Context()))
 	}
 	return cmd
 }

@@ -224,7 +224,7 @@ func TestATokenIsGoodForWhatItWasMadeFor(t *testing.T) {
 	if err := os.WriteFile(file, []byte(forged), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused(exitStopped, "another fingerprint", "debian", out, "--token-file", file)
+	refused(exitFailure, "another fingerprint", "debian", out, "--token-file", file)
 	kinds := ""
 	for _, e := range decode[[]fleet.Event](t, s.data, "event", "ls") {
 		kinds += e.Kind + " "

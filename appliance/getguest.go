@@ -16,10 +16,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"seedbed/appliance/api"
@@ -53,6 +55,8 @@ type guest struct {
 	key    *ecdsa.PrivateKey
 	public []byte // PKIX DER
 	pass   pass
+	filed  []byte // the public key of which the file has the other half
+	loaded bool   // the file says what an appliance knows
 }
 
 // noToken says how to join.
@@ -95,6 +99,9 @@ func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticke
 	var err error
 	if g.public, err = x509.MarshalPKIXPublicKey(&g.key.PublicKey); err != nil {
 		return nil, err
+	}
+	if g.loaded {
+		g.filed = g.public
 	}
 	g.http = &http.Client{Transport: &http.Transport{
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 20 * time.Second,
@@ -156,6 +163,7 @@ func (g *guest) load() error {
 		key, err = x509.ParsePKCS8PrivateKey(g.pass.Key)
 	}
 	var ok bool
+	g.loaded = true
 	if g.key, ok = key.(*ecdsa.PrivateKey); err != nil || !ok {
 		return fmt.Errorf("read %s, by which an interrupted program joins again (remove it and take a new token): %w", g.file,
 			errors.Join(err, errors.New("it is not whole")))
@@ -163,13 +171,13 @@ func (g *guest) load() error {
 	return nil
 }
 
-// save keeps the pass. On the appliance's own host another get needs none; a seed node is known again by its key.
+// save keeps the pass: of what a get left, it also says that a get left it.
 func (g *guest) save() error {
-	if g.file == "" || g.local != nil && g.role == job.RoleGet {
+	if g.file == "" {
 		return nil
 	}
 	g.mu.Lock()
-	kept, key := g.pass, g.key
+	kept, key, public := g.pass, g.key, g.public
 	g.mu.Unlock()
 	var err error
 	if kept.Key, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
@@ -178,6 +186,11 @@ func (g *guest) save() error {
 	b, err := json.Marshal(kept)
 	if err == nil {
 		err = replaceFile(g.file, b)
+	}
+	if err == nil {
+		g.mu.Lock()
+		g.filed = public
+		g.mu.Unlock()
 	}
 	if err != nil {
 		return fmt.Errorf("keep what is needed to go on after an interruption: %w", err)
@@ -209,29 +222,28 @@ func (g *guest) forget() {
 	}
 }
 
+// giveUp removes the pass if there is nothing to be gone on with: the token was not used, or none is needed.
+func (g *guest) giveUp() {
+	g.mu.Lock()
+	needed := g.loaded && g.local == nil
+	g.mu.Unlock()
+	if !needed {
+		g.forget()
+	}
+}
+
 // join gets a certificate for the swarm of an image, or, with "", one that names none.
 func (g *guest) join(ctx context.Context, image string, part bool) (*job.Joined, error) {
 	g.mu.Lock()
 	public := g.public
 	g.mu.Unlock()
 	request := job.Join{PublicKey: public, Role: g.role, Name: g.name, Image: image, Part: part}
-	var answer *job.Joined
-	var err error
-	if g.local != nil {
-		answer, err = g.local.Join(ctx, request)
-	} else {
-		if len(g.certificate().Certificate) == 0 {
-			request.Token = g.token
-		}
-		answer = new(job.Joined)
-		err = g.post(ctx, job.PathJoin, request, answer)
-		if g.token != "" && request.Token == "" && shutOut(err) {
-			if request.PublicKey, err = g.renew(); err != nil {
-				return nil, err
-			}
-			request.Token = g.token
-			err = g.post(ctx, job.PathJoin, request, answer)
-		}
+	if g.local == nil && len(g.certificate().Certificate) == 0 {
+		request.Token = g.token
+	}
+	answer, err := g.enter(ctx, request)
+	if g.mayRenew(request, err) {
+		answer, err = g.anew(ctx, request)
 	}
 	if err != nil {
 		return nil, err
@@ -257,10 +269,79 @@ func (g *guest) join(ctx context.Context, image string, part bool) (*job.Joined,
 	return answer, g.save()
 }
 
-// shutOut reports whether the appliance does not know the guest any more, or has revoked what let it in.
-func shutOut(err error) bool {
-	refusal, ok := errors.AsType[*fleet.Refusal](err)
-	return ok && (refusal.Code == fleet.CodeUnauthorised || refusal.Code == fleet.CodeRevoked)
+// enter asks an appliance to be let in. The key is kept before a token is shown: if the answer is lost, the same key may use
+// the token again.
+func (g *guest) enter(ctx context.Context, r job.Join) (*job.Joined, error) {
+	if g.local != nil {
+		return g.local.Join(ctx, r)
+	}
+	if r.Token != "" {
+		if err := g.keepKey(); err != nil {
+			return nil, err
+		}
+	}
+	var sent atomic.Bool
+	trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { sent.Store(true) }}
+	answer := new(job.Joined)
+	err := g.post(httptrace.WithClientTrace(ctx, trace), job.PathJoin, r, answer)
+	_, refused := errors.AsType[*fleet.Refusal](err)
+	g.mu.Lock()
+	g.loaded = g.loaded || err == nil || sent.Load() && !refused
+	useless := !g.loaded
+	g.mu.Unlock()
+	if useless {
+		g.forget()
+	}
+	return answer, err
+}
+
+// keepKey saves the pass unless the file has its key already.
+func (g *guest) keepKey() error {
+	g.mu.Lock()
+	kept := bytes.Equal(g.filed, g.public)
+	g.mu.Unlock()
+	if kept {
+		return nil
+	}
+	return g.save()
+}
+
+// mayRenew reports whether it is of use to join as if for the first time after a refusal: the appliance does not know the
+// guest any more, has revoked what let it in, or knows its key by another purpose.
+func (g *guest) mayRenew(r job.Join, err error) bool {
+	g.mu.Lock()
+	loaded := g.loaded
+	g.mu.Unlock()
+	refusal, refused := errors.AsType[*fleet.Refusal](err)
+	switch {
+	case !refused || !loaded || g.token == "" && g.local == nil:
+		return false
+	case refusal.Code == fleet.CodeUnauthorised, refusal.Code == fleet.CodeRevoked:
+		return g.role == job.RoleGet || r.Token == "" // else it is the token
+	case refusal.Code == fleet.CodeInvalid:
+		return g.role == job.RoleGet || r.Token != ""
+	}
+	return false
+}
+
+// anew joins with a new key. What a get had before counts on if it is refused.
+func (g *guest) anew(ctx context.Context, r job.Join) (*job.Joined, error) {
+	g.mu.Lock()
+	key, public, before := g.key, g.public, g.pass
+	g.mu.Unlock()
+	var err error
+	if r.PublicKey, err = g.renew(); err != nil {
+		return nil, err
+	}
+	r.Token = g.token
+	answer, err := g.enter(ctx, r)
+	if _, refused := errors.AsType[*fleet.Refusal](err); refused && g.role == job.RoleGet {
+		g.mu.Lock()
+		g.key, g.public, g.pass = key, public, before
+		g.mu.Unlock()
+		err = errors.Join(err, g.keepKey())
+	}
+	return answer, err
 }
 
 // renew makes a new key, for a guest that joins as if for the first time, and returns its public half.
@@ -316,6 +397,9 @@ func (g *guest) do(ctx context.Context, method, path string, body []byte, limit 
 			return header, b, err
 		}
 		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); errors.Is(err, trust.ErrPin) { // it runs, and is another's
+		return nil, nil, fmt.Errorf("%s: %w; take a token that this site made (`seedbed token new`)", strings.Join(list, ", "), err)
 	}
 	return nil, nil, fmt.Errorf("%w, or is not reached at %s: %w", api.ErrNotRunning, strings.Join(list, ", "), errors.Join(errs...))
 }

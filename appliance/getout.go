@@ -20,6 +20,7 @@ import (
 // Codes of refusals of `seedbed get`.
 const (
 	codeFileExists = "file-exists"
+	codeNoFolder   = "no-folder"
 	codeNoRoom     = "no-room"
 )
 
@@ -33,6 +34,7 @@ type getOut struct {
 	device bool
 	fresh  bool // the file did not exist
 	disk   *restore.File
+	held   *os.File // the file in the making, locked against another get; nil for a disk, and before prepare made one
 }
 
 // open looks at the place that is to be written, and changes nothing.
@@ -48,7 +50,7 @@ func (o *getOrder) open() (*getOut, error) {
 		}
 		dir, err := os.UserCacheDir()
 		if err != nil {
-			dir = os.TempDir()
+			return out, nil // kept nowhere: a common folder is nothing to believe
 		}
 		dir = filepath.Join(dir, "seedbed", "get")
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -56,10 +58,21 @@ func (o *getOrder) open() (*getOut, error) {
 		}
 		out.pass = filepath.Join(dir, images.Sum([]byte(o.path)).String()[:16]+".pass")
 		return out, nil
+	case err == nil && info.IsDir():
+		return nil, &fleet.Refusal{Code: codeFileExists, Detail: o.path + " is a folder; name a file in it. Nothing was written"}
+	case err == nil && !info.Mode().IsRegular():
+		return nil, diskRefusal(fmt.Errorf("%s: %w; nothing was written", o.path, restore.ErrNoDisk))
 	case err == nil:
 		return nil, &fleet.Refusal{Code: codeFileExists, Detail: o.path + " exists; remove it, or choose another name. Nothing was written"}
-	case !errors.Is(err, fs.ErrNotExist):
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
 		return nil, err
+	}
+	if _, err := os.Lstat(o.path); err == nil {
+		return nil, &fleet.Refusal{Code: codeFileExists, Detail: o.path + " is a link that leads nowhere; remove it, or choose another name. Nothing was written"}
+	}
+	if err := unix.Access(filepath.Dir(o.path), unix.W_OK|unix.X_OK); err != nil {
+		return nil, &fleet.Refusal{Code: codeNoFolder, Detail: fmt.Sprintf("%s cannot be made: %v; make the folder first, or choose another that "+
+			"you may write to", o.path, err)}
 	}
 	if o.unverified {
 		out.final += ".unverified"
@@ -69,7 +82,53 @@ func (o *getOrder) open() (*getOut, error) {
 	}
 	out.part = o.path + ".part"
 	out.pass = out.part + ".pass"
-	return out, nil
+	return out, out.resume()
+}
+
+// resume opens what an interrupted get left. A file of that name which none left, by the pass beside it, is somebody's, and
+// so is a pass of another user, which could name another site.
+func (out *getOut) resume() error {
+	info, err := os.Lstat(out.pass)
+	passed := err == nil
+	if s, ok := statOf(info); passed && (!info.Mode().IsRegular() || ok && int(s.Uid) != os.Geteuid()) {
+		return &fleet.Refusal{Code: codeFileExists, Detail: out.pass + " is no file of your own; remove it, or choose another name. Nothing was written"}
+	}
+	info, err = os.Lstat(out.part)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !passed || !info.Mode().IsRegular():
+		return &fleet.Refusal{Code: codeFileExists,
+			Detail: out.part + " is there, and no interrupted get left it; remove it, or choose another name. Nothing was written"}
+	}
+	f, err := os.OpenFile(out.part, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return out.lock(f)
+}
+
+func statOf(info fs.FileInfo) (s *syscall.Stat_t, ok bool) {
+	if info == nil {
+		return nil, false
+	}
+	s, ok = info.Sys().(*syscall.Stat_t)
+	return s, ok
+}
+
+// lock keeps another get from the file in the making, until close.
+func (out *getOut) lock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	ours, _ := f.Stat()
+	there, statErr := os.Lstat(out.part)
+	if errors.Is(err, syscall.EWOULDBLOCK) || statErr != nil || !os.SameFile(ours, there) {
+		f.Close()
+		return &fleet.Refusal{Code: codeFileExists, Detail: "another `seedbed get` writes " + out.part + "; wait for it, or choose another name"}
+	}
+	out.held = f // a file system without locks has to do without
+	return nil
 }
 
 func (out *getOut) openDisk(path string) (*restore.File, error) {
@@ -93,26 +152,34 @@ func (out *getOut) prepare(length, data int64) error {
 		}
 		return nil
 	}
-	f, err := os.OpenFile(out.part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	out.fresh = err == nil
-	if errors.Is(err, fs.ErrExist) {
-		f, err = os.OpenFile(out.part, os.O_RDWR, 0)
-	}
-	if err != nil {
-		return err
-	}
-	err = out.room(f, data)
-	if err == nil {
-		err = f.Truncate(length)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		if out.fresh {
-			os.Remove(out.part)
+	if out.held == nil {
+		f, err := os.OpenFile(out.part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			return &fleet.Refusal{Code: codeFileExists, Detail: out.part + " was made by somebody else meanwhile; choose another name"}
 		}
-		return err
+		if err == nil {
+			out.fresh = true
+			err = out.lock(f)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	out.disk, err = out.openDisk(out.part)
+	err := out.room(out.held, data)
+	if err == nil {
+		err = out.held.Truncate(length)
+	}
+	if err == nil {
+		out.disk, err = out.openDisk(out.part)
+	}
 	return err
+}
+
+// abandon removes a file in which nothing was begun.
+func (out *getOut) abandon() {
+	if out.fresh && out.held != nil {
+		os.Remove(out.part)
+	}
 }
 
 // room refuses a file system that has not enough room for data bytes in a file of which some may be there.
@@ -128,7 +195,7 @@ func (out *getOut) room(f *os.File, data int64) error {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
 		data -= s.Blocks * 512
 	}
-	if free := int64(have.Bavail) * have.Bsize; free < data {
+	if free := int64(have.Bavail) * have.Frsize; free < data {
 		return &fleet.Refusal{Code: codeNoRoom, Detail: fmt.Sprintf("there is no room for %s: %d bytes are needed and %d are free in %s; "+
 			"make room, or choose another place", out.path, data, free, filepath.Dir(out.path))}
 	}
@@ -161,8 +228,10 @@ func (out *getOut) commit() error {
 	case errors.Is(err, fs.ErrExist):
 		return &fleet.Refusal{Code: codeFileExists,
 			Detail: out.final + " was made by somebody else meanwhile; what was fetched is whole and in " + out.part}
-	default:
-		err = os.Rename(out.part, out.final) // a file system without links
+	default: // a file system without links
+		if _, there := os.Lstat(out.final); errors.Is(there, fs.ErrNotExist) {
+			err = os.Rename(out.part, out.final)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("name %s: %w", out.final, err)
@@ -178,11 +247,16 @@ func (out *getOut) close() {
 	if out.disk != nil {
 		out.disk.Close()
 	}
+	if out.held != nil {
+		out.held.Close()
+	}
 }
 
 // explain adds to an error what there is to be done.
 func (out *getOut) explain(ctx context.Context, err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, syscall.ENOSPC):
 		return &fleet.Refusal{Code: codeNoRoom, Detail: fmt.Sprintf("the disk is full on which %s is written; make room and run the same "+
 			"command again, it goes on with what is there: %v", out.path, err)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -45,6 +46,9 @@ func (n *peerFlags) check() error {
 	}
 	if err := t.Check(); err != nil {
 		return usageError{err}
+	}
+	if _, err := net.ResolveTCPAddr("tcp", n.listen); err != nil {
+		return usageError{fmt.Errorf("--listen: %w", err)}
 	}
 	return nil
 }

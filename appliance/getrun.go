@@ -25,6 +25,7 @@ type getting struct {
 	out   *getOut
 	g     *guest
 	show  *os.File
+	tell  func(*GetReport) error // is given the report before others are served
 
 	d     *described
 	image *restore.Image // nil for a partition
@@ -36,33 +37,40 @@ type getting struct {
 	looked chan error
 }
 
-// run fetches, checks and names.
-func (r *getting) run(ctx context.Context) (*GetReport, error) {
-	start := time.Now()
+// run fetches, checks, names, and serves for as long as was asked.
+func (r *getting) run(ctx context.Context) (err error) {
+	start, begun := time.Now(), r.out.held != nil
+	defer func() {
+		if err != nil && !begun {
+			r.out.abandon()
+			r.g.giveUp()
+		}
+	}()
 	single := r.order.partition >= 0
 	joined, err := r.g.join(ctx, r.order.image, single)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if r.d, err = r.g.describe(ctx, joined, ""); err != nil {
-		return nil, err
+		return err
 	}
 	if err := r.prepare(); err != nil {
-		return nil, err
+		return err
 	}
 	m, err := r.g.membership(joined, single)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	looking, cancel := context.WithCancel(ctx)
 	if err := r.start(looking, m, joined); err != nil {
 		cancel()
-		return nil, err
+		return err
 	}
+	begun = true
 	defer r.peer.stop()
 	defer cancel()
 	if err := r.fetch(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	report := &GetReport{Image: joined.ImageName, Digest: joined.Image, Path: r.out.final, Length: r.length(), DataLength: r.part.DataLength()}
 	if single {
@@ -71,15 +79,16 @@ func (r *getting) run(ctx context.Context) (*GetReport, error) {
 	stats := r.peer.Stats()
 	report.Resumed, report.FromAppliance, report.FromPeers = stats.Resumed, stats.FromAppliance, stats.FromPeers
 	if err := r.finish(ctx, report); err != nil {
-		return nil, diskRefusal(err)
+		return diskRefusal(err)
 	}
 	if err := r.out.commit(); err != nil {
-		return nil, err
+		return err
 	}
 	r.g.forget()
 	report.Took = time.Since(start)
+	err = r.tell(report)
 	r.serve(ctx)
-	return report, nil
+	return err
 }
 
 // length is that of what is written, in bytes.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -29,9 +30,19 @@ func (t *table) row(cells ...any) {
 		if i > 0 {
 			fmt.Fprint(t.w, "\t")
 		}
-		fmt.Fprint(t.w, c)
+		fmt.Fprint(t.w, plain(fmt.Sprint(c)))
 	}
 	fmt.Fprintln(t.w)
+}
+
+// plain takes away what would steer a terminal: machines and guests give names to themselves.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
 }
 
 func (t *table) flush() error { return t.w.Flush() }

@@ -192,6 +192,8 @@ func nodeState(i job.NodeImage) string {
 		return i.Problem
 	case i.FromDisk:
 		return "serves a disk"
+	case i.Total == 0:
+		return "reads the description"
 	case i.Held < i.Wanted:
 		return fmt.Sprintf("fetches, %d %%", 100*i.Held/max(i.Wanted, 1))
 	}

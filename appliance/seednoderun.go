@@ -74,8 +74,8 @@ func (n *seedNode) control(ctx context.Context) error {
 		case err == nil:
 			n.away = false
 			continue
-		case fatal(err) && len(n.images) == 0:
-			return err // it was never let in
+		case fatal(err) && len(n.images) == 0, unknownImage(err) && len(n.named) < len(n.order.images):
+			return err // it was never let in, or told to serve what does not exist
 		case !n.away:
 			n.away = true
 			n.log.Warn("the appliance is not reached, or refuses; what is held is served on", "err", err)
@@ -86,6 +86,11 @@ func (n *seedNode) control(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func unknownImage(err error) bool {
+	refusal, refused := errors.AsType[*fleet.Refusal](err)
+	return refused && refusal.Code == fleet.CodeImageUnknown
 }
 
 // turn is one exchange with the appliance.
