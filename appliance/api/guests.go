@@ -51,7 +51,7 @@ func remoteOf(r *http.Request) netip.Addr {
 func Announces(f *fleet.Fleet, tracker http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if q, err := announce.ParseRequest(r.URL.RawQuery); err == nil && q.Left > 0 && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-			f.Announced(q.InfoHash)
+			f.Announced(r.Context(), r.TLS.VerifiedChains[0][0], q.InfoHash)
 		}
 		tracker.ServeHTTP(w, r)
 	})

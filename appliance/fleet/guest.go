@@ -81,7 +81,7 @@ func (f *Fleet) Join(ctx context.Context, cert *x509.Certificate, local bool, re
 	if err := f.change(ctx, admit); err != nil || refusal != nil {
 		return job.Joined{}, oneOf(err, refusal)
 	}
-	return f.joined(ctx, joined, r, image, now)
+	return f.joined(ctx, joined, remote, r, image, now)
 }
 
 func oneOf(errs ...error) error {
@@ -164,7 +164,7 @@ func (d *draft) admit(r job.Join, key string, known, local bool, remote netip.Ad
 }
 
 // joined makes the answer for a guest that was let in.
-func (f *Fleet) joined(ctx context.Context, s *Session, r job.Join, image *Image, now time.Time) (job.Joined, error) {
+func (f *Fleet) joined(ctx context.Context, s *Session, remote netip.Addr, r job.Join, image *Image, now time.Time) (job.Joined, error) {
 	if image == nil && len(s.Guest.Images) > 0 && r.Role == job.RoleGet {
 		var err error
 		if image, err = f.config.Library.Image(ctx, s.Guest.Images[0].String()); err != nil {
@@ -176,8 +176,7 @@ func (f *Fleet) joined(ctx context.Context, s *Session, r job.Join, image *Image
 	uris := []string{job.URIGuest + s.ID}
 	if image != nil {
 		answer.Image, answer.ImageName, answer.InfoHash = image.Digest, image.Name(), image.InfoHash
-		at, _ := netip.ParseAddr(s.Addr)
-		answer.Seeds = f.seedsFor(image.InfoHash, Caller{session: s}.At(at))
+		answer.Seeds = f.seedsFor(image.InfoHash, Caller{session: s}.At(remote)) // it may have moved since it came
 		uris = append(uris, f.config.InfoHashURI(image.InfoHash))
 		f.require(image.InfoHash, image.Digest)
 		if r.Part {
@@ -203,16 +202,35 @@ func (f *Fleet) require(h images.InfoHash, image images.Digest) {
 	}
 }
 
-// Announced says that somebody announced that it lacks something: where guests need the swarm, it is served on.
-func (f *Fleet) Announced(wire [20]byte) {
+// Announced says that the holder of a certificate announced that it lacks something: where guests need the swarm, it is
+// served on, and where one of the guest's images is not served any more, it is again.
+func (f *Fleet) Announced(ctx context.Context, cert *x509.Certificate, wire [20]byte) {
+	if f.stillNeeded(wire) {
+		return
+	}
+	c, err := f.AuthenticateReader(cert)
+	if err != nil || c.session.Guest == nil {
+		return
+	}
+	for _, d := range slices.Backward(c.session.Guest.Images) {
+		if image, err := f.config.Library.Image(ctx, d.String()); err == nil && image.InfoHash.Wire() == wire {
+			f.require(image.InfoHash, image.Digest)
+			return
+		}
+	}
+}
+
+// stillNeeded has a swarm that guests need served on, and reports whether there is one of that name.
+func (f *Fleet) stillNeeded(wire [20]byte) (found bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for h, n := range f.needs {
 		if h.Wire() == wire {
 			n.until = f.now().Add(needFor)
-			f.needs[h] = n
+			f.needs[h], found = n, true
 		}
 	}
+	return found
 }
 
 // wake lets who waits for Changed look again. The caller holds mu.

@@ -133,6 +133,20 @@ func TestAGuestReadsWhatItJoinedForAndDoesNoJobs(t *testing.T) {
 	if !served() {
 		t.Error("the appliance does not serve what the guest needs")
 	}
+	r.kill()
+	if served() {
+		t.Error("a need outlived the appliance without a word of the guest")
+	}
+	other := v.last.InfoHash.Wire()
+	other[0] ^= 1
+	for _, announced := range []struct {
+		wire [20]byte
+		want bool
+	}{{other, false}, {v.last.InfoHash.Wire(), true}} {
+		if r.Announced(t.Context(), v.cert, announced.wire); served() != announced.want {
+			t.Errorf("served %v after the guest said what it lacks", served())
+		}
+	}
 }
 
 func TestATokenIsCountedInATransaction(t *testing.T) {
