@@ -39,6 +39,8 @@ type Handout struct {
 	// usual is how long a guest takes from showing to announcement, a moving mean in which no single time counts for more
 	// than twice the mean; zero before the first.
 	usual time.Duration
+	// supplied is when a guest last announced a piece that we lack, or the first guest came.
+	supplied time.Time
 	// broken are pieces that could not be read just now; cleared from time to time.
 	broken Set
 	// AwaitUntil is when the first piece may be shown. HoldUntil is when all pieces may: after a restart the guests of
@@ -108,8 +110,9 @@ func (h *Handout) Holds(piece int) {
 	}
 }
 
-// Hungry reports whether some guest lacks a piece that it may be shown, by us or another.
-func (h *Handout) Hungry() bool { return h.hungry() }
+// Hungry reports whether some guest lacks a piece that it may be shown, by us or another, and guests get what we lack: where
+// for long none of them got any of it, we are all that they have.
+func (h *Handout) Hungry(now time.Time) bool { return h.hungry() && now.Sub(h.supplied) <= h.isolated }
 
 // Announced is how many showings were announced back, ever: what was sent went into those, and in part into the open
 // ones.
@@ -125,6 +128,9 @@ func (h *Handout) Pace(bytesPerSecond float64, pieceLength int64) {
 func (h *Handout) Join(id int, has Set, now time.Time) {
 	g := &guest{id: id, has: NewSet(len(h.holders)), shown: map[int]*showing{}, fed: now}
 	g.lacks = h.data.Len()
+	if len(h.guests) == 0 {
+		h.supplied = now
+	}
 	h.guests[id] = g
 	h.order = append(h.order, g)
 	for i := range has.All() {
@@ -197,6 +203,9 @@ func (h *Handout) Have(id, piece int, now time.Time) {
 	}
 	g.has.Add(piece)
 	g.lacks--
+	if !h.can.Has(piece) {
+		h.supplied = now
+	}
 	h.holders[piece]++
 	h.cover(piece)
 	kept := h.kept(id, piece, now)
@@ -241,6 +250,11 @@ func (h *Handout) Unreadable(id, piece int) {
 	delete(g.shown, piece)
 	if !stalled {
 		h.unshow(g, piece)
+		return
+	}
+	g.blocked = false // it could not have announced this one
+	for _, s := range g.shown {
+		g.blocked = g.blocked || s.stalled
 	}
 }
 

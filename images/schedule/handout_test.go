@@ -188,6 +188,47 @@ func TestHandoutSkipsWhatCannotBeRead(t *testing.T) {
 	}
 }
 
+// A read that takes long and then fails is no fault of the guest: it is shown other pieces.
+func TestHandoutForgivesAGuestWhatCouldNotBeRead(t *testing.T) {
+	h := NewHandout(allOf(3), 3, time.Minute)
+	h.Join(1, NewSet(3), noon)
+	h.Lacks(1)
+	h.Lacks(2)
+	showings(h, noon)
+	h.Expire(noon.Add(firstStall))
+	h.Unreadable(1, 0)
+	h.Holds(1)
+	if got := fmt.Sprint(showings(h, noon.Add(firstStall))); got != "[1 to 1]" {
+		t.Errorf("shown: %v", got)
+	}
+	h.Expire(noon.Add(2 * firstStall))
+	h.Holds(2)
+	if got := showings(h, noon.Add(2*firstStall)); got != nil {
+		t.Errorf("shown to a guest that does not answer: %v", got)
+	}
+}
+
+// Who has guests that get nothing from others has to fetch for them; who sees them get it need not.
+func TestGuestsThatNobodyElseSupplies(t *testing.T) {
+	h := NewHandout(allOf(3), 3, 8*time.Second)
+	h.Lacks(1)
+	h.Lacks(2)
+	h.Join(1, NewSet(3), noon)
+	h.Meet(9, "b", allOf(3))
+	if !h.Hungry(noon) {
+		t.Error("a guest that just came is served first")
+	}
+	later := noon.Add(9 * time.Second)
+	h.Have(1, 0, later)
+	if h.Hungry(later) {
+		t.Error("a guest that got what we have alone")
+	}
+	h.Have(1, 1, later)
+	if !h.Hungry(later) {
+		t.Error("a guest that got what we lack")
+	}
+}
+
 func TestHandoutWaitsAfterARestart(t *testing.T) {
 	h := NewHandout(allOf(3), 3, time.Minute)
 	h.HoldUntil = noon.Add(time.Second)

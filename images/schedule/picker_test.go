@@ -113,6 +113,16 @@ func TestPickerDiffersWhereSomeLinkedPeerLacksThePiece(t *testing.T) {
 	}
 }
 
+// What a search finds does not move the place where a machine writes.
+func TestPickerGoesOnInOrderWhileASearchFinds(t *testing.T) {
+	p := NewPuller(NewSet(100), setOf(100, 80), 100, rand.New(rand.NewPCG(1, 2)))
+	p.begin(10)
+	p.See(80, true)
+	if got, _ := p.pick(allOf(100), 0, nil); got != 11 {
+		t.Errorf("picked %d behind 10", got)
+	}
+}
+
 func TestBitfield(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 200).Draw(t, "pieces")

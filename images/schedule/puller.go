@@ -193,7 +193,7 @@ func (s *Source) usable() bool { return s.Ready && !s.Choking && !s.Stalled }
 // again for every link.
 func (p *Puller) Starve(now time.Time) bool {
 	switch {
-	case p.lacking == 0 || len(p.fetching) > 0:
+	case p.lacking == 0 || p.busy():
 		p.idle = time.Time{}
 		return false
 	case p.idle.IsZero() || p.starving:
@@ -202,6 +202,16 @@ func (p *Puller) Starve(now time.Time) bool {
 	}
 	p.starving = now.Sub(p.idle) >= starvingAfter
 	return p.starving
+}
+
+// busy reports whether something is being fetched or checked; a piece that was begun and given back is not.
+func (p *Puller) busy() bool {
+	for _, f := range p.fetching {
+		if f.sources > 0 || f.done {
+			return true
+		}
+	}
+	return false
 }
 
 // nextShown returns the first piece that was handed out and nobody is fetching; those that were not looked at wait.
@@ -298,7 +308,7 @@ func (p *Puller) Hold(piece int) {
 func (p *Puller) See(piece int, held bool) {
 	p.see(piece)
 	if held {
-		p.begin(piece)
+		p.missing.Remove(piece)
 	}
 }
 

@@ -172,3 +172,20 @@ func TestPullerGivesBack(t *testing.T) {
 		t.Error("a link that is gone could give a piece")
 	}
 }
+
+// A piece that one who died gave in part is not being fetched.
+func TestPullerStarvesWithAPieceInPart(t *testing.T) {
+	p, up, inside := newPullers(9)
+	up.Upstream, p.Imports = true, func(int) bool { return false }
+	p.Ask(inside, 1, 1<<20, noon)
+	p.Leave(inside)
+	p.Answered(inside, 1)
+	p.GiveBack(1, true)
+	p.Starve(noon)
+	if !p.Starve(noon.Add(starvingAfter)) {
+		t.Error("not starving though nothing is fetched")
+	}
+	if piece, ok := p.Next(up); !ok || piece != 1 {
+		t.Errorf("%d, %v imported, want the rest of the piece", piece, ok)
+	}
+}

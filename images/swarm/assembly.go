@@ -47,6 +47,16 @@ func (a *assembly) put(from *link, t peerwire.IndexedTile) bool {
 	return true
 }
 
+// allFrom reports whether every tile that arrived came from the link.
+func (a *assembly) allFrom(l *link) bool {
+	for i := range a.got.All() {
+		if a.from[i] != l {
+			return false
+		}
+	}
+	return true
+}
+
 // drop throws tiles away that arrived.
 func (a *assembly) drop(tiles images.TileSet) {
 	for i := range tiles.Intersect(a.got).All() {

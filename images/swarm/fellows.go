@@ -82,8 +82,9 @@ func (st *state) takeBack() {
 	}
 }
 
-// mayAsk reports whether a link may be asked for pieces: another who hands out only while it has no machine to serve.
-func (st *state) mayAsk(l *link) bool { return !l.fellow || !st.hand.Hungry() }
+// mayAsk reports whether a link may be asked for pieces: another who hands out only while it has no machine to serve,
+// as far as we see.
+func (st *state) mayAsk(l *link) bool { return !l.fellow || !st.hand.Hungry(st.now) }
 
 // receiveFellow takes what is said among those who hand out; from others it is of no meaning.
 func (st *state) receiveFellow(l *link, message peerwire.TileMessage) error {

@@ -28,10 +28,11 @@ func (st *state) feedAll() {
 	}
 }
 
-// ask requests the tiles of a piece that are lacking and that the peer has; false says that there is no memory.
+// ask requests the tiles of a piece that are lacking and that the peer has; false says that there is no memory, or
+// that the piece has to wait for others.
 func (st *state) ask(l *link, piece int) bool {
 	if l.stock != nil && !st.prepareStock(l, piece) {
-		return true
+		return false
 	}
 	a := st.assemblies[piece]
 	if a == nil {
@@ -105,13 +106,17 @@ func (st *state) abandon() bool {
 	if !ok {
 		return false
 	}
-	a := st.assemblies[piece]
+	st.discard(st.assemblies[piece])
+	return true
+}
+
+// discard forgets a piece that was begun and that nobody is asked for.
+func (st *state) discard(a *assembly) {
 	for i := range a.got.All() {
 		st.count.wasted.Add(int64(len(a.tiles[i].Bytes)))
 	}
 	st.pull.GiveBack(a.piece, false)
 	st.forget(a)
-	return true
 }
 
 // judge deals with a piece that a worker checked.

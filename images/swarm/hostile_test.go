@@ -252,6 +252,9 @@ func TestFloods(t *testing.T) {
 		"huge messages of no kind": {func(*battle) []byte {
 			return peerwire.Append(nil, peerwire.Unknown{ID: 77, Payload: make([]byte, peerwire.MaxMessageLength-1)})
 		}, true, false, "floods us with messages"},
+		"blocks": {func(*battle) []byte {
+			return peerwire.Append(nil, peerwire.Block{Data: make([]byte, peerwire.MaxBlockLength)})
+		}, true, true, "floods us with messages"},
 		"keep-alives": {func(*battle) []byte { return make([]byte, 4<<10) }, true, false, "floods us with messages"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,9 +18,10 @@ func (m misconduct) Error() string { return m.what }
 
 // meter measures what a peer sends beside tiles and hashes. Owned by the goroutine that reads the link.
 type meter struct {
-	left  float64 // of the allowance, in bytes
-	limit float64
-	last  time.Time
+	left   float64 // of the allowance, in bytes
+	limit  float64
+	last   time.Time
+	blocks bool // blocks are content
 }
 
 // What a peer may send beside content: an allowance to begin with, so much more for each piece, so much each second. A
@@ -44,7 +45,10 @@ func (m *meter) count(message peerwire.Message, tile peerwire.TileMessage, now t
 	cost := messageCost
 	switch x := message.(type) {
 	case peerwire.Block:
-		return nil // what was not asked for is counted as waste
+		if m.blocks {
+			return nil // what was not asked for is counted as waste
+		}
+		cost += len(x.Data)
 	case peerwire.Span:
 		cost = spanCost
 	case peerwire.Bitfield:

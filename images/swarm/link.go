@@ -235,6 +235,7 @@ func (s *Swarm) handshake(e *endpoint, conn *tls.Conn, dialled netip.AddrPort) (
 // connection is sound is misconduct.
 func (s *Swarm) readLink(l *link) error {
 	r, m := peerwire.NewReader(l.conn), newMeter(s.cfg.Pieces.Count(), time.Now())
+	m.blocks = s.cfg.Open != nil
 	for {
 		message, err := r.Next()
 		if err != nil && l.readErr == nil {

@@ -61,6 +61,17 @@ func (o *outbox) sendTile(kind byte, m peerwire.TileMessage) bool {
 	return len(o.control) <= maxControl
 }
 
+// maxAnswers bounds the bytes that may wait where a peer asks for what makes long answers of short questions: behind it
+// such are refused.
+const maxAnswers = 4 << 20
+
+// full reports whether so much waits.
+func (o *outbox) full() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.control) > maxAnswers
+}
+
 // replied says that the last message was an answer which costs the peer nothing to provoke. The error is misconduct: more
 // of them wait than a peer can have use for.
 func (o *outbox) replied() error {

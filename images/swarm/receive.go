@@ -273,8 +273,8 @@ func (st *state) receiveRequest(l *link, m peerwire.Request) error {
 	return nil
 }
 
-// receiveTiles takes in tiles. Those that were asked for once and are still needed are welcome too: their hashes say
-// whether they are right.
+// receiveTiles takes in tiles. Those that were asked for once and are still needed are welcome too, if their hashes can say
+// whether they are right: else who sent the others would be blamed for them.
 func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 	if m.Piece >= st.cfg.Pieces.Count() {
 		return fmt.Errorf("tiles of piece %d", m.Piece)
@@ -284,11 +284,12 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 	if l.asks[m.Piece] != nil {
 		asked = a.asked[l]
 	}
+	welcome := a != nil && (l.asks[m.Piece] != nil || st.hashesKnown(m.Piece, a))
 	for _, t := range m.Tiles {
 		n := int64(len(t.Bytes))
 		got += n
 		asked.Remove(t.Index)
-		if a == nil || !a.put(l, t) {
+		if !welcome || !a.put(l, t) {
 			wasted += n
 		} else if int(t.Length) != st.cfg.Pieces.TileLength(m.Piece, t.Index) {
 			var wrong images.TileSet
@@ -299,8 +300,9 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 	}
 	st.count.wasted.Add(wasted)
 	st.countFrom(l, got)
-	if err := l.waste(got-wasted, wasted); err != nil || a == nil {
-		return err
+	flood := l.waste(got-wasted, wasted)
+	if a == nil {
+		return flood
 	}
 	st.pull.Progress(m.Piece, st.now)
 	if l.asks[m.Piece] != nil {
@@ -321,7 +323,7 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 		st.feedAll()
 	}
 	st.feed(l)
-	return nil
+	return flood
 }
 
 // complete gives a piece whose tiles are all here to a worker; who else was asked need not send it.

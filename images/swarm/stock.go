@@ -232,7 +232,11 @@ func (st *state) receiveMetadata(l *link, payload []byte) error {
 	if err != nil || !ok || l.metadata == 0 {
 		return err
 	}
-	st.send(l, peerwire.Extended{Kind: l.metadata, Payload: peerwire.MetadataReply(st.cfg.Open.infoOf(l.name), piece)})
+	info := st.cfg.Open.infoOf(l.name)
+	if l.out.full() {
+		info = nil // refused
+	}
+	st.send(l, peerwire.Extended{Kind: l.metadata, Payload: peerwire.MetadataReply(info, piece)})
 	return l.out.replied()
 }
 
@@ -251,7 +255,7 @@ func (st *state) receiveHashRequest(l *link, m peerwire.Unknown) (handled bool, 
 	}
 	word := func(i int) uint32 { return binary.BigEndian.Uint32(m.Payload[32+4*i:]) }
 	answer := peerwire.Unknown{ID: idHashReject, Payload: m.Payload}
-	if h := st.cfg.Open.Hashes; h != nil && word(2) <= maxHashes {
+	if h := st.cfg.Open.Hashes; h != nil && word(2) <= maxHashes && !l.out.full() {
 		if list, ok := h(images.Digest(m.Payload[:32]), word(0), word(1), word(2), word(3)); ok {
 			answer.ID = idHashes
 			for _, d := range list {

@@ -17,8 +17,8 @@ func (st *state) hashesKnown(piece int, a *assembly) bool {
 	return a != nil && a.hashes != nil || st.cfg.Storage.TileHashes(piece) != nil
 }
 
-// prepareStock makes room for a piece to be asked of a stock peer, if its tiles cannot be judged one by one: what others
-// began is forgotten. false says that somebody else is asked for it and that this peer cannot help.
+// prepareStock prepares a piece to be asked of a stock peer: if its tiles cannot be judged one by one, what others began is
+// forgotten. false says that somebody else is asked for it and that this peer cannot help.
 func (st *state) prepareStock(l *link, piece int) bool {
 	a := st.assemblies[piece]
 	if a == nil || st.hashesKnown(piece, a) {
@@ -27,10 +27,10 @@ func (st *state) prepareStock(l *link, piece int) bool {
 	if len(a.asked) > 0 || a.checking {
 		return false
 	}
-	for i := range a.got.All() {
-		st.count.wasted.Add(int64(len(a.tiles[i].Bytes)))
+	if a.need == st.cfg.Pieces.Data(piece) && a.allFrom(l) {
+		return true
 	}
-	st.forget(a)
+	st.discard(a)
 	return true
 }
 
@@ -96,16 +96,18 @@ func (st *state) dropStock(l *link, piece int) {
 	}
 }
 
+// requested reports whether a block is to come.
+func (k *stock) requested(m peerwire.Span) bool {
+	_, ok := k.pending[m]
+	return ok
+}
+
 // receiveBlock takes a block in. One that was not asked for, or not any more, is of no use.
 func (st *state) receiveBlock(l *link, m peerwire.Block) error {
 	n := int64(len(m.Data))
 	asked := peerwire.Span{ID: peerwire.IDRequest, Piece: m.Piece, Begin: m.Begin, Length: uint32(n)}
-	pending := false
-	if l.stock != nil {
-		_, pending = l.stock.pending[asked]
-	}
-	if !pending {
-		st.count.fromPeers.Add(n)
+	if l.stock == nil || !l.stock.requested(asked) {
+		st.countFrom(l, n)
 		st.count.wasted.Add(n)
 		return l.waste(0, n)
 	}
@@ -133,7 +135,7 @@ func (st *state) receiveBlock(l *link, m peerwire.Block) error {
 // receiveBlockReject takes a refusal: the piece is asked of others.
 func (st *state) receiveBlockReject(l *link, m peerwire.Span) {
 	m.ID = peerwire.IDRequest
-	if _, ok := l.stock.pending[m]; !ok {
+	if !l.stock.requested(m) {
 		return
 	}
 	delete(l.stock.pending, m)

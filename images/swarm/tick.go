@@ -91,11 +91,19 @@ func (st *state) pace() {
 	st.hand.Pace(st.sentRate, mean)
 }
 
-// retry asks again for what was refused.
+// retry asks again for what was refused, and of who has some tiles of a piece: they were of no use any more, but what comes
+// may be wrong, or forgotten for another piece.
 func (st *state) retry() {
 	for _, l := range st.all {
 		st.remind(l)
 		l.Retry()
+		for piece := range l.partial {
+			if st.have.Has(piece) {
+				delete(l.partial, piece)
+			} else {
+				l.Partial(piece)
+			}
+		}
 		st.feed(l)
 	}
 	if st.hand != nil {
