@@ -168,9 +168,7 @@ func TestLVMThatIsNotSureIsCopiedInFull(t *testing.T) {
 	for at, want := range map[int64]string{512 + 40: "checksum of its label", 4096 + 100: "metadata area at 4096 is damaged", 4096 + 512 + 30: "checksum of its metadata"} {
 		d := newLVM(t, 30<<20, 1)
 		f, _ := open(t, d.path)
-		if _, err := f.WriteAt([]byte("x"), at); err != nil {
-			t.Fatal(err)
-		}
+		flip(t, f, at)
 		notSure(t, d.path, "lvm", want, nil)
 	}
 }
@@ -205,5 +203,18 @@ func TestLVMMetadataGoesAround(t *testing.T) {
 	}
 	if around == 0 {
 		t.Error("the text never went around the end of its ring")
+	}
+}
+
+// flip changes one byte, whatever it is.
+func flip(t *testing.T, f *os.File, at int64) {
+	t.Helper()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
 	}
 }
