@@ -148,7 +148,7 @@ func (a *readAhead) start(group int) *slot[groupKey, *records] {
 		if err != nil {
 			return nil, 0, err
 		}
-		return found, int64(len(found.raw) + 8*len(found.ends)), nil
+		return found, found.length + int64(24*len(found.list)), nil
 	})
 	if err != nil {
 		return nil

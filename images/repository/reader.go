@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -142,7 +141,8 @@ func (x *Reader) ReadPiece(ctx context.Context, piece int, tiles images.TileSet)
 // Read returns data tiles of a partition as they are stored, in the order asked for. partition is an index into the
 // manifest's partitions, tiles count from the partition's start. Tiles that lie near one another are fetched together, and
 // a reader who reads on finds the next pieces fetched ahead. Each tile is checked against its checksum and is the one that
-// the manifest's tile layer names; its hash is for the receiver to check. Damage is an error of type *Damage.
+// the manifest's tile layer names; its hash is for the receiver to check. A tile shares memory with those fetched beside
+// it: who keeps one for long keeps a copy. Damage is an error of type *Damage.
 func (x *Reader) Read(ctx context.Context, partition int, tiles []int64) ([]tile.Encoded, error) {
 	now := x.now()
 	list, err := now.read(ctx, partition, tiles, nil)
@@ -263,7 +263,7 @@ func (x *Reader) readGroup(ctx context.Context, g *slot[groupKey, *records], pie
 	first := x.ahead.firstRank(g.key.group)
 	list, err := x.decode(ctx, piece, tiles, hashes, func(i int) []byte {
 		rank, _ := x.rank(partition, tiles[i])
-		return slices.Clone(found.record(int(rank - first))) // what is kept does not grow with who keeps a tile of it
+		return found.record(int(rank - first))
 	})
 	if err != nil {
 		x.r.cache.drop(g.key)

@@ -10,19 +10,13 @@ import (
 	"seedbed/images"
 )
 
-// records are the records of some tiles, one after the other. Immutable.
+// records are the records of some tiles, in what was fetched of packs. Immutable.
 type records struct {
-	raw  []byte
-	ends []int // of each record in raw
+	list   [][]byte // in the order asked for
+	length int64    // bytes that were fetched for them, which they keep in memory
 }
 
-func (r *records) record(i int) []byte {
-	start := 0
-	if i > 0 {
-		start = r.ends[i-1]
-	}
-	return r.raw[start:r.ends[i]:r.ends[i]]
-}
+func (r *records) record(i int) []byte { return r.list[i] }
 
 // failed says which of the tiles asked for cannot be read.
 type failed struct {
@@ -38,23 +32,14 @@ func (x *Reader) records(ctx context.Context, partition int, ranks []int64, fetc
 	if err != nil {
 		return nil, at, err
 	}
-	out := &records{ends: make([]int, len(ranks))}
-	n := 0
-	for i, w := range wanted {
-		n += int(w.end - w.start)
-		out.ends[i] = n
-	}
+	out := &records{list: make([][]byte, len(ranks))}
 	parts := partsOf(wanted)
-	if len(parts) == 1 && follow(wanted) {
-		out.raw, err = fetch(ctx, place.packs[parts[0].pack], parts[0].start, parts[0].end)
-		return out, failedPart(&parts[0], place), err
-	}
-	out.raw = make([]byte, n)
 	var mu sync.Mutex // guards at
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelFetches)
 	for k := range parts {
 		part := &parts[k]
+		out.length += part.end - part.start
 		group.Go(func() error {
 			b, err := fetch(ctx, place.packs[part.pack], part.start, part.end)
 			if err != nil {
@@ -66,25 +51,14 @@ func (x *Reader) records(ctx context.Context, partition int, ranks []int64, fetc
 				return err
 			}
 			for _, w := range part.wanted {
-				end := out.ends[w.at]
-				copy(out.raw[end-int(w.end-w.start):end], b[w.start-part.start:w.end-part.start])
+				start, end := w.start-part.start, w.end-part.start
+				out.list[w.at] = b[start:end:end]
 			}
 			return nil
 		})
 	}
 	err = group.Wait()
 	return out, at, err
-}
-
-// follow reports whether records lie in the pack one after the other as they were asked for. They are sorted by their place
-// in the pack. A record may be asked for twice, and the gap behind it may be as long.
-func follow(wanted []wantedRecord) bool {
-	for i, w := range wanted {
-		if w.at != i || i > 0 && w.start != wanted[i-1].end {
-			return false
-		}
-	}
-	return true
 }
 
 func failedPart(p *packPart, place *placement) failed {
