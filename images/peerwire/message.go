@@ -172,8 +172,8 @@ type Reader struct {
 	Limit int
 }
 
-// NewReader reads messages from r in large steps.
-func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 64<<10)} }
+// NewReader reads messages from r: short ones in steps of 4 KiB, long ones straight into their place.
+func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 4<<10)} }
 
 // Next reads one message. Its slices are the caller's: they are never used again. At the end between two messages the
 // error is io.EOF.
