@@ -14,9 +14,11 @@ type Puller struct {
 	fetching map[int]*fetching
 	// Imports, where set, says which pieces this machine may fetch from sources upstream. One that is starving fetches others
 	// too: who is to import them may be dead, and nobody has noticed yet.
-	Imports  func(piece int) bool
-	idle     time.Time // since when nothing is being fetched
-	starving bool
+	Imports   func(piece int) bool
+	idle      time.Time // since when nothing is being fetched
+	busySince time.Time // since when something is, without a pause
+	starved   time.Time // when it last began to starve
+	starving  bool
 }
 
 // Source is a link as a Puller knows it. The exported fields are the caller's to set, except by the methods of Puller.
@@ -56,7 +58,10 @@ const (
 const endgameAfter = time.Second
 
 // starvingAfter is how long nothing can be fetched before a machine imports what is not its share.
-const starvingAfter = 2 * time.Second
+const (
+	starvingAfter = 2 * time.Second
+	starvedLately = 10 * time.Second
+)
 
 // NewPuller returns a Puller that lacks every piece that is not in have. It keeps unseen: pieces that are lacking for now,
 // and not fetched before See.
@@ -190,18 +195,28 @@ func (p *Puller) imports(piece int) bool {
 func (s *Source) usable() bool { return s.Ready && !s.Choking && !s.Stalled }
 
 // Starve takes the time, several times a second. It reports whether the machine has begun to starve: Next is to be asked
-// again for every link.
+// again for every link. It starves until it was busy for as long without a pause; where it starved lately it starves again
+// at once, as what it lacks is then brought by machines like itself.
 func (p *Puller) Starve(now time.Time) bool {
-	switch {
-	case p.lacking == 0 || p.busy():
+	if p.lacking == 0 || p.busy() {
 		p.idle = time.Time{}
-		return false
-	case p.idle.IsZero() || p.starving:
-		p.idle, p.starving = now, false
+		if p.busySince.IsZero() {
+			p.busySince = now
+		}
+		if now.Sub(p.busySince) >= starvingAfter {
+			p.starving = false
+		}
 		return false
 	}
-	p.starving = now.Sub(p.idle) >= starvingAfter
-	return p.starving
+	p.busySince = time.Time{}
+	if p.idle.IsZero() {
+		p.idle = now
+	}
+	if now.Sub(p.idle) < starvingAfter && (p.starved.IsZero() || now.Sub(p.starved) > starvedLately) {
+		return false
+	}
+	p.starving, p.starved = true, now
+	return true
 }
 
 // busy reports whether something is being fetched or checked; a piece that was begun and given back is not.

@@ -107,15 +107,22 @@ func TestPullerImportsMoreWhereItStarves(t *testing.T) {
 	if !ok || piece == 1 {
 		t.Fatalf("piece %d, %v imported by a starving machine", piece, ok)
 	}
-	p.Ask(up, piece, 1<<20, at)
-	later(1)
+	p.Ask(up, piece, 1, at)
+	if later(1); !p.starving {
+		t.Error("one piece ends starving")
+	}
 	p.Answered(up, piece)
 	p.Hold(piece)
-	if later(1) {
-		t.Error("still starving")
+	if !later(1) {
+		t.Error("who starved lately waits again")
+	}
+	p.Ask(up, (piece+1)%9, 1, at)
+	later(1)
+	if later(starvingAfter); p.starving {
+		t.Error("starving though something was fetched all the time")
 	}
 	if _, ok := p.Next(up); ok {
-		t.Error("another's piece is imported though the machine was fed")
+		t.Error("another's piece is imported though the machine is fed")
 	}
 }
 
