@@ -188,7 +188,7 @@ func TestLargeRooms(t *testing.T) {
 		least float64
 	}{{1000, 0.92}, {10000, 0.85}} {
 		config := Large(c.peers)
-		config.Fanout, config.Stripes = 2, true
+		config.Fanout = 2
 		r := run(t, config)
 		atLeast(t, "efficiency", r.Efficiency, c.least)
 	}
