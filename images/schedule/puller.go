@@ -294,8 +294,10 @@ func (p *Puller) Progress(piece int, now time.Time) {
 	}
 }
 
-// Complete says that all of a piece is here and is being checked: nobody is asked for it.
+// Complete says that all of a piece is here and is being checked: nobody is asked for it, also if it was given back and what
+// was lacking came late.
 func (p *Puller) Complete(piece int) {
+	p.begin(piece)
 	if f := p.fetching[piece]; f != nil {
 		f.done = true
 	}

@@ -196,3 +196,19 @@ func TestPullerStarvesWithAPieceInPart(t *testing.T) {
 		t.Errorf("%d, %v imported, want the rest of the piece", piece, ok)
 	}
 }
+
+// What was asked of a link that gave it back may come late and complete the piece.
+func TestPullerForgetsAPieceThatIsCompletedLate(t *testing.T) {
+	p, a, b := newPullers(1)
+	p.Ask(a, 0, 1, noon)
+	p.Answered(a, 0)
+	p.GiveBack(0, true)
+	p.Complete(0)
+	if piece, ok := p.Next(b); ok || !p.AllBegun() {
+		t.Errorf("piece %d is asked for while it is checked", piece)
+	}
+	p.Hold(0)
+	if _, ok := p.Oldest(); ok || p.Missing(0) || p.Lacking() != 0 {
+		t.Error("a piece that is held is missing")
+	}
+}

@@ -117,6 +117,7 @@ type model struct {
 	script    []func()
 	lacking   int // machines that live and lack something, or come later
 	delivered int64
+	err       error // what the policy did wrong; ends the run
 
 	delay          int64
 	posts          []posted
@@ -298,6 +299,9 @@ func (m *model) run() error {
 			m.onTick(m.peers[e.x])
 		case scripted:
 			m.script[e.x]()
+		}
+		if m.err != nil {
+			return m.err
 		}
 	}
 	return nil

@@ -252,6 +252,10 @@ func (m *model) onChecked(p *peer, piece int32) {
 		return
 	}
 	p.forget(a)
+	if p.have.Has(int(piece)) {
+		m.err = fmt.Errorf("peer %d fetched piece %d twice", p.index, piece)
+		return
+	}
 	p.have.Add(int(piece))
 	p.pull.Hold(int(piece))
 	for _, l := range p.links {
