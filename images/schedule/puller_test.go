@@ -82,47 +82,41 @@ func TestPullerImportsOnlyItsShare(t *testing.T) {
 func TestPullerImportsMoreWhereItStarves(t *testing.T) {
 	p, up, inside := newPullers(9)
 	p.Leave(inside)
-	up.Upstream, p.Imports = true, func(piece int) bool { return piece == 1 }
-	p.Ask(up, 1, 1, noon)
+	up.Upstream, p.Imports = true, func(piece int) bool { return piece%9 == 4 }
 	at := noon
 	later := func(d time.Duration) bool {
 		at = at.Add(d)
 		return p.Starve(at)
 	}
-	if later(starvingAfter) || later(starvingAfter) {
-		t.Error("starving while something is fetched")
+	importable := func() (n int) {
+		for piece := range 9 {
+			if p.imports(piece) {
+				n++
+			}
+		}
+		return n
 	}
-	p.Answered(up, 1)
-	p.Hold(1)
-	if later(1) || later(starvingAfter-1) {
-		t.Error("starving at once")
+	p.Ask(up, 4, 1, at)
+	if later(0) || later(starvingAfter) || importable() != 1 {
+		t.Errorf("%d pieces importable while something is fetched", importable())
 	}
-	if _, ok := p.Next(up); ok {
-		t.Error("another's piece is imported at once")
+	p.Answered(up, 4)
+	p.Hold(4)
+	if later(1) || later(starvingAfter-1) || importable() != 1 {
+		t.Errorf("%d pieces importable at once", importable())
 	}
-	if !later(1) {
-		t.Error("not starving though nothing can be fetched")
+	if !later(1) || !p.imports(3) || importable() != 2 {
+		t.Errorf("%d pieces importable by a machine that starves", importable())
 	}
-	piece, ok := p.Next(up)
-	if !ok || piece == 1 {
-		t.Fatalf("piece %d, %v imported by a starving machine", piece, ok)
+	if !later(starvingAfter) || !p.imports(2) || importable() != 3 {
+		t.Errorf("%d pieces importable by a machine that starves for long", importable())
 	}
-	p.Ask(up, piece, 1, at)
-	if later(1); !p.starving {
+	p.Ask(up, 3, 1, at)
+	if later(1) || importable() != 3 {
 		t.Error("one piece ends starving")
 	}
-	p.Answered(up, piece)
-	p.Hold(piece)
-	if !later(1) {
-		t.Error("who starved lately waits again")
-	}
-	p.Ask(up, (piece+1)%9, 1, at)
-	later(1)
-	if later(starvingAfter); p.starving {
-		t.Error("starving though something was fetched all the time")
-	}
-	if _, ok := p.Next(up); ok {
-		t.Error("another's piece is imported though the machine is fed")
+	if later(starvingAfter); importable() != 1 {
+		t.Errorf("%d pieces importable though something was fetched all the time", importable())
 	}
 }
 
@@ -183,7 +177,7 @@ func TestPullerGivesBack(t *testing.T) {
 // A piece that one who died gave in part is not being fetched.
 func TestPullerStarvesWithAPieceInPart(t *testing.T) {
 	p, up, inside := newPullers(9)
-	up.Upstream, p.Imports = true, func(int) bool { return false }
+	up.Upstream, p.Imports = true, func(piece int) bool { return piece == 2 }
 	p.Ask(inside, 1, 1<<20, noon)
 	p.Leave(inside)
 	p.Answered(inside, 1)
