@@ -290,6 +290,9 @@ func (i *nodeImage) report() job.NodeImage {
 	if i.peer != nil {
 		stats := i.peer.Stats()
 		total, r.Peers = sum(total, stats), stats.Peers
+		for _, l := range i.peer.Liars() {
+			r.Liars = append(r.Liars, job.Liar(l))
+		}
 	}
 	r.Received, r.Sent = total.FromAppliance+total.FromPeers, total.ToPeers
 	now := time.Now()

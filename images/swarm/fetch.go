@@ -161,10 +161,7 @@ func (st *state) blame(l *link, piece int, what string) {
 		l.Refuse(piece)
 		return
 	}
-	if !st.banned[l.identity] {
-		st.cfg.Log.Warn("a peer "+what+"; it is barred", "peer", l.remote, "piece", piece)
-		st.banned[l.identity] = true
-	}
+	st.bar(l, what, "piece", piece)
 	st.leave(l, what, nil)
 }
 
