@@ -54,9 +54,13 @@ const (
 	smallAsks  = 8
 )
 
-// endgameAfter is how long a piece makes no progress, and a quarter of how long it may be on its way, before another
-// link is asked for the rest as well.
-const endgameAfter = time.Second
+// endgameAfter is how long a piece makes no progress before another link is asked for the rest as well, late how many times
+// as long as usual it may be on its way, in all at most longestLate: the last pieces are those that slow links have.
+const (
+	endgameAfter = time.Second
+	late         = 2
+	longestLate  = 4 * time.Second
+)
 
 // starvingAfter, and twice what a piece usually takes, is how long nothing can be fetched before a machine imports the piece
 // before each of its own, and the one before that, and so on: who is to import them may be dead, and nobody has noticed
@@ -364,7 +368,7 @@ func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece i
 	}
 	var oldest time.Time
 	for i, f := range p.fetching {
-		slow := now.Sub(f.progress) > endgameAfter || now.Sub(f.begun) > 4*endgameAfter
+		slow := now.Sub(f.progress) > endgameAfter || now.Sub(f.begun) > p.lateAfter()
 		few := f.sources == 1 || now.Sub(f.progress) > stall // links that live and never answer
 		allowed := p.filter(s)
 		if !slow || !few || f.done || f.sources == 0 || !s.can.Has(i) || allowed != nil && !allowed(i) {
@@ -375,6 +379,14 @@ func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece i
 		}
 	}
 	return piece, ok
+}
+
+// lateAfter returns how long a piece may be on its way.
+func (p *Puller) lateAfter() time.Duration {
+	if p.usual == 0 {
+		return longestLate
+	}
+	return min(late*p.usual, longestLate)
 }
 
 // Others reports whether a link other than s could give the piece now.

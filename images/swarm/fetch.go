@@ -13,7 +13,11 @@ func (st *state) feed(l *link) {
 	l.waitMemory = false
 	for st.linked(l) && st.mayAsk(l) {
 		piece, ok := st.pull.Next(l.Source)
-		if !ok || !st.ask(l, piece) {
+		if !ok {
+			st.endgame(l)
+			return
+		}
+		if !st.ask(l, piece) {
 			return
 		}
 	}

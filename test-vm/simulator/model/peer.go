@@ -104,9 +104,20 @@ func (p *peer) feed(l *link) {
 	l.waitMemory = false
 	for !l.gone {
 		piece, ok := p.pull.Next(l.Source)
-		if !ok || !p.ask(l, int32(piece)) {
+		if !ok {
+			p.endgame(l)
 			return
 		}
+		if !p.ask(l, int32(piece)) {
+			return
+		}
+	}
+}
+
+// endgame lets an idle link fetch what another one is slow to send.
+func (p *peer) endgame(l *link) {
+	if piece, ok := p.pull.Endgame(l.Source, p.m.time(), stallTime); ok {
+		p.ask(l, int32(piece))
 	}
 }
 
@@ -394,10 +405,7 @@ func (m *model) onTick(p *peer) {
 	}
 	if p.pull.Lacking() > 0 && p.pull.AllBegun() {
 		for i := 0; i < len(p.links); i++ {
-			l := p.links[i]
-			if piece, ok := p.pull.Endgame(l.Source, m.time(), stallTime); ok {
-				p.ask(l, int32(piece))
-			}
+			p.endgame(p.links[i])
 		}
 	}
 	if p.hand != nil {
