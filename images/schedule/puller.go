@@ -32,6 +32,7 @@ type Source struct {
 	// Has are the pieces that it announced.
 	Has Set
 
+	holds   int   // how many those are
 	can     Set   // of the pieces we lack, those of which it can give something
 	shown   []int // handed out, and not asked for yet
 	asks    map[int]int64
@@ -68,6 +69,9 @@ const (
 // uplinks are fat, and in a chain of 22 groups over thin ones it sent 3.5 images over each.
 const starvingAfter = 2 * time.Second
 
+// behindShare is how many times as much as a neighbour one lacks who is far behind.
+const behindShare = 2
+
 // NewPuller returns a Puller that lacks every piece that is not in have. It keeps unseen: pieces that are lacking for now,
 // and not fetched before See.
 func NewPuller(have, unseen Set, pieces int, random *rand.Rand) *Puller {
@@ -94,7 +98,7 @@ func (p *Puller) Leave(s *Source) {
 
 // Announced takes the pieces that the other end has at its start.
 func (p *Puller) Announced(s *Source, has Set) {
-	s.Has = has
+	s.Has, s.holds = has, has.Len()
 	s.can.Union(has)
 	p.announced(has)
 }
@@ -103,6 +107,7 @@ func (p *Puller) Announced(s *Source, has Set) {
 func (p *Puller) Have(s *Source, piece int, held bool) {
 	if !s.Has.Has(piece) {
 		s.Has.Add(piece)
+		s.holds++
 		p.holders[piece]++
 	}
 	if held {
@@ -155,10 +160,22 @@ func (p *Puller) Next(s *Source) (piece int, ok bool) {
 	if piece, ok = p.nextShown(s); ok {
 		return piece, true
 	}
-	if !s.idle() {
+	if !s.idle() || len(s.asks) > 0 && p.behind() {
 		return 0, false
 	}
 	return p.pick(s.can, p.crowd(), p.filter(s))
+}
+
+// behind reports whether a neighbour that goes on fetching lacks far less than we do: who comes late, or is slow, takes little
+// of what the others give each other, until they are done.
+func (p *Puller) behind() bool {
+	for _, s := range p.sources {
+		lacks := p.pieces - s.holds
+		if !s.HandsOut && !s.Upstream && lacks > 0 && lacks < p.lacking/behindShare {
+			return true
+		}
+	}
+	return false
 }
 
 // crowd returns how many links announce what the other end holds and gives.
