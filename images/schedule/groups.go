@@ -37,7 +37,7 @@ type Relation byte
 
 // Relations. Only Inside goes both ways: the machine is Downstream to its neighbours Upstream, and the other way round.
 const (
-	Inside     Relation = iota // of the same group: each fetches from the other
+	Inside     Relation = iota // of the same group, or of another one of the mesh: each fetches from the other
 	Upstream                   // fetched from only, and only pieces of the Share
 	Downstream                 // served only
 	SeedNode                   // hands out to the group
@@ -84,7 +84,8 @@ func divide(connections int, grouped bool) (b budget) {
 // Topology keeps, for one swarm, who is linked with whom under a policy. Inside a group machines form a Graph. Groups form
 // a chain: a machine fetches a piece from the group before only if the piece is in its Share, over a few links that are
 // spread evenly. A group without machines is passed over; before the first one stands the appliance. When a machine leaves,
-// the next one of its group takes over its share.
+// the next one of its group takes over its share. Groups whose uplinks carry several images are a mesh: there each machine
+// has some links to machines of the others, and fetches anything from them. The first one of them is in the chain.
 //
 // It knows no addresses but those that a policy asks for. The same calls with the same seed give the same answers. Not
 // safe for concurrent use.
@@ -101,8 +102,9 @@ type Topology struct {
 	verdicts map[[2]*class]bool
 	own      *class // the appliance
 	fabrics  map[*pool]*fabric
-	shape    int // counts groups that got their first machine or lost their last
-	wired    int // shape for which fabrics are right
+	mesh     *Graph // of the machines that have links between groups of the mesh; nil without one
+	shape    int    // counts groups that got their first machine or lost their last, or their first or last of the mesh
+	wired    int    // shape for which fabrics are right
 }
 
 // class are machines that are the same to the edges of a policy.
@@ -121,6 +123,7 @@ type member struct {
 	complete bool
 	part     bool
 	slow     bool
+	gate     bool    // has links between groups of the mesh
 	rate     float64 // bytes a second, 0 is not known
 	up       upward
 }
@@ -133,6 +136,8 @@ type group struct {
 	full     int // seeds that hold everything
 	crossing *crossing
 	plain    *class // a machine that only the group's name concerns
+	gates    int    // machines that have links between groups of the mesh
+	maxGates int    // 0 outside of the mesh
 	reports  int    // of rates since slow machines were looked for
 }
 
@@ -155,6 +160,7 @@ func NewTopology(p *Policy, seed uint64) *Topology {
 		own.plain = t.class(p.sidesBy(func(y party) bool { return y.kind == kindGroup && y.group == i }), i)
 		t.groups = append(t.groups, own)
 	}
+	t.mesh = t.newMesh(allowed)
 	for _, n := range p.pins {
 		var c *crossing
 		var named *pool
@@ -236,6 +242,7 @@ func (t *Topology) place(m *member) {
 	if g.pool.add(m); g.pool.live == 1 {
 		t.shape++
 	}
+	t.open(m)
 }
 
 // unplace takes it back.
@@ -255,6 +262,7 @@ func (t *Topology) unplace(m *member) {
 	if g.pool.remove(m); g.pool.live == 0 {
 		t.shape++
 	}
+	t.shut(m)
 }
 
 // Leave removes a machine.
@@ -380,6 +388,11 @@ func (t *Topology) Links(id ID) (l Links, ok bool) {
 	for _, o := range g.graph.Neighbours(id) {
 		add(o, Inside)
 	}
+	if m.gate {
+		for _, o := range t.mesh.Neighbours(id) {
+			add(o, Inside)
+		}
+	}
 	t.addDown(g.pool, m, add)
 	for _, p := range t.named {
 		t.addDown(p, m, add)
@@ -441,7 +454,7 @@ func (t *Topology) reachesAppliance(m *member) bool {
 	return appliance && parent == nil
 }
 
-// parent returns whom a group fetches from: a pool, or the appliance, or neither.
+// parent returns whom a group fetches from: a pool, or the appliance, or neither where the mesh gives it everything.
 func (t *Topology) parent(i int) (p *pool, appliance bool) {
 	if own := t.policy.Groups[i].pin; own != noPin {
 		switch y := t.policy.pins[own].parent; y.kind {
@@ -451,6 +464,9 @@ func (t *Topology) parent(i int) (p *pool, appliance bool) {
 			return t.groups[y.group].pool, false
 		}
 		return t.named[own], false
+	}
+	if t.woven(i) {
+		return nil, false
 	}
 	for j := i - 1; j >= 0; j-- {
 		if o := t.groups[j]; o.pool.live > 0 && t.mayLink(t.groups[i].plain, o.plain) {

@@ -64,7 +64,7 @@ func checkTopology(t fatal, top *Topology, who map[ID]Who) map[ID]Links {
 			if allow, ok := top.policy.verdict(m.class.sides, o.class.sides); ok && !allow {
 				t.Fatalf("%v and %v are linked by a forbidden edge", who[id], who[n.ID])
 			}
-			if (n.Relation == Inside || n.Relation == SeedNode) && o.group != m.group {
+			if (n.Relation == Inside && !(m.gate && o.gate) || n.Relation == SeedNode) && o.group != m.group {
 				t.Fatalf("%v is inside with %v", who[id], who[n.ID])
 			}
 		}
@@ -358,6 +358,7 @@ var policies = []string{
 	chain(3, "edges: [{allow: [10.0.0.1, 10.0.1.1]}, {forbid: [10.0.0.0/30, 10.0.1.0/24]}, {forbid: [10.0.1.3, 10.0.1.4]}, {forbid: [appliance, 10.0.0.5]}]\n"),
 	chain(3, "weights: [{members: [10.0.1.0/30], weight: 0}, {members: [g2], weight: 2}]\nmax_connections: 12\n"),
 	"groups:\n  - {name: a, members: [10.0.0.0/24], uplink: {mbit: 10}}\n  - {name: b, uplink: {links: 3}}\nothers: b\n",
+	meshOf("", 2, 3), meshOf("edges: [{forbid: [10.0.0.0/30, 10.0.2.0/24]}]\n", 4, 1, 4), meshOf("max_connections: 9\n", 1, 2, 2, 9),
 }
 
 func TestTopologyHoldsUnderChurn(t *testing.T) {

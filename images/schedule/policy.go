@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Policy says how the machines of a swarm may be linked: groups in the order of a chain, edges, pins, budgets, weights.
+// Policy says how the machines of a swarm may be linked: groups in the order of a chain or a mesh, edges, pins, budgets, weights.
 // Immutable; safe for concurrent use.
 type Policy struct {
 	// MaxConnections bounds the links of one machine.
@@ -25,6 +25,7 @@ type Policy struct {
 	edges   []edge
 	pins    []pin
 	weights []weight
+	mesh    []int          // the groups of the mesh
 	byName  map[string]int // group by what matches names
 	byRange []rangeGroup   // the narrowest first
 }
@@ -34,6 +35,9 @@ type Group struct {
 	Name string
 	// BytesPerSecond bounds what crosses its uplink in each direction; zero is no limit.
 	BytesPerSecond int64
+	// Images is how many times the content may cross its uplink in each direction; of more than one the groups are a mesh
+	// that exchanges everything.
+	Images int
 	// Links bounds the links by which its machines fetch from upstream; zero is no limit.
 	Links int
 
@@ -107,7 +111,7 @@ type rangeGroup struct {
 
 // NoPolicy is the policy without a file: one group.
 func NoPolicy() *Policy {
-	p := &Policy{MaxConnections: DefaultMaxConnections, MeasuredWeights: true, Groups: []Group{{Name: "all", pin: noPin}}}
+	p := &Policy{MaxConnections: DefaultMaxConnections, MeasuredWeights: true, Groups: []Group{{Name: "all", Images: 1, pin: noPin}}}
 	p.index()
 	return p
 }

@@ -22,6 +22,7 @@ func TestPolicyRefusesWithLineAndRemedy(t *testing.T) {
 		"groups:\n- {name: a, members: [1.2.3.4]}\n- {name: b,\n   members: [1.2.3.4/32]}": "line 4: 1.2.3.4/32 belongs to group a already, by line 2; remove one of the two",
 		"groups: [{name: a, members: [a]}]":                                                "line 1: a cannot be a member of group a; list its machines",
 		"groups: [{name: a, uplink: {mbit: 0}}]":                                           "line 1: the uplink's mbit of group a is 0; it can be 1 to 10000000, and left out",
+		"groups: [{name: a, uplink: {mbit: 9, images: 4}}]":                                "line 1: the uplink of group a has images, and mbit or links: ",
 		"others: b\ngroups: [{name: a}]":                                                   `line 1: others names "b", which is no group (groups: a)`,
 		"edges: [{forbid: [appliance]}]":                                                   "line 1: an edge has two sides, under allow or under forbid; write forbid: [lab-a, lab-b]",
 		"edges: [{forbid: [appliance, lab-b]}]":                                            `line 1: "lab-b" is no group, address, range or MAC; a machine is written machine:lab-b`,

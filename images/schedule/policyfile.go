@@ -31,8 +31,9 @@ type fileGroup struct {
 	Name    word   `yaml:"name"`
 	Members []word `yaml:"members"`
 	Uplink  struct {
-		Mbit  *number `yaml:"mbit"`
-		Links *number `yaml:"links"`
+		Mbit   *number `yaml:"mbit"`
+		Links  *number `yaml:"links"`
+		Images *number `yaml:"images"`
 	} `yaml:"uplink"`
 }
 
@@ -164,6 +165,7 @@ func (c *compiler) compile(f file) {
 		c.weight(w)
 	}
 	if len(c.errs) == 0 {
+		c.p.weave()
 		c.circles()
 		c.ways()
 	}
@@ -189,6 +191,11 @@ func (c *compiler) names(f file) {
 		}
 		own.BytesPerSecond = c.bounded(g.Uplink.Mbit, "the uplink's mbit of group "+own.Name, 1, 1e7, 0) * 125000
 		own.Links = int(c.bounded(g.Uplink.Links, "the uplink's links of group "+own.Name, 1, 1e6, 0))
+		own.Images = int(c.bounded(g.Uplink.Images, "the uplink's images of group "+own.Name, 1, 1000, 1))
+		if own.Images > 1 && own.BytesPerSecond+int64(own.Links) > 0 {
+			c.fail(g.Uplink.Images.line, "the uplink of group %s has images, and mbit or links: these bound what a chain fetches, leave them out "+
+				"or say images: 1", own.Name)
+		}
 		c.p.Groups = append(c.p.Groups, own)
 	}
 	if f.Others != nil {
@@ -357,6 +364,9 @@ func (c *compiler) circles() {
 // parentGroup returns the group that a group fetches from, -1 for the appliance.
 func (c *compiler) parentGroup(i int) int {
 	own := c.p.Groups[i].pin
+	if in, first := c.p.meshed(i); in && !first {
+		return c.p.mesh[0]
+	}
 	if own == noPin {
 		return i - 1
 	}
@@ -396,6 +406,9 @@ func (c *compiler) nameOwner(name string) (int, bool) {
 // ways refuses edges that leave a group without a way to the content.
 func (c *compiler) ways() {
 	for i, g := range c.p.Groups {
+		if in, first := c.p.meshed(i); in && !first {
+			continue
+		}
 		parent := party{kind: kindAppliance, text: "the appliance"}
 		if own := g.pin; own != noPin {
 			parent = c.p.pins[own].parent

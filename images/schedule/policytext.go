@@ -19,7 +19,13 @@ func (p *Policy) String() string {
 	}
 	for i, g := range p.Groups {
 		line("%d. group %s: %s", i+1, g.Name, p.membersText(i))
-		line("   fetches from %s%s", p.parentText(i), g.budgetText())
+		if in, first := p.meshed(i); !in || first {
+			line("   fetches from %s%s", p.parentText(i), g.budgetText())
+		}
+		if in, _ := p.meshed(i); in {
+			line("   exchanges everything with %s; up to %d of its machines have links there, so that its uplink carries about %d images each way",
+				p.meshText(i), g.Images*(d.degree+meshLinks)/meshLinks, g.Images)
+		}
 	}
 	for _, n := range p.pins {
 		if n.child.kind != kindGroup {
@@ -69,6 +75,20 @@ func (p *Policy) parentText(i int) string {
 	default:
 		return "group " + p.Groups[i-1].Name + ", or the next one before it that has machines; without any from the appliance"
 	}
+}
+
+// meshText names the other groups of the mesh, some of many.
+func (p *Policy) meshText(i int) string {
+	var names []string
+	for _, j := range p.mesh {
+		if j != i {
+			names = append(names, p.Groups[j].Name)
+		}
+	}
+	if more := len(names) - 4; more > 1 {
+		return fmt.Sprintf("groups %s and %d others", strings.Join(names[:4], ", "), more)
+	}
+	return "groups " + strings.Join(names, ", ")
 }
 
 func (g Group) budgetText() string {

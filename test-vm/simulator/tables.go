@@ -56,9 +56,9 @@ func tables() []table {
 			{"3 switches x 16, uplinks 100 Mbit/s", small(48, func(c *model.Config) { c.Ports, c.Uplink = 16, 100e6 })},
 		}},
 		{title: "60 GB, 1 Gbit/s, switches of 47 machines, uplinks 10 Gbit/s, 1 % crash", slow: true, rows: []row{
-			{"1000, chain", large(1000, func(c *model.Config) { c.Fanout = 1 })},
+			{"1000", large(1000, nil)},
 			{"1000, tree of 2", large(1000, func(c *model.Config) { c.Fanout = 2 })},
-			{"10000, tree of 2", large(10000, func(c *model.Config) { c.Fanout = 2 })},
+			{"10000, pieces of 16 MiB", large(10000, func(c *model.Config) { c.PieceLength = 16 << 20 })},
 		}},
 	}
 }
@@ -98,7 +98,7 @@ func line(w io.Writer, name string, c model.Config) error {
 	}
 	others := "-"
 	if r.Others > 0 {
-		others = fmt.Sprintf("%.1f s", r.LongestOther.Seconds())
+		others = fmt.Sprintf("%.0f s", r.LongestOther.Seconds())
 	}
 	_, err = fmt.Fprintf(w, "%-36s %10.3f %7.1f s %7.1f s %6.2f %7.4f %4.2f %4.2f %7s %10.0f\n", name, r.Efficiency,
 		r.First.Seconds(), r.Last.Seconds(), r.Sent, r.Wasted, r.Up, r.Down, others, float64(r.Events)/r.Took.Seconds())

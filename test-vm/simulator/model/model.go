@@ -5,7 +5,6 @@ package model
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"seedbed/images"
@@ -27,11 +26,9 @@ type Config struct {
 	// seeders are on the first.
 	Ports  int
 	Uplink float64
-	// Fanout is how many groups fetch from each: 1, as 0, is a chain.
+	// Fanout is how many groups fetch from each, by pins: 1 is a chain. 0 leaves it to the topology: a mesh if Uplink carries
+	// two images and more, else a chain.
 	Fanout int
-	// Stripes gives the pieces of every share a tree of their own over the groups, see schedule.ParentGroup. It is a study: no
-	// Topology links machines so.
-	Stripes bool
 	// Connections of one machine at most; 0 is the policy's default.
 	Connections int
 
@@ -44,9 +41,6 @@ type Config struct {
 	SlowRate float64
 	Late     int
 	LateAt   time.Duration
-	// Liars give away bursts of which the share Lies is wrong; 0 is 0.005, one of a hundred tiles of two bursts.
-	Liars int
-	Lies  float64
 	// KillSeeder is when the first seeder loses its power; 0 is never.
 	KillSeeder time.Duration
 
@@ -115,8 +109,6 @@ type model struct {
 	exchanges []exchange
 	host      pipe // the processors, if all machines run on one
 	topology  *schedule.Topology
-	cross     *schedule.Graph
-	slots     [][]*peer
 	script    []func()
 	lacking   int // machines that live and lack something, or come later
 	delivered int64
@@ -167,7 +159,6 @@ func newModel(c Config) (m *model, err error) {
 	if m.topology, err = m.newTopology(); err != nil {
 		return nil, err
 	}
-	m.slots = make([][]*peer, (c.Peers+c.Ports-1)/c.Ports+1)
 	for range (c.Peers+c.Ports-1)/c.Ports + 1 {
 		rate := c.Uplink / 8 * c.Payload
 		m.exchanges = append(m.exchanges, exchange{pipe{rate: rate}, pipe{rate: rate}})
@@ -194,8 +185,7 @@ func newModel(c Config) (m *model, err error) {
 			m.later(c.LateAt*time.Duration(late+1)/time.Duration(c.Late), func() { m.powerOn(p) })
 			continue
 		}
-		p.lies = i < c.Liars
-		p.stayed = rate == c.Rate && !p.lies
+		p.stayed = rate == c.Rate
 		m.powerOn(p)
 	}
 	m.scriptTroubles(ideal)
@@ -204,7 +194,7 @@ func newModel(c Config) (m *model, err error) {
 
 // newPeer returns a computer that is switched off.
 func (m *model) newPeer(rate float64, group int, has schedule.Set) *peer {
-	p := &peer{m: m, index: int32(len(m.peers)), group: group, workers: make([]int64, m.Workers), barred: map[*peer]bool{}}
+	p := &peer{m: m, index: int32(len(m.peers)), group: group, workers: make([]int64, m.Workers)}
 	p.up.rate, p.down.rate = rate/8*m.Payload, rate/8*m.Payload
 	p.have = has
 	m.peers = append(m.peers, p)
@@ -225,18 +215,7 @@ func (m *model) powerOn(p *peer) {
 		return
 	}
 	m.topology.Join(schedule.ID(p.index), schedule.Who{Address: address(p.group, 0)}, false)
-	m.takeSlot(p)
 	m.later(time.Duration(m.now), func() { m.announce(p) })
-}
-
-// takeSlot puts a machine into the place of a dead one of its group, or behind the last.
-func (m *model) takeSlot(p *peer) {
-	slots := m.slots[p.group]
-	if i := slices.IndexFunc(slots, func(o *peer) bool { return !o.alive }); i >= 0 {
-		slots[i] = p
-		return
-	}
-	m.slots[p.group] = append(slots, p)
 }
 
 // powerOff ends a computer without a word.
@@ -425,10 +404,9 @@ func (c Config) withDefaults() Config {
 	if c.PieceLength == 0 {
 		c.PieceLength = images.PieceLengthFor(c.Length, c.Length)
 	}
-	c.Seeders, c.Fanout = max(c.Seeders, 1), max(c.Fanout, 1)
+	c.Seeders = max(c.Seeders, 1)
 	orRate(&c.SeederRate, c.Rate)
 	orRate(&c.SlowRate, c.Rate/10)
-	orRate(&c.Lies, 0.005)
 	if c.Ports == 0 {
 		c.Ports = c.Peers
 	}

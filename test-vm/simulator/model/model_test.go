@@ -187,9 +187,7 @@ func TestLargeRooms(t *testing.T) {
 		peers int
 		least float64
 	}{{1000, 0.92}, {10000, 0.85}} {
-		config := Large(c.peers)
-		config.Fanout = 2
-		r := run(t, config)
+		r := run(t, Large(c.peers))
 		atLeast(t, "efficiency", r.Efficiency, c.least)
 	}
 }

@@ -3,7 +3,6 @@ package model
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +16,8 @@ const (
 	forgetTime   = 3 * announceTime
 )
 
-// newTopology returns what a tracker keeps: one group for each switch, in a chain or, where Fanout is more than one, in a tree.
+// newTopology returns what a tracker keeps: one group for each switch, in a tree if Fanout says so, else a mesh or, where the
+// switches' cables carry little, a chain.
 func (m *model) newTopology() (*schedule.Topology, error) {
 	var policy strings.Builder
 	groups := m.groups()
@@ -25,9 +25,9 @@ func (m *model) newTopology() (*schedule.Topology, error) {
 		policy.WriteString("groups:\n")
 	}
 	for g := 0; g < groups && groups > 1; g++ {
-		fmt.Fprintf(&policy, "  - {name: g%d, members: [%v/24]}\n", g, address(g, 0))
+		fmt.Fprintf(&policy, "  - {name: g%d, members: [%v/24], uplink: {images: %d}}\n", g, address(g, 0), m.images())
 	}
-	if groups > 1 && m.Fanout > 1 && !m.Stripes {
+	if groups > 1 && m.Fanout > 0 {
 		policy.WriteString("pins:\n")
 		for g := 1; g < groups; g++ {
 			fmt.Fprintf(&policy, "  - {child: g%d, parent: g%d}\n", g, (g-1)/m.Fanout)
@@ -56,10 +56,6 @@ func (m *model) announce(p *peer) {
 		return
 	}
 	p.pull.Imports = links.Share.Imports
-	if m.Stripes {
-		m.stripe(p, &links)
-		p.pull.Imports = links.Share.Imports
-	}
 	wanted := map[*peer]schedule.Relation{}
 	if links.Appliance {
 		for _, s := range m.peers[:m.Seeders] {
@@ -77,7 +73,7 @@ func (m *model) announce(p *peer) {
 	}
 	for i := len(p.links) - 1; i >= 0; i-- {
 		l := p.links[i]
-		if _, ok := wanted[l.other]; !ok && !(m.Stripes && l.far.Upstream && l.other.alive) {
+		if _, ok := wanted[l.other]; !ok {
 			p.drop(l)
 		}
 	}
@@ -101,49 +97,8 @@ func (l *link) relation(r schedule.Relation) {
 	l.ServedOnly, l.far.ServedOnly = r == schedule.Downstream, r == schedule.Upstream
 }
 
-// upstreamLinks is over how many links a machine fetches the pieces of one tree, trees is how many there are.
-const (
-	upstreamLinks = 4
-	trees         = 8
-)
-
-// stripe replaces the links between groups by those of the trees of schedule.ParentGroup. Residues are those of a full
-// group; where there are fewer machines each takes several, and those of the dead one before it.
-func (m *model) stripe(p *peer, l *schedule.Links) {
-	l.Neighbours = slices.DeleteFunc(l.Neighbours, func(n schedule.Neighbour) bool { return n.Relation != schedule.Inside })
-	l.Share = schedule.Share{}
-	if p.group == 0 {
-		return
-	}
-	slots := m.slots[p.group]
-	at := slices.Index(slots, p)
-	end := (at + 1) * m.Ports / len(slots)
-	seats := 1
-	for seats < len(slots) && !slots[(at-seats+len(slots))%len(slots)].alive {
-		seats++
-	}
-	begin := (at - seats + 1) * m.Ports / len(slots)
-	if at-seats+1 < 0 {
-		begin = (at-seats+1+len(slots))*m.Ports/len(slots) - m.Ports
-	}
-	l.Share = schedule.Share{Member: (begin + m.Ports) % m.Ports, Members: m.Ports, More: end - begin - 1}
-	done := map[int]bool{}
-	for residue := begin; residue < end; residue++ {
-		tree := (residue + m.Ports) % m.Ports * trees / m.Ports
-		if done[tree] {
-			continue
-		}
-		done[tree] = true
-		parent := m.slots[schedule.ParentGroup(p.group, m.groups(), tree, trees, m.Fanout)]
-		first, found := at*len(parent)/len(slots), 0
-		for i := range parent {
-			if o := parent[(first+i)%len(parent)]; o.alive && found < upstreamLinks {
-				l.Neighbours = append(l.Neighbours, schedule.Neighbour{ID: schedule.ID(o.index), Relation: schedule.Upstream})
-				found++
-			}
-		}
-	}
-}
+// images is how many images the cable of a switch carries in the time in which a machine receives one.
+func (m *model) images() int { return min(max(int(m.Uplink/m.Rate), 1), 1000) }
 
 // groups is how many switches there are.
 func (m *model) groups() int { return (m.Peers + m.Ports - 1) / m.Ports }
