@@ -100,7 +100,7 @@ func jobCommand(o *options) *cobra.Command {
 		}
 		t := newTable(cmd.OutOrStdout(), "JOB", "KIND", "MACHINE", "IMAGE", "STATE", "PHASE", "DONE", "FROM APPLIANCE", "FROM PEERS", "REASON")
 		for _, j := range list {
-			t.row(j.ID, j.Kind, j.MachineName, j.ImageName, j.State, dash(string(j.Phase)), doneText(j), bytesText(j.FromAppliance), bytesText(j.FromPeers), j.Reason)
+			t.row(j.ID, j.Kind, j.MachineName, j.ImageName, j.State, dash(string(j.Phase)), doneText(j), bytesText(j.FromAppliance), bytesText(j.FromPeers), or(j.Reason, strings.Join(j.Barred, "; ")))
 		}
 		return t.flush()
 	})

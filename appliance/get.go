@@ -66,7 +66,7 @@ appliance, and given with --token-file or in ` + tokenVariable + `.`}
 	f.DurationVar(&order.seedFor, "seed-for", 0, "serve other machines for so long afterwards")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	order.network.add(f, ":0")
-	f.StringSliceVar(&order.network.transport.Interfaces, "interface", nil, "use this `NIC`; more than one are used at once")
+	order.network.addInterfaces(f)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := order.network.check(); err != nil {
 			return err

@@ -207,6 +207,9 @@ func TestATokenIsGoodForWhatItWasMadeFor(t *testing.T) {
 		t.Error("the secret is shown again")
 	}
 	must(t, s.data, "token", "revoke", last.Short())
+	if text, code := seedbed(t, s.data, "token", "revoke", strings.Repeat("0", 12)); code != exitNotFound || !strings.Contains(text, "`seedbed token ls` lists them") {
+		t.Errorf("a token that is not there: exit code %d: %s", code, text)
+	}
 	refused(exitRefused, "was revoked", "debian", out, "--token-file", file)
 	ticket.Token = strings.Repeat("0", 64)
 	forged, err := encodeTicket(ticket)

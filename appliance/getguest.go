@@ -28,6 +28,7 @@ import (
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/images"
+	"seedbed/images/swarm"
 	"seedbed/images/trust"
 )
 
@@ -104,7 +105,7 @@ func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticke
 		g.filed = g.public
 	}
 	g.http = &http.Client{Transport: &http.Transport{
-		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, TLSHandshakeTimeout: 20 * time.Second,
+		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: 20 * time.Second,
 		ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: g.verify, // in place of host names
@@ -113,6 +114,19 @@ func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticke
 	}}
 	return g, nil
 }
+
+// use makes the guest reach appliances over the first interface, if some are named: it is reached back at the address that
+// it comes from.
+func (g *guest) use(t swarm.Transport) {
+	if len(t.Interfaces) > 0 {
+		dialer := t.Dialer(t.Interfaces[0])
+		dialer.Timeout = dialTimeout
+		g.http.Transport.(*http.Transport).DialContext = dialer.DialContext
+	}
+}
+
+// dialTimeout is how long a connection to an appliance may take.
+const dialTimeout = 5 * time.Second
 
 func (g *guest) close() {
 	g.http.CloseIdleConnections()

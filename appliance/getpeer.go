@@ -36,6 +36,11 @@ func (n *peerFlags) add(f *pflag.FlagSet, listen string) {
 	f.StringVar(&n.transport.Congestion, "congestion", "", "congestion control, `NAME` of the kernel's: cubic or bbr (default: cubic)")
 }
 
+// addInterfaces defines the flag that names network interfaces.
+func (n *peerFlags) addInterfaces(f *pflag.FlagSet) {
+	f.StringSliceVar(&n.transport.Interfaces, "interface", nil, "use this `NIC`; with more than one, named again or after a comma, each has links of its own")
+}
+
 // check reads what the flags say.
 func (n *peerFlags) check() error {
 	t := &n.transport

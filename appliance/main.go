@@ -46,7 +46,7 @@ const exitTable = `Exit codes:
   0  done
   1  something failed; the message says what
   2  the command line cannot be understood
-  3  no such image, machine, job or deployment
+  3  no such image, machine, job, deployment or token
   4  refused: the request contradicts what is there
   5  the appliance is not running
   6  an image is damaged
@@ -82,7 +82,7 @@ func exitCode(err error) int {
 		return exitFailure
 	}
 	switch refusal.Code {
-	case fleet.CodeImageUnknown, fleet.CodeMachineUnknown, fleet.CodeJobUnknown, fleet.CodeCodeUnknown:
+	case fleet.CodeImageUnknown, fleet.CodeMachineUnknown, fleet.CodeJobUnknown, fleet.CodeCodeUnknown, fleet.CodeTokenMissing:
 		return exitNotFound
 	case codeDamaged:
 		return exitDamaged

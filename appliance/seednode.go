@@ -53,6 +53,7 @@ appliance, and given with --token-file or in ` + tokenVariable + ` at the first 
 	f.BoolVar(&order.prefix, "prefix", false, "hold the pieces of the share all, whatever other seed nodes hold")
 	f.StringVar(&order.device, "device", "", "serve the image from this `DISK`, or file, that holds it")
 	order.network.add(f, ":6881")
+	order.network.addInterfaces(f)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		order.images = args
 		if err := order.network.check(); err != nil {
@@ -113,15 +114,39 @@ func (o *options) runSeedNode(ctx context.Context, order *seedOrder, ticket *job
 		return err
 	}
 	defer g.close()
-	listener, err := order.network.transport.Listen(order.network.listen)
-	if err != nil {
-		return fmt.Errorf("listen for the swarm: %w", err)
-	}
 	transport := order.network.transport
 	transport.Shared = swarm.NewLimits(transport.UploadLimit, transport.DownloadLimit) // of all images together
 	transport.UploadLimit, transport.DownloadLimit = 0, 0
-	n := &seedNode{order: order, g: g, dir: dir, log: log, mux: swarm.NewMux(listener, log), transport: transport, failed: make(chan error, 1), images: map[images.Digest]*nodeImage{}}
+	g.use(transport)
+	muxes, err := listenOn(transport, order.network.listen, log)
+	if err != nil {
+		return err
+	}
+	n := &seedNode{order: order, g: g, dir: dir, log: log, muxes: muxes, transport: transport, failed: make(chan error, 1), images: map[images.Digest]*nodeImage{}}
 	return n.run(ctx)
+}
+
+// listenOn opens a port for all swarms, on each interface where some are named.
+func listenOn(t swarm.Transport, address string, log *slog.Logger) (muxes []*swarm.Mux, err error) {
+	devices := t.Interfaces
+	if len(devices) == 0 {
+		devices = []string{""}
+	}
+	for _, device := range devices {
+		l, err := t.ListenOn(device, address)
+		if err != nil {
+			for _, m := range muxes {
+				m.Close()
+			}
+			where := address
+			if device != "" {
+				where = address + " of interface " + device
+			}
+			return nil, fmt.Errorf("listen for the swarm on %s: %w", where, err)
+		}
+		muxes = append(muxes, swarm.NewMux(l, log))
+	}
+	return muxes, nil
 }
 
 // lockSeedNode keeps a second seed node from a directory.

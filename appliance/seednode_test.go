@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,23 +15,7 @@ import (
 // background starts a command as on a machine that is not the appliance's, in a data directory of its own.
 func background(t *testing.T, data string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, log: new(bytes.Buffer), ended: make(chan struct{})}
-	p.cmd = exec.Command(os.Args[0], append([]string{"--data", data}, args...)...)
-	p.cmd.Env = commandEnv()
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { p.cmd.Wait(); close(p.ended) }()
-	t.Cleanup(func() {
-		p.cmd.Process.Kill()
-		<-p.ended
-		if t.Failed() {
-			t.Logf("seedbed %v:\n%s", args, p.log)
-		}
-	})
-	return p
+	return startProcess(t, exec.Command(os.Args[0], append([]string{"--data", data}, args...)...))
 }
 
 // nodes waits until the seed nodes are as they have to be.
@@ -164,5 +147,35 @@ func TestASeedNodeServesWhatIsDeployed(t *testing.T) {
 		if text, code := elsewhere(t, append([]string{"seed"}, args...)...); code != exitUsage {
 			t.Errorf("seedbed seed %v: exit code %d: %s", args, code, text)
 		}
+	}
+}
+
+// A seed node with two network cards fetches and serves by both.
+func TestASeedNodeUsesEachInterface(t *testing.T) {
+	s := newTestSite(t, 24<<20)
+	h := newHost(t, 2)
+	h.start(t.TempDir(), "seed", "debian", "--interface", "nic0,nic1", "--token-file", s.token("--for", "seed"))
+	list := nodes(t, s.data, "all of the image", hold(1, 1))
+	if list[0].Addr.Addr() != h.addrs[0] {
+		t.Errorf("the node is known at %s, its first interface has %s", list[0].Addr, h.addrs[0])
+	}
+	if i := list[0].Images[0]; i.Received > i.Held+1<<20 {
+		t.Errorf("%d bytes travelled for %d", i.Received, i.Held)
+	}
+	for _, nic := range h.nics {
+		if n := h.received(nic); n < 2<<20 {
+			t.Errorf("%s received %d bytes", nic, n)
+		}
+	}
+	before := []int64{h.sent("nic0"), h.sent("nic1")}
+	out := filepath.Join(t.TempDir(), "disk.img")
+	r := report(t, must(t, s.data, "get", "debian", out, "--json"))
+	same(t, out, s.exported)
+	if r.FromPeers == 0 || h.sent("nic0")-before[0]+h.sent("nic1")-before[1] < r.FromPeers {
+		t.Errorf("%+v; the node sent %d and %d bytes", r, h.sent("nic0")-before[0], h.sent("nic1")-before[1])
+	}
+	wrong, _ := elsewhere(t, "seed", "debian", "--interface", "nic7", "--token-file", s.token("--for", "seed"))
+	if !strings.Contains(wrong, "nic7") {
+		t.Errorf("an interface that is not there: %s", wrong)
 	}
 }

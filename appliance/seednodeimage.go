@@ -210,8 +210,13 @@ func (i *nodeImage) take(ctx context.Context, part *file.Part) error {
 		return err
 	}
 	lacking := part.DataLength() - heldOf(part, i.storage)
-	config := swarm.Config{Pieces: part, Part: !part.IsWhole(), Storage: i.storage, Mux: i.n.mux, Seeds: joined.Seeds, HandOut: true,
+	config := swarm.Config{Pieces: part, Part: !part.IsWhole(), Storage: i.storage, Seeds: joined.Seeds, HandOut: true,
 		Transport: i.n.transport, Workers: i.n.order.network.hashThreads}
+	if len(i.n.transport.Interfaces) > 0 {
+		config.Muxes = i.n.muxes
+	} else {
+		config.Mux = i.n.muxes[0]
+	}
 	p, err := i.n.g.takePart(ctx, m, config, func() int64 { return part.DataLength() - heldOf(part, i.storage) })
 	if err != nil {
 		return err
@@ -290,6 +295,9 @@ func (i *nodeImage) report() job.NodeImage {
 	if i.peer != nil {
 		stats := i.peer.Stats()
 		total, r.Peers = sum(total, stats), stats.Peers
+		for _, l := range i.peer.Liars() {
+			r.Liars = append(r.Liars, job.Liar(l))
+		}
 	}
 	r.Received, r.Sent = total.FromAppliance+total.FromPeers, total.ToPeers
 	now := time.Now()

@@ -28,7 +28,7 @@ type seedNode struct {
 	g         *guest
 	dir       string
 	log       *slog.Logger
-	mux       *swarm.Mux
+	muxes     []*swarm.Mux // one for each interface, or one for all
 	transport swarm.Transport
 
 	failed chan error // what ends a seed node that serves a disk
@@ -46,7 +46,9 @@ const tasksFile = "tasks.json"
 // run serves until ctx is done.
 func (n *seedNode) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.mux.Run(ctx) })
+	for _, m := range n.muxes {
+		g.Go(func() error { return m.Run(ctx) })
+	}
 	g.Go(func() error {
 		select {
 		case err := <-n.failed:
@@ -64,7 +66,7 @@ func (n *seedNode) run(ctx context.Context) error {
 
 // control joins, reports and does what the appliance orders.
 func (n *seedNode) control(ctx context.Context) error {
-	n.log.Info("seed node is ready", "addr", n.mux.Addr().String(), "dir", n.dir)
+	n.log.Info("seed node is ready", "addr", n.muxes[0].Addr().String(), "interfaces", n.transport.Interfaces, "dir", n.dir)
 	n.remember(ctx)
 	for ctx.Err() == nil {
 		err := n.turn(ctx)
@@ -98,7 +100,7 @@ func (n *seedNode) turn(ctx context.Context) error {
 	if err := n.enter(ctx); err != nil {
 		return err
 	}
-	report := job.NodeReport{Name: n.g.name, Port: n.mux.Addr().Port(), Order: n.orders.Number, All: len(n.order.images) == 0, Images: []job.NodeImage{}}
+	report := job.NodeReport{Name: n.g.name, Port: n.muxes[0].Addr().Port(), Order: n.orders.Number, All: len(n.order.images) == 0, Images: []job.NodeImage{}}
 	for _, d := range slices.SortedFunc(maps.Keys(n.images), func(a, b images.Digest) int { return strings.Compare(a.String(), b.String()) }) {
 		report.Images = append(report.Images, n.images[d].report())
 	}

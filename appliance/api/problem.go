@@ -20,6 +20,7 @@ import (
 var statusOf = map[string]int{
 	fleet.CodeUnauthorised:   http.StatusUnauthorized,
 	fleet.CodeTokenUnknown:   http.StatusForbidden,
+	fleet.CodeTokenMissing:   http.StatusNotFound,
 	fleet.CodeTokenUsed:      http.StatusForbidden,
 	fleet.CodeTokenExpired:   http.StatusForbidden,
 	fleet.CodeRevoked:        http.StatusForbidden,

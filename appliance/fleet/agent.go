@@ -240,7 +240,12 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	f.live[j.ID] = live{report: r, at: f.now()}
 	transition := !j.State.Ended() && !j.HeldByOperator && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)
 	directive := f.directive(j)
+	name := j.Machine
+	if m := f.state.machines[j.Machine]; m != nil {
+		name = m.Name
+	}
 	f.mu.Unlock()
+	f.accuse(ctx, c, name, j.ImageName, r.Liars)
 	if !transition {
 		return directive, nil
 	}

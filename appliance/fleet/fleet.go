@@ -120,6 +120,8 @@ type Fleet struct {
 	needs map[images.InfoHash]need // swarms that guests need
 	nodes map[string]*node         // seed nodes by ID of the guest
 	warm  []warmed                 // images that all seed nodes are to hold
+
+	accused map[string]*accused // peers that others barred, by who they are and the image
 }
 
 // records are the durable records by ID.
@@ -164,7 +166,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
 		state: records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}, map[string]*Token{}},
-		needs: map[images.InfoHash]need{}, nodes: map[string]*node{},
+		needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, accused: map[string]*accused{},
 	}
 	snap, err := config.Records.Load(ctx, f.now().Add(-jobHistory))
 	if err != nil {

@@ -74,6 +74,9 @@ func (f *Fleet) NodeReport(ctx context.Context, c Caller, remote netip.Addr, r j
 		}
 	}
 	f.mu.Unlock()
+	for _, i := range r.Images {
+		f.accuse(ctx, c, g.Name, i.ImageName, i.Liars)
+	}
 	if !known {
 		f.log.Info("seed node came", "machine", r.Name, "peer", n.addr.String())
 	}

@@ -19,6 +19,7 @@ func refuse(code, format string, a ...any) error {
 // Codes of refusals.
 const (
 	CodeTokenUnknown   = "token-unknown" // never given out, or too old
+	CodeTokenMissing   = "no-such-token" // an operator names one that is not there
 	CodeTokenUsed      = "token-used"    // redeemed by another key
 	CodeTokenExpired   = "token-expired"
 	CodeRevoked        = "revoked"         // this boot's certificate was revoked

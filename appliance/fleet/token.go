@@ -120,7 +120,7 @@ func (f *Fleet) RevokeToken(ctx context.Context, id string) (*Token, error) {
 		}
 		switch {
 		case len(found) == 0:
-			return refuse(CodeTokenUnknown, "no token has the ID %q; `seedbed token ls` lists them", id)
+			return refuse(CodeTokenMissing, "no token has the ID %q; `seedbed token ls` lists them", id)
 		case len(found) > 1:
 			return refuse(CodeAmbiguous, "%d tokens begin with %q; give more digits", len(found), id)
 		case found[0].Revoked:

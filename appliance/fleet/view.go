@@ -45,6 +45,9 @@ type JobView struct {
 	ToPeers       int64  `json:"to_peers"`
 	Peers         int    `json:"peers"`
 
+	// Barred are sentences about machines that take nothing from this one any more, for what it sent in the swarm.
+	Barred []string `json:"barred,omitempty"`
+
 	// Of a capture; Total are then the bytes to be read.
 	Done           int64         `json:"done,omitempty"`
 	Sent           int64         `json:"sent,omitempty"`
@@ -105,6 +108,7 @@ func (f *Fleet) jobView(j *Job) JobView {
 	v.Written, v.WriteNanos = r.Written, r.WriteNanos
 	v.FromAppliance, v.FromPeers, v.ToPeers, v.Peers = r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers
 	v.Done, v.Sent, v.BytesPerSecond, v.Left, v.Warnings = r.Done, r.Sent, r.BytesPerSecond, r.Left, r.Warnings
+	v.Barred = f.accusations(j.ID)
 	return v
 }
 

@@ -91,6 +91,7 @@ type NodeImage struct {
 	Peers        int     `json:"peers"`
 	FromDisk     bool    `json:"from_disk,omitempty"` // it is served from a disk that holds the image
 	Problem      string  `json:"problem,omitempty"`   // a sentence
+	Liars        []Liar  `json:"liars,omitempty"`     // peers that were barred
 }
 
 // NodeOrder says what a seed node is to hold.

@@ -229,6 +229,7 @@ type Report struct {
 	Congestion    string `json:"congestion,omitempty"`  // congestion control in use, as the kernel names it
 	Bitmap        []byte `json:"bitmap,omitempty"`      // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; see Job.Hint
 	Log           string `json:"log,omitempty"`         // last lines, with State Failed
+	Liars         []Liar `json:"liars,omitempty"`       // peers that were barred in this boot
 
 	// Of a capture. Total are then the bytes to be read.
 	Done int64 `json:"done,omitempty"` // bytes read, hashed and compared with what the repository holds
@@ -238,6 +239,13 @@ type Report struct {
 	Left           time.Duration `json:"left,omitempty"`
 	// Warnings are sentences about the source: file systems that are copied in full, damage in the table.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Liar is a peer that was barred by another one for what it sent, see swarm.Liar.
+type Liar struct {
+	Peer  netip.AddrPort `json:"peer"`
+	Names []string       `json:"names,omitempty"` // URIs of its certificate
+	What  string         `json:"what"`            // "sent a wrong tile"
 }
 
 // Directive answers Report.

@@ -162,6 +162,9 @@ func (s *swarmPeers) answer(m *machine, answer *announce.Response, interval time
 			add(s.byNumber[n.ID].address, roleOf[n.Relation])
 		}
 	}
+	for _, id := range s.top.Guests(m.number) {
+		add(s.byNumber[id].address, announce.Downstream)
+	}
 	answer.Links = told
 	if sum := sumOf(answer.Peers, told); sum != m.told {
 		m.told, m.changed = sum, now

@@ -216,8 +216,9 @@ func TestSeedNodesAreToldToTheirGroup(t *testing.T) {
 		r.announce(machineAt(0, 1), nil)
 		r.announce(machineAt(1, 1), nil)
 		r.announce(machineAt(1, 2), nil)
-		if answer := r.announce(r.node, full); len(answer.Peers) != 0 {
-			t.Errorf("a seed node that holds everything is told %v", answer.Peers)
+		told := roles(r.announce(r.node, full))
+		if len(told) != 1 || !slices.Equal(told[announce.Downstream], []netip.AddrPort{machineAt(1, 1), machineAt(1, 2)}) {
+			t.Errorf("a seed node that holds everything is told %v, want the machines of its group", told)
 		}
 	}
 	for _, n := range []int{1, 2} {

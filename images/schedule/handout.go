@@ -22,10 +22,12 @@ type Handout struct {
 	can       Set     // those of data that we hold
 	bare      Set     // those of data that no guest holds and nobody's showing covers
 	holders   []int32 // by piece: guests that announced it
+	only      []int32 // by piece: 1 + the guest that announced it alone, counted in its hoard; 0 for none
 	shown     []int32 // by piece: guests that it was shown to and that are expected to announce it
 	guests    map[int]*guest
 	order     []*guest // as they came, so that equal guests are served in turn and a simulation repeats itself
 	live      int      // sum of shown
+	hoarded   int      // sum of the guests' hoards
 	announced int      // showings that were announced, ever
 	served    float64  // showings that were announced, old ones fading, in
 	busy      float64  // so many seconds, in which some were open
@@ -66,6 +68,8 @@ type guest struct {
 	takes time.Duration
 	// promised counts what fellows show it.
 	promised int
+	// hoard counts pieces that it announced and no other guest did.
+	hoard int
 	// extra counts pieces shown to it though another guest had them, own those that it got from others.
 	extra, own int
 	// blocked says that a showing stalled and that it announced nothing shown to it since: it is shown nothing more.
@@ -89,6 +93,8 @@ const (
 	firstStall     = 15 * time.Second // while usual is unknown
 	extraShare     = 3                // pieces from neighbours for each extra one
 	slowTimes      = 4                // times usual: who takes longer is slow
+	leastHoard     = 2                // pieces
+	hoardTimes     = 2                // times the mean of the others
 	longRow        = 32               // a row of so many'th of all pieces is long, see Handout.HoldUntil
 )
 
@@ -97,7 +103,7 @@ const (
 func NewHandout(data Set, pieces int, isolated time.Duration) *Handout {
 	return &Handout{
 		data: data, can: slices.Clone(data), bare: slices.Clone(data), choice: NewSet(pieces),
-		holders: make([]int32, pieces), shown: make([]int32, pieces), promised: make([]int32, pieces),
+		holders: make([]int32, pieces), only: make([]int32, pieces), shown: make([]int32, pieces), promised: make([]int32, pieces),
 		guests: map[int]*guest{}, window: MinWindow, broken: NewSet(pieces), isolated: isolated,
 	}
 }
@@ -146,9 +152,12 @@ func (h *Handout) Leave(id int) {
 		return
 	}
 	delete(h.guests, id)
+	h.hoarded -= g.hoard
 	h.order = slices.DeleteFunc(h.order, func(o *guest) bool { return o == g })
 	for i := range g.has.All() {
-		h.holders[i]--
+		if h.holders[i]--; h.holders[i] == 0 {
+			h.only[i] = 0
+		}
 		h.cover(i)
 		if len(h.fellows) == 0 {
 			h.goBack(i) // else all would at once
@@ -161,6 +170,19 @@ func (h *Handout) Leave(id int) {
 	}
 	for _, f := range h.fellows {
 		h.drop(f, func(p promise) bool { return p.guest == id })
+	}
+}
+
+// hoard brings the counts of pieces that one guest holds alone up to date, after a guest announced one.
+func (h *Handout) hoard(piece int, g *guest) {
+	if o := h.guests[int(h.only[piece])-1]; o != nil && h.only[piece] > 0 {
+		o.hoard--
+		h.hoarded--
+	}
+	if h.only[piece] = 0; h.holders[piece] == 1 {
+		h.only[piece] = int32(g.id) + 1
+		g.hoard++
+		h.hoarded++
 	}
 }
 
@@ -207,6 +229,7 @@ func (h *Handout) Have(id, piece int, now time.Time) {
 		h.supplied = now
 	}
 	h.holders[piece]++
+	h.hoard(piece, g)
 	h.cover(piece)
 	kept := h.kept(id, piece, now)
 	s := g.shown[piece]
@@ -383,9 +406,15 @@ func (h *Handout) guestBut(piece, out int) (id int, ok bool) {
 	return id, best != nil
 }
 
-// slow reports whether the guest takes much longer than the others: a piece that is shown to it alone keeps everyone
-// waiting.
-func (h *Handout) slow(g *guest) bool { return g.takes > slowTimes*h.usual }
+// slow reports whether the guest takes much longer than the others, or holds many pieces that nobody fetches from it: a piece
+// that is shown to it alone keeps everyone waiting.
+func (h *Handout) slow(g *guest) bool { return g.takes > slowTimes*h.usual || h.hoards(g) }
+
+// hoards reports whether far more pieces are held by the guest alone than by others: nobody is linked with it, it sends slowly,
+// or it was barred.
+func (h *Handout) hoards(g *guest) bool {
+	return g.hoard > leastHoard && g.hoard*(len(h.guests)-1) > hoardTimes*(h.hoarded-g.hoard)
+}
 
 // second chooses among pieces that some guest has, or was shown: the rarest that a guest which is behind lacks.
 func (h *Handout) second(now time.Time) (id, piece int, ok bool) {

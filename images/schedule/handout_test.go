@@ -406,3 +406,53 @@ func TestHandoutCountsWhatWasAnnounced(t *testing.T) {
 		t.Errorf("%d showings announced, want 1", n)
 	}
 }
+
+// A guest from which nobody fetches, as it lied or is slow to send, is shown few pieces; when it is fetched from again, as many as
+// the others.
+func TestHandoutLeavesOutWhoKeepsPiecesToItself(t *testing.T) {
+	const pieces, guests = 400, 5
+	h := NewHandout(allOf(pieces), pieces, time.Hour)
+	for id := range guests {
+		h.Join(id, NewSet(pieces), noon)
+	}
+	held := []int{}
+	round := func(hoards bool) (shown [guests]int) {
+		for range 20 {
+			id, piece, ok := h.Next(noon)
+			if !ok {
+				t.Fatal("nothing is shown")
+			}
+			shown[id]++
+			h.Have(id, piece, noon)
+			if id == 2 && hoards {
+				held = append(held, piece)
+				continue
+			}
+			h.Have((id+1)%guests, piece, noon)
+		}
+		return shown
+	}
+	if shown := round(true); shown[2] > leastHoard+1 || shown[1] < 4 {
+		t.Errorf("shown %v, and nobody fetches from guest 2", shown)
+	}
+	for _, piece := range held {
+		h.Have(3, piece, noon)
+	}
+	for range 3 {
+		round(false)
+	}
+	if h.hoarded != 0 || h.guests[2].given < 10 {
+		t.Errorf("guest 2 was given %d pieces in all, %d pieces are held by one guest", h.guests[2].given, h.hoarded)
+	}
+	held = held[:0]
+	round(true)
+	h.Leave(2)
+	if h.hoarded != 0 {
+		t.Errorf("%d pieces are held by a guest that left", h.hoarded)
+	}
+	h.Join(2, NewSet(pieces), noon)
+	h.Have(2, held[0], noon)
+	if h.hoarded != 1 || h.guests[2].hoard != 1 {
+		t.Errorf("it came again: %d pieces are held by it alone, of %d", h.guests[2].hoard, h.hoarded)
+	}
+}

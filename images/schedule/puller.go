@@ -32,6 +32,7 @@ type Source struct {
 	// Has are the pieces that it announced.
 	Has Set
 
+	holds   int   // how many those are
 	can     Set   // of the pieces we lack, those of which it can give something
 	shown   []int // handed out, and not asked for yet
 	asks    map[int]int64
@@ -54,15 +55,22 @@ const (
 	smallAsks  = 8
 )
 
-// endgameAfter is how long a piece makes no progress, and a quarter of how long it may be on its way, before another
-// link is asked for the rest as well.
-const endgameAfter = time.Second
+// endgameAfter is how long a piece makes no progress before another link is asked for the rest as well, late how many times
+// as long as usual it may be on its way, in all at most longestLate: the last pieces are those that slow links have.
+const (
+	endgameAfter = time.Second
+	late         = 2
+	longestLate  = 4 * time.Second
+)
 
 // starvingAfter, and twice what a piece usually takes, is how long nothing can be fetched before a machine imports the piece
 // before each of its own, and the one before that, and so on: who is to import them may be dead, and nobody has noticed
 // yet. All of a group starve at the same time then, and each takes different pieces. To import any piece is quicker where
 // uplinks are fat, and in a chain of 22 groups over thin ones it sent 3.5 images over each.
 const starvingAfter = 2 * time.Second
+
+// behindShare is how many times as much as a neighbour one lacks who is far behind.
+const behindShare = 2
 
 // NewPuller returns a Puller that lacks every piece that is not in have. It keeps unseen: pieces that are lacking for now,
 // and not fetched before See.
@@ -90,7 +98,7 @@ func (p *Puller) Leave(s *Source) {
 
 // Announced takes the pieces that the other end has at its start.
 func (p *Puller) Announced(s *Source, has Set) {
-	s.Has = has
+	s.Has, s.holds = has, has.Len()
 	s.can.Union(has)
 	p.announced(has)
 }
@@ -99,6 +107,7 @@ func (p *Puller) Announced(s *Source, has Set) {
 func (p *Puller) Have(s *Source, piece int, held bool) {
 	if !s.Has.Has(piece) {
 		s.Has.Add(piece)
+		s.holds++
 		p.holders[piece]++
 	}
 	if held {
@@ -151,10 +160,22 @@ func (p *Puller) Next(s *Source) (piece int, ok bool) {
 	if piece, ok = p.nextShown(s); ok {
 		return piece, true
 	}
-	if !s.idle() {
+	if !s.idle() || len(s.asks) > 0 && p.behind() {
 		return 0, false
 	}
 	return p.pick(s.can, p.crowd(), p.filter(s))
+}
+
+// behind reports whether a neighbour that goes on fetching lacks far less than we do: who comes late, or is slow, takes little
+// of what the others give each other, until they are done.
+func (p *Puller) behind() bool {
+	for _, s := range p.sources {
+		lacks := p.pieces - s.holds
+		if !s.HandsOut && !s.Upstream && lacks > 0 && lacks < p.lacking/behindShare {
+			return true
+		}
+	}
+	return false
 }
 
 // crowd returns how many links announce what the other end holds and gives.
@@ -364,7 +385,7 @@ func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece i
 	}
 	var oldest time.Time
 	for i, f := range p.fetching {
-		slow := now.Sub(f.progress) > endgameAfter || now.Sub(f.begun) > 4*endgameAfter
+		slow := now.Sub(f.progress) > endgameAfter || now.Sub(f.begun) > p.lateAfter()
 		few := f.sources == 1 || now.Sub(f.progress) > stall // links that live and never answer
 		allowed := p.filter(s)
 		if !slow || !few || f.done || f.sources == 0 || !s.can.Has(i) || allowed != nil && !allowed(i) {
@@ -375,6 +396,14 @@ func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece i
 		}
 	}
 	return piece, ok
+}
+
+// lateAfter returns how long a piece may be on its way.
+func (p *Puller) lateAfter() time.Duration {
+	if p.usual == 0 {
+		return longestLate
+	}
+	return min(late*p.usual, longestLate)
 }
 
 // Others reports whether a link other than s could give the piece now.

@@ -206,3 +206,56 @@ func TestPullerForgetsAPieceThatIsCompletedLate(t *testing.T) {
 		t.Error("a piece that is held is missing")
 	}
 }
+
+// A piece that makes progress, on a slow link, is fetched elsewhere as well once it took twice as long as pieces usually do.
+func TestPullerDoesNotWaitForASlowLinkAtTheEnd(t *testing.T) {
+	p, a, b := newPullers(2)
+	p.Ask(a, 0, 1, noon)
+	p.Progress(0, noon.Add(100*time.Millisecond))
+	p.Answered(a, 0)
+	p.Complete(0)
+	p.Hold(0)
+	p.Ask(a, 1, 1, noon)
+	p.Progress(1, noon.Add(200*time.Millisecond))
+	if _, ok := p.Endgame(b, noon.Add(200*time.Millisecond), time.Minute); ok {
+		t.Error("endgame for a piece that takes as long as others")
+	}
+	if piece, ok := p.Endgame(b, noon.Add(200*time.Millisecond+1), time.Minute); !ok || piece != 1 {
+		t.Error("no endgame for a piece that takes longer than usual")
+	}
+}
+
+func TestPullerOfWhoIsFarBehindTakesLittle(t *testing.T) {
+	p, a, b := newPullers(100)
+	second := func() bool {
+		first, ok := p.Next(a)
+		if !ok {
+			t.Fatal("an idle link is asked for nothing")
+		}
+		p.Ask(a, first, 1, noon)
+		defer func() { p.Answered(a, first); p.GiveBack(first, false) }()
+		_, ok = p.Next(a)
+		return ok
+	}
+	if !second() {
+		t.Error("one piece at a time beside those who hold everything")
+	}
+	for name, c := range map[string]struct {
+		lacks int
+		want  bool
+	}{"half": {50, true}, "less": {49, false}} {
+		p.Leave(b)
+		b = p.Join()
+		p.Announced(b, NewSet(100))
+		for i := range 100 - c.lacks {
+			p.Have(b, i, false)
+		}
+		if got := second(); got != c.want {
+			t.Errorf("beside one that lacks %s: a second piece %v, want %v", name, got, c.want)
+		}
+	}
+	b.HandsOut = true
+	if !second() {
+		t.Error("one piece at a time beside one that hands out")
+	}
+}

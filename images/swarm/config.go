@@ -28,7 +28,9 @@ type Config struct {
 	Open *Open
 	// Mux is a listener shared with other swarms. Without it the swarm listens on Listener, else on ListenAddr
 	// ("10.77.0.2:6881", ":0"); without any of the three it only dials.
-	Mux        *Mux
+	Mux *Mux
+	// Muxes are such listeners for each of Transport.Interfaces, in their order, made by Transport.ListenOn.
+	Muxes      []*Mux
 	Listener   net.Listener
 	ListenAddr string
 	// Seeds are addresses that are never given up: the appliances' seeders.

@@ -13,7 +13,11 @@ func (st *state) feed(l *link) {
 	l.waitMemory = false
 	for st.linked(l) && st.mayAsk(l) {
 		piece, ok := st.pull.Next(l.Source)
-		if !ok || !st.ask(l, piece) {
+		if !ok {
+			st.endgame(l)
+			return
+		}
+		if !st.ask(l, piece) {
 			return
 		}
 	}
@@ -161,10 +165,7 @@ func (st *state) blame(l *link, piece int, what string) {
 		l.Refuse(piece)
 		return
 	}
-	if !st.banned[l.identity] {
-		st.cfg.Log.Warn("a peer "+what+"; it is barred", "peer", l.remote, "piece", piece)
-		st.banned[l.identity] = true
-	}
+	st.bar(l, what, "piece", piece)
 	st.leave(l, what, nil)
 }
 

@@ -170,10 +170,3 @@ func (st *state) offend(l *link, err error) {
 	}
 	st.leave(l, "broke the protocol", err)
 }
-
-// bar refuses a peer for the rest of the run.
-func (st *state) bar(l *link, what string) {
-	st.cfg.Log.Warn("a peer "+what+"; it is barred", "peer", l.remote, "certificate", fmt.Sprintf("%x", l.identity[:8]))
-	st.banned[l.identity] = true
-	st.guests.bar(l.identity)
-}

@@ -152,7 +152,8 @@ func (st *state) upwardPacer(bytesPerSecond int64) *pacer {
 }
 
 // relate makes the link what the list of neighbours says. A peer that is not named is served for a while, as it may have been
-// told of us before we were told of it; it is asked for something only where all machines are of one group.
+// told of us before we were told of it; it is asked for something only where all machines are of one group, or if it is a seed
+// node: those dial whom they may serve.
 func (st *state) relate(l *link) {
 	role, named := st.named[l.address]
 	l.unnamed = st.named != nil && !named
@@ -160,7 +161,7 @@ func (st *state) relate(l *link) {
 		l.leftOut = 0
 	}
 	l.Upstream = named && role == announce.Upstream
-	l.ServedOnly = named && role == announce.Downstream || l.unnamed && st.grouped
+	l.ServedOnly = named && role == announce.Downstream || l.unnamed && st.grouped && !l.seed
 	l.upward.Store(nil)
 	if named {
 		st.bookOf(l).linked(l.address)

@@ -278,3 +278,20 @@ func TestAnswersOfSeveralTrackersAreJoined(t *testing.T) {
 		t.Errorf("%+v after answers without a topology", m.neighbours)
 	}
 }
+
+// A seed node that came after the machines heard from the tracker, which is gone then: it was told of them and dials them.
+func TestSeedNodeDialsMachinesThatWereNotToldOfIt(t *testing.T) {
+	s, c := newSite(t), newContent(4*mib, 256<<10)
+	machines, disks := s.machines(c, 2, 0)
+	told := announce.Response{Links: &announce.Links{Grouped: true, MaxConnections: 20}}
+	for i, m := range machines {
+		m.Answered("tracker", announce.Response{Peers: machines[1-i].addrs(), Links: &announce.Links{
+			Roles: []announce.Role{announce.Inside}, Grouped: true, MaxConnections: 20}})
+		told.Peers, told.Links.Roles = append(told.Peers, m.Addr()), append(told.Links.Roles, announce.Downstream)
+	}
+	s.seedNode(c, fullStore(c)).Answered("tracker", told)
+	for i, m := range machines {
+		wait(t, m, 20*time.Second)
+		equal(t, disks[i])
+	}
+}

@@ -35,6 +35,7 @@ type Swarm struct {
 	// neighbours were given last, and are new if that was not taken yet.
 	neighbours    *Neighbours
 	newNeighbours bool
+	liars         []Liar        // see Liars
 	found         []int         // pieces that were looked at
 	wake          chan struct{} // holds one token after AddPeers or Found
 }

@@ -69,9 +69,10 @@ func (t Transport) congestion() string {
 }
 
 // Listen opens a TCP port for a swarm or a Mux; what it accepts is marked and controlled as Transport says.
-func (t Transport) Listen(address string) (net.Listener, error) { return t.listen("", address) }
+func (t Transport) Listen(address string) (net.Listener, error) { return t.ListenOn("", address) }
 
-func (t Transport) listen(device, address string) (net.Listener, error) {
+// ListenOn is Listen on one network interface; "" is Listen.
+func (t Transport) ListenOn(device, address string) (net.Listener, error) {
 	if err := t.Check(); err != nil {
 		return nil, err
 	}
@@ -151,8 +152,8 @@ func openNetwork(c Config) (_ *network, err error) {
 		}
 		return n, nil
 	}
-	if c.Mux != nil || c.Listener != nil {
-		return nil, errors.New("swarm: with Transport.Interfaces each has a listener of its own: Mux and Listener must be nil")
+	if c.Mux != nil || c.Listener != nil || c.Muxes != nil && len(c.Muxes) != len(t.Interfaces) {
+		return nil, errors.New("swarm: with Transport.Interfaces each has a listener of its own: Mux and Listener must be nil, Muxes nil or one for each")
 	}
 	for i, name := range t.Interfaces {
 		nic, err := net.InterfaceByName(name)
@@ -163,8 +164,12 @@ func openNetwork(c Config) (_ *network, err error) {
 		if i > 0 {
 			e.peerID = newPeerID()
 		}
-		if c.ListenAddr != "" {
-			l, err := t.listen(name, c.ListenAddr)
+		switch {
+		case c.Muxes != nil:
+			e.mux = c.Muxes[i]
+			e.at = addressesOf(nic, e.mux.Addr().Port())
+		case c.ListenAddr != "":
+			l, err := t.ListenOn(name, c.ListenAddr)
 			if err != nil {
 				return nil, fmt.Errorf("swarm: interface %s: %w", name, err)
 			}

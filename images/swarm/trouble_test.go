@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -228,35 +230,36 @@ func TestPeersThatNeverAnswer(t *testing.T) {
 
 func TestPeerThatLies(t *testing.T) {
 	for _, lie := range []struct {
-		name string
-		tell func(*store)
+		name   string
+		barred bool // at once
+		tell   func(*store)
 	}{
-		{"about bytes", func(liar *store) {
+		{"about bytes", true, func(liar *store) {
 			liar.read = func(_ int, tiles []tile.Encoded) ([]tile.Encoded, error) {
 				wrong := make([]byte, tiles[0].Length)
 				tiles[0] = tile.Encoded{Codec: tile.Stored, Length: tiles[0].Length, Bytes: wrong}
 				return tiles, nil
 			}
 		}},
-		{"about a codec", func(liar *store) {
+		{"about a codec", true, func(liar *store) {
 			liar.read = func(_ int, tiles []tile.Encoded) ([]tile.Encoded, error) {
 				tiles[0] = tile.Encoded{Codec: tile.Zstd, Length: tiles[0].Length, Bytes: []byte("no frame")}
 				return tiles, nil
 			}
 		}},
-		{"about lengths", func(liar *store) {
+		{"about lengths", false, func(liar *store) {
 			liar.read = func(_ int, tiles []tile.Encoded) ([]tile.Encoded, error) {
 				tiles[0] = tile.Encoded{Codec: tile.Stored, Length: 7, Bytes: []byte("7 bytes")}
 				return tiles, nil
 			}
 		}},
-		{"about hashes", func(liar *store) {
+		{"about hashes", true, func(liar *store) {
 			liar.hashes = make([][]images.Digest, liar.c.Count())
 			for p := range liar.hashes {
 				liar.hashes[p] = make([]images.Digest, liar.c.data[p].Len())
 			}
 		}},
-		{"about the number of hashes", func(liar *store) {
+		{"about the number of hashes", false, func(liar *store) {
 			liar.hashes = make([][]images.Digest, liar.c.Count())
 			for p := range liar.hashes {
 				liar.hashes[p] = make([]images.Digest, 1)
@@ -274,6 +277,11 @@ func TestPeerThatLies(t *testing.T) {
 			until(t, 10*time.Second, "the liar was asked and cut", func() bool {
 				return liar.Stats().ToPeers > 0 && m.Stats().Peers == 0
 			})
+			if list := m.Liars(); len(list) == 0 && lie.barred || len(list) > 1 {
+				t.Errorf("barred: %+v", list)
+			} else if lie.barred && (!slices.Contains(list[0].Names, InfoHashURI(s.hash)) || !strings.HasPrefix(list[0].What, "sent ")) {
+				t.Errorf("%+v", list[0])
+			}
 			meet(a, m, liar)
 			wait(t, m, 20*time.Second)
 			equal(t, disk)

@@ -70,6 +70,9 @@ func (d *deployment) snapshot() job.Report {
 		stats.FromPeers += now.FromPeers
 		stats.ToPeers += now.ToPeers
 		stats.Peers = now.Peers
+		for _, l := range sw.Liars() {
+			r.Liars = append(r.Liars, job.Liar(l))
+		}
 		r.Congestion = now.Transports[0].Congestion
 	}
 	r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers = stats.FromAppliance, stats.FromPeers, stats.ToPeers, stats.Peers

@@ -69,6 +69,7 @@ func flags(f *flag.FlagSet, c *model.Config) {
 	f.DurationVar(&c.Reboot, "reboot", time.Minute, "after which they are back, with an empty disk; 0 is never")
 	f.IntVar(&c.Slow, "slow", 0, "machines with a slow cable")
 	f.Func("slow-rate", "of those; a tenth where it is not given", number(&c.SlowRate))
+	f.IntVar(&c.Liars, "liars", 0, "machines that give away one wrong tile of a hundred")
 	f.IntVar(&c.Late, "late", 0, "machines that come late")
 	f.DurationVar(&c.LateAt, "late-at", 0, "when the last of them comes; the others evenly before")
 	f.DurationVar(&c.KillSeeder, "kill-seeder", 0, "when the first seeder loses its power; 0 is never")

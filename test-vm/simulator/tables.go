@@ -98,7 +98,7 @@ func line(w io.Writer, name string, c model.Config) error {
 	}
 	others := "-"
 	if r.Others > 0 {
-		others = fmt.Sprintf("%.0f s", r.LongestOther.Seconds())
+		others = fmt.Sprintf("%.1f s", r.LongestOther.Seconds())
 	}
 	_, err = fmt.Fprintf(w, "%-36s %10.3f %7.1f s %7.1f s %6.2f %7.4f %4.2f %4.2f %7s %10.0f\n", name, r.Efficiency,
 		r.First.Seconds(), r.Last.Seconds(), r.Sent, r.Wasted, r.Up, r.Down, others, float64(r.Events)/r.Took.Seconds())

@@ -41,6 +41,9 @@ type Config struct {
 	SlowRate float64
 	Late     int
 	LateAt   time.Duration
+	// Liars give away bursts of which the share Lies is wrong; 0 is 0.005, one of a hundred tiles of two bursts.
+	Liars int
+	Lies  float64
 	// KillSeeder is when the first seeder loses its power; 0 is never.
 	KillSeeder time.Duration
 
@@ -185,7 +188,8 @@ func newModel(c Config) (m *model, err error) {
 			m.later(c.LateAt*time.Duration(late+1)/time.Duration(c.Late), func() { m.powerOn(p) })
 			continue
 		}
-		p.stayed = rate == c.Rate
+		p.lies = i < c.Liars
+		p.stayed = rate == c.Rate && !p.lies
 		m.powerOn(p)
 	}
 	m.scriptTroubles(ideal)
@@ -194,7 +198,7 @@ func newModel(c Config) (m *model, err error) {
 
 // newPeer returns a computer that is switched off.
 func (m *model) newPeer(rate float64, group int, has schedule.Set) *peer {
-	p := &peer{m: m, index: int32(len(m.peers)), group: group, workers: make([]int64, m.Workers)}
+	p := &peer{m: m, index: int32(len(m.peers)), group: group, workers: make([]int64, m.Workers), barred: map[*peer]bool{}}
 	p.up.rate, p.down.rate = rate/8*m.Payload, rate/8*m.Payload
 	p.have = has
 	m.peers = append(m.peers, p)
@@ -407,6 +411,7 @@ func (c Config) withDefaults() Config {
 	c.Seeders = max(c.Seeders, 1)
 	orRate(&c.SeederRate, c.Rate)
 	orRate(&c.SlowRate, c.Rate/10)
+	orRate(&c.Lies, 0.005)
 	if c.Ports == 0 {
 		c.Ports = c.Peers
 	}

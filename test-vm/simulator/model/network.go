@@ -303,7 +303,7 @@ func (m *model) onTold(i int32) {
 
 // connect makes a connection between two machines.
 func (m *model) connect(a, b *peer) {
-	if a == b || !a.alive || !b.alive || a.linkTo(b) != nil {
+	if a == b || !a.alive || !b.alive || a.linkTo(b) != nil || a.barred[b] || b.barred[a] {
 		return
 	}
 	la, lb := &link{peer: a, other: b}, &link{peer: b, other: a}

@@ -25,6 +25,8 @@ type peer struct {
 	links     []*link           // in the order in which they came
 	up        uplink
 
+	lies       bool
+	barred     map[*peer]bool  // who lied
 	byPeer     map[*peer]*link // of seeders
 	coming     []int32         // pieces of assemblies
 	assemblies []*assembly
@@ -58,9 +60,16 @@ type link struct {
 type assembly struct {
 	piece     int32
 	need, got uint64 // bursts
+	wrong     []lie
 	asked     []outstanding
 	checking  bool
 	reserved  int64
+}
+
+// lie is a burst of got that is wrong.
+type lie struct {
+	from *link
+	bit  uint64
 }
 
 // outstanding are the bursts that one link was asked for and has not sent.
@@ -104,9 +113,20 @@ func (p *peer) feed(l *link) {
 	l.waitMemory = false
 	for !l.gone {
 		piece, ok := p.pull.Next(l.Source)
-		if !ok || !p.ask(l, int32(piece)) {
+		if !ok {
+			p.endgame(l)
 			return
 		}
+		if !p.ask(l, int32(piece)) {
+			return
+		}
+	}
+}
+
+// endgame lets an idle link fetch what another one is slow to send.
+func (p *peer) endgame(l *link) {
+	if piece, ok := p.pull.Endgame(l.Source, p.m.time(), stallTime); ok {
+		p.ask(l, int32(piece))
 	}
 }
 
@@ -202,7 +222,9 @@ func (p *peer) receive(l *link, b burst) {
 			return
 		}
 	} else {
-		a.got |= bit
+		if a.got |= bit; l.other.lies && p.m.random.Float64() < p.m.Lies {
+			a.wrong = append(a.wrong, lie{l, bit})
+		}
 	}
 	p.pull.Progress(int(b.piece), p.m.time())
 	for i := range a.asked {
@@ -251,6 +273,10 @@ func (m *model) onChecked(p *peer, piece int32) {
 	if !p.alive || a == nil || !a.checking {
 		return
 	}
+	if len(a.wrong) > 0 {
+		p.blame(a)
+		return
+	}
 	p.forget(a)
 	if p.have.Has(int(piece)) {
 		m.err = fmt.Errorf("peer %d fetched piece %d twice", p.index, piece)
@@ -270,6 +296,23 @@ func (m *model) onChecked(p *peer, piece int32) {
 		p.finished = m.now
 		m.finished(p)
 	}
+}
+
+// blame throws away what is wrong of a piece and bars who sent it.
+func (p *peer) blame(a *assembly) {
+	wrong := a.wrong
+	a.wrong, a.checking = nil, false
+	for _, w := range wrong {
+		a.got &^= w.bit
+		p.wasted += p.m.lengthOf(a.piece, w.bit)
+		p.barred[w.from.other] = true
+		p.drop(w.from)
+	}
+	p.pull.GiveBack(int(a.piece), a.got != 0)
+	if a.got == 0 {
+		p.forget(a)
+	}
+	p.feedAll()
 }
 
 // hear takes a message.
@@ -394,10 +437,7 @@ func (m *model) onTick(p *peer) {
 	}
 	if p.pull.Lacking() > 0 && p.pull.AllBegun() {
 		for i := 0; i < len(p.links); i++ {
-			l := p.links[i]
-			if piece, ok := p.pull.Endgame(l.Source, m.time(), stallTime); ok {
-				p.ask(l, int32(piece))
-			}
+			p.endgame(p.links[i])
 		}
 	}
 	if p.hand != nil {

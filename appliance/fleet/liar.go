@@ -1,0 +1,87 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"seedbed/appliance/job"
+)
+
+// Bounds of what is told of barred peers: peers of a report, events about one, and those remembered of each.
+const (
+	maxLiars      = 64
+	liarEvents    = 3
+	maxAccused    = 10000
+	maxLiarDetail = 100 // bytes of what a report says
+)
+
+// accused is a peer that others barred.
+type accused struct {
+	by []string // who barred it, by session ID
+	// job is the one that the peer's certificate names, "" for none.
+	job  string
+	said string // sentence
+}
+
+// accuse makes events of peers that a program barred for what they sent, named by their certificates: that a peer lied is
+// what another says of it, and more than one is heard.
+func (f *Fleet) accuse(ctx context.Context, c Caller, name, image string, list []job.Liar) {
+	for _, l := range list[:min(len(list), maxLiars)] {
+		f.mu.Lock()
+		e, fresh := f.accusation(c, name, image, l)
+		f.mu.Unlock()
+		if !fresh {
+			continue
+		}
+		f.log.Warn("a peer was barred", "machine", e.Machine, "peer", l.Peer.String(), "by", name, "why", e.Text)
+		if err := f.change(ctx, func(d *draft) error { d.event(e); return nil }); err != nil {
+			f.log.Error("event about a barred peer not recorded", "err", err)
+		}
+	}
+}
+
+// accusation returns the event about a barred peer, and whether it was not told yet. The caller holds mu.
+func (f *Fleet) accusation(c Caller, name, image string, l job.Liar) (e Event, fresh bool) {
+	liar, key := l.Peer.Addr().Unmap().String(), ""
+	for _, n := range l.Names {
+		if id, ok := strings.CutPrefix(n, job.URIMachine); ok && f.state.machines[id] != nil {
+			e.Machine, liar, key = id, f.state.machines[id].Name, id
+		}
+		if id, ok := strings.CutPrefix(n, job.URIJob); ok && f.state.jobs[id] != nil {
+			e.Job, e.Deployment = id, f.state.jobs[id].Deployment
+		}
+		if id, ok := strings.CutPrefix(n, job.URIGuest); ok && f.state.sessions[id] != nil {
+			liar, key = f.state.sessions[id].Guest.Name, id
+		}
+	}
+	if key == "" {
+		key = liar
+	}
+	a := f.accused[key+" "+image]
+	if a == nil && len(f.accused) >= maxAccused || a != nil && (len(a.by) >= liarEvents || slices.Contains(a.by, c.session.ID)) {
+		return e, false
+	}
+	what := strings.ToValidUTF8(l.What[:min(len(l.What), maxLiarDetail)], "")
+	e.Kind = "swarm.barred"
+	e.Text = fmt.Sprintf("%s (%s) %s of %s to %s, which takes nothing from it any more; nothing wrong was written. "+
+		"Test its memory, disk and cables, and look who has access to it", liar, l.Peer, what, image, name)
+	if a == nil {
+		a = &accused{job: e.Job, said: e.Text}
+		f.accused[key+" "+image] = a
+	}
+	a.by = append(a.by, c.session.ID)
+	return e, true
+}
+
+// accusations returns what is said against the machine of a job. The caller holds mu.
+func (f *Fleet) accusations(id string) (list []string) {
+	for _, a := range f.accused {
+		if a.job == id {
+			list = append(list, a.said)
+		}
+	}
+	slices.Sort(list)
+	return list
+}

@@ -1,0 +1,63 @@
+package fleet_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+)
+
+// What machines say of one that lied is told of that machine, each of them once, and after three no more.
+func TestAMachineThatLiedIsNamed(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	macs := []string{macA, macB, "52:54:00:00:00:0c", "52:54:00:00:00:0d", "52:54:00:00:00:0e"}
+	r.deployAll()
+	var room []*agent
+	for i, mac := range macs {
+		a := r.boot(mac, job.Inventory{UUID: fmt.Sprintf("0000000%d-1111-2222-3333-444455556677", i+1), Serial: fmt.Sprintf("SN%d", i), Firmware: "bios",
+			NICs: []job.NIC{{Name: "eth0", MAC: mac}}})
+		a.claim()
+		a.mustReport(job.PhaseContent, 0)
+		room = append(room, a)
+	}
+	liar := job.Liar{Peer: netip.MustParseAddrPort("10.77.0.9:6881"), What: "sent a wrong tile",
+		Names: []string{job.URIMachine + room[0].me.Machine, job.URIJob + room[0].job.ID}}
+	stranger := job.Liar{Peer: netip.MustParseAddrPort("10.77.0.66:6881"), What: "floods us" + strings.Repeat("!", 1000),
+		Names: []string{job.URIMachine + "no such machine"}}
+	for range 3 {
+		for _, a := range room[1:] {
+			if _, err := r.Report(t.Context(), a.caller, job.Report{Job: a.job.ID, Epoch: a.job.Epoch, Phase: job.PhaseContent, State: job.Running,
+				Liars: []job.Liar{liar, stranger}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	list, err := r.Events(t.Context(), 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, strangers := 0, 0
+	for _, e := range list {
+		switch {
+		case e.Kind != "swarm.barred":
+		case e.Machine == room[0].me.Machine && e.Job == room[0].job.ID && strings.Contains(e.Text, "sent a wrong tile of debian:1 to "):
+			named++
+		case e.Machine == "" && strings.HasPrefix(e.Text, "10.77.0.66 ") && len(e.Text) < 400:
+			strangers++
+		default:
+			t.Errorf("%+v", e)
+		}
+	}
+	if named != 3 || strangers != 3 {
+		t.Errorf("%d events about the liar, %d about a stranger", named, strangers)
+	}
+	if v := r.jobOf(macA); len(v.Barred) != 1 || !strings.Contains(v.Barred[0], "wrong tile") {
+		t.Errorf("its job says %q", v.Barred)
+	}
+	if v := r.jobOf(macB); len(v.Barred) != 0 {
+		t.Errorf("another's job says %q", v.Barred)
+	}
+}
