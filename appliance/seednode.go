@@ -28,18 +28,23 @@ type seedOrder struct {
 	preload float64 // 0 to 1, of all seed nodes together
 	prefix  bool
 	device  string
+	space   int64 // bytes on the disk for all images; 0 leaves a share of the file system free
 	network peerFlags
 }
 
 func seedCommand(o *options) *cobra.Command {
 	order := seedOrder{}
-	var tokenFile, preload string
+	var tokenFile, preload, room string
 	var stripe bool
 	cmd := &cobra.Command{Use: "seed [IMAGE...]", Short: "Be a seed node: fetch images, and serve them to machines", Args: cobra.ArbitraryArgs,
 		Long: `Seed takes part in the swarms of the images that are named, or of those that the site deploys, until it is stopped. Before
 machines start it fetches its share of the pieces, and keeps them in the data directory; it serves what it holds, also while
 the appliance is away. With --preload 20% the seed nodes hold the first fifth of an image together, each its stripe, or with
 --prefix each all of it. "seedbed seed warm" at the appliance has all seed nodes fetch an image.
+
+What it keeps has a limit: --space, or else a tenth of the file system stays free, 20 GiB at most. Where more is needed it removes the
+images that were not used for longest, of those that no running deployment uses and that it was not started with; where that is not
+enough it holds what fits, and says so in "seedbed seed ls". "seedbed seed drop" at the appliance removes an image everywhere.
 
 With --device it serves an image from a disk, or a file, that holds it: what the disk holds is compared with the image first,
 and again whenever it is sent; nothing is fetched.
@@ -52,6 +57,7 @@ appliance, and given with --token-file or in ` + tokenVariable + ` at the first 
 	f.BoolVar(&stripe, "stripe", false, "share the pieces with the other seed nodes (default)")
 	f.BoolVar(&order.prefix, "prefix", false, "hold the pieces of the share all, whatever other seed nodes hold")
 	f.StringVar(&order.device, "device", "", "serve the image from this `DISK`, or file, that holds it")
+	f.StringVar(&room, "space", "", "keep at most so much on the disk, `SIZE` of all images together: 200GiB (default: leave a tenth of the file system free, 20 GiB at most)")
 	order.network.add(f, ":6881")
 	order.network.addInterfaces(f)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
@@ -61,6 +67,11 @@ appliance, and given with --token-file or in ` + tokenVariable + ` at the first 
 		}
 		if order.preload, err = parseShare(preload); err != nil {
 			return usageError{fmt.Errorf("--preload: %w", err)}
+		}
+		if room != "" {
+			if order.space, err = parseSpace(room); err != nil {
+				return usageError{fmt.Errorf("--space: %w", err)}
+			}
 		}
 		switch {
 		case stripe && order.prefix:
@@ -78,7 +89,7 @@ appliance, and given with --token-file or in ` + tokenVariable + ` at the first 
 		}
 		return o.runSeedNode(cmd.Context(), &order, ticket, log)
 	}
-	cmd.AddCommand(seedWarm(o), seedLs(o))
+	cmd.AddCommand(seedWarm(o), seedLs(o), seedDrop(o))
 	return cmd
 }
 
@@ -117,12 +128,17 @@ func (o *options) runSeedNode(ctx context.Context, order *seedOrder, ticket *job
 	transport := order.network.transport
 	transport.Shared = swarm.NewLimits(transport.UploadLimit, transport.DownloadLimit) // of all images together
 	transport.UploadLimit, transport.DownloadLimit = 0, 0
+	room, err := newSpace(dir, order.space)
+	if err != nil {
+		return fmt.Errorf("look how much the seed node keeps in %s: %w", dir, err)
+	}
 	g.use(transport)
 	muxes, err := listenOn(transport, order.network.listen, log)
 	if err != nil {
 		return err
 	}
-	n := &seedNode{order: order, g: g, dir: dir, log: log, muxes: muxes, transport: transport, failed: make(chan error, 1), images: map[images.Digest]*nodeImage{}}
+	n := &seedNode{order: order, g: g, dir: dir, log: log, muxes: muxes, transport: transport, failed: make(chan error, 1),
+		space: room, images: map[images.Digest]*nodeImage{}, evicted: map[images.Digest]time.Time{}}
 	return n.run(ctx)
 }
 
@@ -181,6 +197,24 @@ func seedWarm(o *options) *cobra.Command {
 	return cmd
 }
 
+func seedDrop(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "drop IMAGE", Short: "Have all seed nodes remove what they hold of an image", Args: cobra.ExactArgs(1),
+		Long: `Drop frees the room that an image takes on seed nodes. It is refused while a deployment uses the image. A node that was started with
+the image, or serves it from a disk, keeps it.`}
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, args []string) error {
+		d, err := c.Drop(cmd.Context(), api.DropOrder{Image: args[0]})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%d seed nodes remove image %s; follow with `seedbed seed ls`\n", d.Nodes, d.ImageName)
+		if d.Pinned > 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "%d keep it, since they were started with it: start them without\n", d.Pinned)
+		}
+		return nil
+	})
+	return cmd
+}
+
 func seedLs(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "ls", Short: "List the seed nodes with what they hold", Args: cobra.NoArgs}
@@ -193,15 +227,18 @@ func seedLs(o *options) *cobra.Command {
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), list)
 		}
-		t := newTable(cmd.OutOrStdout(), "NODE", "ADDRESS", "STRIPE", "IMAGE", "HOLDS", "OF", "RECEIVES", "SENDS", "SENT", "PEERS", "STATE")
+		t := newTable(cmd.OutOrStdout(), "NODE", "ADDRESS", "STRIPE", "SPACE", "IMAGE", "HOLDS", "OF", "SIZE", "LAST USE", "KEPT FOR", "RECEIVES", "SENDS", "SENT", "PEERS", "STATE")
 		for _, n := range list {
-			stripe := fmt.Sprintf("%d of %d", n.Rank+1, n.Count)
-			if len(n.Images) == 0 {
-				t.row(n.Name, n.Addr, stripe, "-", "-", "-", "-", "-", "-", "-", "waits for a deployment")
+			node := []any{n.Name, n.Addr, fmt.Sprintf("%d of %d", n.Rank+1, n.Count), bytesText(n.Used) + " of " + bytesText(n.Space)}
+			if len(n.Images)+len(n.Kept) == 0 {
+				t.row(append(node, "-", "-", "-", "-", "-", "-", "-", "-", "-", "-", "waits for a deployment")...)
 			}
 			for _, i := range n.Images {
-				t.row(n.Name, n.Addr, stripe, i.ImageName, bytesText(i.Held), bytesText(i.Total), rateText64(i.ReceivedRate), rateText64(i.SentRate),
-					bytesText(i.Sent), i.Peers, nodeState(i))
+				t.row(append(node, i.ImageName, bytesText(i.Held), bytesText(i.Total), bytesText(i.Size), timeText(i.LastUse), keptFor(i),
+					rateText64(i.ReceivedRate), rateText64(i.SentRate), bytesText(i.Sent), i.Peers, nodeState(i))...)
+			}
+			for _, k := range n.Kept {
+				t.row(append(node, k.ImageName, "-", "-", bytesText(k.Size), timeText(k.LastUse), "-", "-", "-", "-", "-", "on the disk, not served")...)
 			}
 		}
 		return t.flush()
@@ -210,6 +247,17 @@ func seedLs(o *options) *cobra.Command {
 }
 
 func rateText64(r float64) string { return bytesText(int64(math.Round(r))) + "/s" }
+
+// keptFor says why an image is not evicted; "-" is no reason.
+func keptFor(i job.NodeImage) string {
+	switch {
+	case i.InUse:
+		return "a deployment"
+	case i.Pinned:
+		return "pinned"
+	}
+	return "-"
+}
 
 func nodeState(i job.NodeImage) string {
 	switch {

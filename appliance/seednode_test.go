@@ -4,12 +4,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
 )
 
 // background starts a command as on a machine that is not the appliance's, in a data directory of its own.
@@ -177,5 +179,111 @@ func TestASeedNodeUsesEachInterface(t *testing.T) {
 	wrong, _ := elsewhere(t, "seed", "debian", "--interface", "nic7", "--token-file", s.token("--for", "seed"))
 	if !strings.Contains(wrong, "nic7") {
 		t.Errorf("an interface that is not there: %s", wrong)
+	}
+}
+
+// warm adds an image of so much noise, has the seed nodes fetch it, and waits until one has it.
+func (s *testSite) warm(name string, noise int64) {
+	s.t.Helper()
+	must(s.t, s.data, "image", "add", newReferenceDisk(s.t, noise, byte(len(name)*7)+name[0]), "--name", name, "--compress", "none")
+	must(s.t, s.data, "seed", "warm", name)
+	nodes(s.t, s.data, name+" is held", func(l []fleet.NodeView) bool {
+		i := slices.IndexFunc(l[0].Images, func(i job.NodeImage) bool { return i.ImageName == name+":1" })
+		return i >= 0 && l[0].Images[i].Held > 0 && l[0].Images[i].Held == l[0].Images[i].Total
+	})
+}
+
+// names returns what a node serves, and what else lies on its disk.
+func names(v fleet.NodeView) (served, kept []string) {
+	for _, i := range v.Images {
+		served = append(served, strings.TrimSuffix(i.ImageName, ":1"))
+	}
+	for _, k := range v.Kept {
+		kept = append(kept, strings.TrimSuffix(k.ImageName, ":1"))
+	}
+	slices.Sort(served)
+	return served, kept
+}
+
+func TestASeedNodeKeepsToItsSpace(t *testing.T) {
+	s := newTestSite(t, 8<<20, "--admit", "auto")
+	(&machine{t: t}).firmware()
+	home := t.TempDir()
+	token := s.token("--for", "seed")
+	start := func(space string) *process {
+		return background(t, home, "seed", "debian", "--preload", "none", "--listen", ":6882", "--space", space, "--token-file", token)
+	}
+	p := start("32MiB")
+	nodes(t, s.data, "the node is there", func(l []fleet.NodeView) bool { return len(l) == 1 && len(l[0].Images) == 1 && l[0].Space == 32<<20 })
+	s.warm("one", 10<<20)
+	s.warm("two", 11<<20)
+	must(t, s.data, "get", "one", filepath.Join(t.TempDir(), "one.img")) // it is used after two
+	s.warm("three", 12<<20)
+	list := nodes(t, s.data, "two made room", func(l []fleet.NodeView) bool {
+		served, kept := names(l[0])
+		return slices.Equal(served, []string{"debian", "one", "three"}) && len(kept) == 0
+	})
+	onDisk, err := folderSize(filepath.Join(home, "seed"))
+	if err != nil || onDisk > 32<<20 || list[0].Used < 20<<20 || list[0].Used > 32<<20 {
+		t.Errorf("%d bytes on the disk, %d by the node's account, %v", onDisk, list[0].Used, err)
+	}
+	out := must(t, s.data, "seed", "ls")
+	if !strings.Contains(out, " of 32.0 MiB") || !strings.Contains(out, "pinned") {
+		t.Errorf("seed ls:\n%s", out)
+	}
+
+	// What a deployment uses stays, and so does what the node was started with; what does not fit is said.
+	must(t, s.data, "deploy", "one", "--machine", testMAC)
+	nodes(t, s.data, "one is in use", func(l []fleet.NodeView) bool {
+		return slices.ContainsFunc(l[0].Images, func(i job.NodeImage) bool { return i.InUse && i.ImageName == "one:1" })
+	})
+	if text, code := seedbed(t, s.data, "seed", "drop", "one"); code != exitRefused || !strings.Contains(text, "a deployment uses image one:1") {
+		t.Errorf("what is deployed was dropped: exit code %d: %s", code, text)
+	}
+	must(t, s.data, "image", "add", newReferenceDisk(t, 40<<20, 99), "--name", "large", "--compress", "none")
+	must(t, s.data, "seed", "warm", "large")
+	list = nodes(t, s.data, "large does not fit", func(l []fleet.NodeView) bool {
+		i := slices.IndexFunc(l[0].Images, func(i job.NodeImage) bool { return i.ImageName == "large:1" })
+		served, _ := names(l[0])
+		return i >= 0 && strings.Contains(l[0].Images[i].Problem, "no room for more of large:1") && l[0].Images[i].Held > 8<<20 && !slices.Contains(served, "three")
+	})
+	if served, _ := names(list[0]); !slices.Equal(served, []string{"debian", "large", "one"}) {
+		t.Errorf("served: %v", served)
+	}
+	if n, err := folderSize(filepath.Join(home, "seed")); err != nil || n > 32<<20 {
+		t.Errorf("%d bytes on the disk, %v", n, err)
+	}
+	must(t, s.data, "get", "large", filepath.Join(t.TempDir(), "large.img")) // what is held is served
+
+	if out := must(t, s.data, "seed", "drop", "large"); !strings.Contains(out, "1 seed nodes remove image large:1") {
+		t.Errorf("seed drop: %s", out)
+	}
+	if out := must(t, s.data, "seed", "drop", "debian"); !strings.Contains(out, "1 keep it") {
+		t.Errorf("seed drop: %s", out)
+	}
+	nodes(t, s.data, "large is gone", func(l []fleet.NodeView) bool {
+		served, kept := names(l[0])
+		return slices.Equal(served, []string{"debian", "one"}) && len(kept) == 0 && l[0].Used < 20<<20
+	})
+	must(t, s.data, "job", "cancel", jobs(t, s.data)[0].ID)
+	must(t, s.data, "seed", "warm", "three")
+	p.kill()
+	start("16MiB") // one makes room at the start, or for three
+	nodes(t, s.data, "the node keeps to less", func(l []fleet.NodeView) bool {
+		return len(l) == 1 && l[0].Space == 16<<20 && l[0].Used <= 16<<20
+	})
+	for _, args := range [][]string{{"--space", "1MiB"}, {"--space", "much"}} {
+		if text, code := elsewhere(t, append([]string{"seed"}, args...)...); code != exitUsage {
+			t.Errorf("seedbed seed %v: exit code %d: %s", args, code, text)
+		}
+	}
+}
+
+func TestParseSpace(t *testing.T) {
+	for text, want := range map[string]int64{"200GiB": 200 << 30, "200G": 200 << 30, "1.5T": 3 << 39, "500GB": 500e9, "67108864": 64 << 20, "20000 MB": 20e9,
+		"": 0, "-1G": 0, "1Q": 0, "15MiB": 0, "9999999999T": 0, "1G1": 0} {
+		if n, err := parseSpace(text); n != want || (err == nil) != (want > 0) {
+			t.Errorf("%q is %d, %v; want %d", text, n, err, want)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"seedbed/appliance/job"
@@ -51,14 +52,18 @@ type nodeImage struct {
 
 	mu      sync.Mutex // guards what follows
 	want    share
+	full    bool // there is no room: what is held is served, and nothing fetched
 	problem string
-	d       *described
-	storage nodeStorage
-	part    *file.Part
-	peer    *peer
-	before  swarm.Stats // of peers that were stopped
-	sent    swarm.Stats // at the last report
-	at      time.Time   // of the last report
+	used    time.Time // when something was last fetched or sent
+	// usedFiled is what the file of that name says.
+	usedFiled time.Time
+	d         *described
+	storage   nodeStorage
+	part      *file.Part
+	peer      *peer
+	before    swarm.Stats // of peers that were stopped
+	sent      swarm.Stats // at the last report
+	at        time.Time   // of the last report
 }
 
 // set changes what is to be held.
@@ -68,26 +73,46 @@ func (i *nodeImage) set(s share) {
 	i.want = s
 	i.mu.Unlock()
 	if !same {
-		select {
-		case i.changed <- struct{}{}:
-		default:
-		}
+		i.look()
+	}
+}
+
+// look makes the image's goroutine look again what is to be held.
+func (i *nodeImage) look() {
+	select {
+	case i.changed <- struct{}{}:
+	default:
 	}
 }
 
 // run serves the image until ctx is done. What goes wrong is said and tried again.
 func (i *nodeImage) run(ctx context.Context) {
 	defer close(i.ended)
+	defer func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if !i.used.IsZero() {
+			i.fileUse()
+		}
+	}()
 	for ctx.Err() == nil {
 		err := i.serve(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		i.mu.Lock()
+		full := !i.full && (errors.Is(err, errNoRoom) || errors.Is(err, syscall.ENOSPC))
 		if i.problem = ""; err != nil {
 			i.problem = err.Error()
 		}
+		if full {
+			i.full, i.problem = true, i.n.noRoom(i.joined.ImageName)
+		}
 		i.mu.Unlock()
+		if full {
+			i.n.log.Warn(i.n.noRoom(i.joined.ImageName), "image", i.joined.ImageName)
+			continue
+		}
 		if err != nil && i.n.order.device != "" {
 			i.n.failed <- err
 			return
@@ -113,6 +138,10 @@ func (i *nodeImage) open(ctx context.Context) (closeStorage func(), err error) {
 	if err := os.MkdirAll(i.folder(), 0o700); err != nil {
 		return nil, err
 	}
+	before, err := folderSize(i.folder())
+	if err != nil {
+		return nil, err
+	}
 	b, err := json.Marshal(i.joined)
 	if err == nil {
 		err = replaceFile(filepath.Join(i.folder(), joinedFile), b)
@@ -124,12 +153,19 @@ func (i *nodeImage) open(ctx context.Context) (closeStorage func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	i.recall()
+	after, err := folderSize(i.folder())
+	if err != nil {
+		return nil, err
+	}
+	i.n.space.add(after - before)
 	var storage nodeStorage
 	if i.n.order.device != "" {
 		storage, closeStorage, err = i.openDevice(ctx, d)
 	} else {
 		var shelf *file.Shelf
 		if shelf, err = file.OpenShelf(filepath.Join(i.folder(), "tiles"), i.joined.Image, d.layout, tile.Zstd); err == nil {
+			shelf.Room = i.n.space.take
 			storage, closeStorage = shelf, func() { shelf.Close() }
 		}
 	}
@@ -186,9 +222,9 @@ func (i *nodeImage) serve(ctx context.Context) error {
 // plan returns the pieces to hold now.
 func (i *nodeImage) plan() *file.Part {
 	i.mu.Lock()
+	defer i.mu.Unlock()
 	want := i.want
-	i.mu.Unlock()
-	if i.n.order.device != "" {
+	if i.n.order.device != "" || i.full {
 		want.preload = 0
 	}
 	return want.part(i.d.layout, i.storage.Held)
@@ -283,7 +319,8 @@ func sum(a, b swarm.Stats) swarm.Stats {
 func (i *nodeImage) report() job.NodeImage {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	r := job.NodeImage{Image: i.joined.Image, ImageName: i.joined.ImageName, InfoHash: i.joined.InfoHash, Problem: i.problem, FromDisk: i.n.order.device != ""}
+	size, _ := folderSize(i.folder())
+	r := job.NodeImage{Size: size, LastUse: i.used, Pinned: i.n.pinned(i.joined.Image), InUse: i.n.inUse(i.joined.Image), Image: i.joined.Image, ImageName: i.joined.ImageName, InfoHash: i.joined.InfoHash, Problem: i.problem, FromDisk: i.n.order.device != ""}
 	if i.d == nil {
 		return r
 	}
@@ -301,6 +338,10 @@ func (i *nodeImage) report() job.NodeImage {
 	}
 	r.Received, r.Sent = total.FromAppliance+total.FromPeers, total.ToPeers
 	now := time.Now()
+	if total.ToPeers != i.sent.ToPeers || r.Received != i.sent.FromAppliance+i.sent.FromPeers || r.InUse {
+		i.touch(now)
+		r.LastUse = i.used
+	}
 	if took := now.Sub(i.at).Seconds(); !i.at.IsZero() && took > 0 {
 		r.ReceivedRate = float64(r.Received-i.sent.FromAppliance-i.sent.FromPeers) / took
 		r.SentRate = float64(r.Sent-i.sent.ToPeers) / took

@@ -33,11 +33,15 @@ type seedNode struct {
 
 	failed chan error // what ends a seed node that serves a disk
 
+	space *space // nil where nothing is kept
+
 	images map[images.Digest]*nodeImage
-	group  sync.WaitGroup // of images
-	named  []job.NodeTask // that it was started with, as far as they are known
-	orders job.NodeOrder  // the last
-	away   bool           // the appliance did not answer last
+	// evicted are images that had to make room, with when they had been ordered last.
+	evicted map[images.Digest]time.Time
+	group   sync.WaitGroup // of images
+	named   []job.NodeTask // that it was started with, as far as they are known
+	orders  job.NodeOrder  // the last
+	away    bool           // the appliance did not answer last
 }
 
 // tasksFile keeps what a seed node is to serve, for a start without an appliance.
@@ -66,6 +70,9 @@ func (n *seedNode) run(ctx context.Context) error {
 
 // control joins, reports and does what the appliance orders.
 func (n *seedNode) control(ctx context.Context) error {
+	if used, total, err := n.space.state(); err == nil {
+		n.log.Info("images are kept", "used", bytesText(used), "space", bytesText(total), "of", n.space.String())
+	}
 	n.log.Info("seed node is ready", "addr", n.muxes[0].Addr().String(), "interfaces", n.transport.Interfaces, "dir", n.dir)
 	n.remember(ctx)
 	for ctx.Err() == nil {
@@ -104,6 +111,8 @@ func (n *seedNode) turn(ctx context.Context) error {
 	for _, d := range slices.SortedFunc(maps.Keys(n.images), func(a, b images.Digest) int { return strings.Compare(a.String(), b.String()) }) {
 		report.Images = append(report.Images, n.images[d].report())
 	}
+	report.Kept = n.kept()
+	report.Used, report.Space, _ = n.space.state()
 	var order job.NodeOrder
 	if err := n.g.post(ctx, job.PathNode, report, &order); err != nil {
 		if refusal, ok := errors.AsType[*fleet.Refusal](err); ok && refusal.Code == fleet.CodeUnauthorised {
@@ -111,11 +120,13 @@ func (n *seedNode) turn(ctx context.Context) error {
 		}
 		return err
 	}
-	if order.Count == 0 || order.Number == n.orders.Number {
-		return nil
+	if order.Count > 0 && order.Number != n.orders.Number {
+		n.orders = order
+		if err := n.obey(ctx); err != nil {
+			return err
+		}
 	}
-	n.orders = order
-	return n.obey(ctx)
+	return n.makeRoom()
 }
 
 // enter gets a certificate, and finds the images that the node was started with.
@@ -146,6 +157,9 @@ func (n *seedNode) tasks() (list []job.NodeTask) {
 		return list
 	}
 	for _, t := range n.orders.Serve {
+		if since, evicted := n.evicted[t.Image]; evicted && !n.inUse(t.Image) && !t.Warmed.After(since) {
+			continue
+		}
 		if len(n.order.images) == 0 {
 			t.Preload = max(t.Preload, n.order.preload)
 		}
@@ -194,11 +208,28 @@ func (n *seedNode) obey(ctx context.Context) error {
 			n.log.Info("image is not served any more", "image", i.joined.ImageName)
 		}
 	}
-	b, err := json.Marshal(map[string]any{"tasks": tasks, "order": n.orders})
+	for _, d := range n.orders.Drop {
+		if n.images[d] == nil {
+			failed = errors.Join(failed, n.remove(d))
+		}
+	}
+	return errors.Join(failed, n.file(tasks))
+}
+
+// file keeps what is served, for a start without an appliance.
+func (n *seedNode) file(tasks []job.NodeTask) error {
+	b, err := json.Marshal(nodeFile{tasks, n.orders, n.evicted})
 	if err == nil {
 		err = replaceFile(filepath.Join(n.dir, tasksFile), b)
 	}
-	return errors.Join(failed, err)
+	return err
+}
+
+// nodeFile is what tasksFile holds.
+type nodeFile struct {
+	Tasks   []job.NodeTask              `json:"tasks"`
+	Order   job.NodeOrder               `json:"order"`
+	Evicted map[images.Digest]time.Time `json:"evicted,omitempty"`
 }
 
 // serve begins to serve an image.
@@ -215,15 +246,15 @@ func (n *seedNode) serve(ctx context.Context, joined *job.Joined, s share) {
 
 // remember serves what was served before, so that a seed node starts without an appliance.
 func (n *seedNode) remember(ctx context.Context) {
-	var kept struct {
-		Tasks []job.NodeTask `json:"tasks"`
-		Order job.NodeOrder  `json:"order"`
-	}
+	var kept nodeFile
 	b, err := os.ReadFile(filepath.Join(n.dir, tasksFile))
 	if err != nil || json.Unmarshal(b, &kept) != nil || n.order.device != "" || n.g.local != nil {
 		return
 	}
-	n.orders.Rank, n.orders.Count = kept.Order.Rank, kept.Order.Count
+	n.orders.Rank, n.orders.Count, n.orders.InUse = kept.Order.Rank, kept.Order.Count, kept.Order.InUse
+	if kept.Evicted != nil {
+		n.evicted = kept.Evicted
+	}
 	for _, t := range kept.Tasks {
 		joined, err := readJoined(filepath.Join(n.dir, t.Image.String()))
 		if err != nil || time.Now().After(joined.Expires) {

@@ -74,6 +74,11 @@ type Warmed struct {
 	Nodes int `json:"nodes"`
 }
 
+// DropOrder has the seed nodes remove an image.
+type DropOrder struct {
+	Image string `json:"image"`
+}
+
 // OperatorGuests returns the operator's endpoints about tokens, seed nodes and guests on this host, below /v1/guests/.
 func OperatorGuests(f *fleet.Fleet, log *slog.Logger) http.Handler {
 	if log == nil {
@@ -108,6 +113,13 @@ func OperatorGuests(f *fleet.Fleet, log *slog.Logger) http.Handler {
 		}
 		n, err := f.Warm(r.Context(), o.Image, o.Share)
 		return Warmed{n}, err
+	})
+	on("POST /v1/guests/drop", func(w http.ResponseWriter, r *http.Request) (any, error) {
+		o, err := read[DropOrder](w, r, maxOrder)
+		if err != nil {
+			return nil, err
+		}
+		return f.DropImage(r.Context(), o.Image)
 	})
 	return mux
 }
@@ -145,4 +157,10 @@ func (c *Client) Warm(ctx context.Context, o WarmOrder) (int, error) {
 	w := new(Warmed)
 	err := c.call(ctx, "POST", "/v1/guests/warm", o, w)
 	return w.Nodes, err
+}
+
+// Drop has the seed nodes remove an image.
+func (c *Client) Drop(ctx context.Context, o DropOrder) (*fleet.Dropped, error) {
+	d := new(fleet.Dropped)
+	return d, c.call(ctx, "POST", "/v1/guests/drop", o, d)
 }

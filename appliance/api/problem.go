@@ -34,6 +34,7 @@ var statusOf = map[string]int{
 	fleet.CodeReceiptWrong:   http.StatusUnprocessableEntity,
 	fleet.CodeVersionExists:  http.StatusConflict,
 	fleet.CodeCaptureBusy:    http.StatusConflict,
+	fleet.CodeImageUsed:      http.StatusConflict,
 	fleet.CodeMachineBusy:    http.StatusConflict,
 	job.CodeCaptureExpired:   http.StatusNotFound,
 	job.CodeTilesMissing:     http.StatusConflict,

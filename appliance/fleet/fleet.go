@@ -120,6 +120,7 @@ type Fleet struct {
 	needs map[images.InfoHash]need // swarms that guests need
 	nodes map[string]*node         // seed nodes by ID of the guest
 	warm  []warmed                 // images that all seed nodes are to hold
+	drop  []images.Digest          // images of which they are to keep nothing
 
 	accused map[string]*accused // peers that others barred, by who they are and the image
 }

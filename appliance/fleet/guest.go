@@ -244,6 +244,12 @@ func (f *Fleet) tidyGuests(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed := f.tidyNodes(now)
+	if len(f.drop) > 0 { // what is deployed again is to be kept afterwards
+		used := f.deployed(nil)
+		f.drop = slices.DeleteFunc(f.drop, func(d images.Digest) bool {
+			return slices.ContainsFunc(used, func(t job.NodeTask) bool { return t.Image == d })
+		})
+	}
 	for h, n := range f.needs {
 		if now.After(n.until) {
 			delete(f.needs, h)

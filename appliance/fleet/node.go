@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"seedbed/appliance/job"
@@ -54,7 +55,7 @@ func (f *Fleet) NodeReport(ctx context.Context, c Caller, remote netip.Addr, r j
 	switch {
 	case g == nil || g.Role != job.RoleSeed:
 		return job.NodeOrder{}, refuse(CodeUnauthorised, "this certificate is not that of a seed node")
-	case len(r.Images) > maxGuestImages:
+	case len(r.Images)+len(r.Kept) > 2*maxGuestImages:
 		return job.NodeOrder{}, refuse(CodeInvalid, "a seed node reports at most %d images", maxGuestImages)
 	case len(r.Name) > maxGuestName:
 		return job.NodeOrder{}, refuse(CodeInvalid, "the name of a seed node has at most %d bytes", maxGuestName)
@@ -133,6 +134,14 @@ func (f *Fleet) orderFor(id string, all bool) job.NodeOrder {
 	if all {
 		order.Serve = append(order.Serve, f.deployed(order.Serve)...)
 	}
+	for _, t := range f.deployed(nil) {
+		order.InUse = append(order.InUse, t.Image)
+	}
+	for _, d := range f.drop {
+		if !slices.Contains(order.InUse, d) {
+			order.Drop = append(order.Drop, d)
+		}
+	}
 	order.Number = order.Sum()
 	return order
 }
@@ -200,10 +209,79 @@ func (f *Fleet) Warm(ctx context.Context, ref string, share float64) (nodes int,
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.warm = slices.DeleteFunc(f.warm, func(w warmed) bool { return w.Image == image.Digest })
-	f.warm = append(f.warm, warmed{job.NodeTask{Image: image.Digest, ImageName: image.Name(), Preload: share}, image.InfoHash})
+	f.warm = append(f.warm, warmed{job.NodeTask{Image: image.Digest, ImageName: image.Name(), Preload: share, Warmed: f.now().UTC()}, image.InfoHash})
+	f.drop = slices.DeleteFunc(f.drop, func(d images.Digest) bool { return d == image.Digest })
 	f.warm = f.warm[max(0, len(f.warm)-maxWarmed):]
 	f.wake()
 	return len(f.nodes), nil
+}
+
+// Dropped says what became of an order to drop an image.
+type Dropped struct {
+	ImageName string `json:"image_name"`
+	Nodes     int    `json:"nodes"`  // that hold something of it, and remove that
+	Pinned    int    `json:"pinned"` // that were started with it, and keep it
+}
+
+// DropImage has all seed nodes remove what they hold of an image, but those that were started with it. An image that a
+// deployment uses is not dropped. One that the repository does not have any more is named by what the nodes say.
+func (f *Fleet) DropImage(ctx context.Context, ref string) (*Dropped, error) {
+	d, found := f.onNodes(ref)
+	if !found {
+		image, err := f.config.Library.Image(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		d = job.NodeKept{Image: image.Digest, ImageName: image.Name()}
+	}
+	f.mu.RLock()
+	used := slices.ContainsFunc(f.deployed(nil), func(t job.NodeTask) bool { return t.Image == d.Image })
+	f.mu.RUnlock()
+	if used {
+		return nil, refuse(CodeImageUsed, "a deployment uses image %s; cancel its jobs (`seedbed job ls`), or wait until it is done", d.ImageName)
+	}
+	if err := f.Note(ctx, "image.dropped", "the seed nodes remove what they hold of "+d.ImageName); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.warm = slices.DeleteFunc(f.warm, func(w warmed) bool { return w.Image == d.Image })
+	f.drop = append(slices.DeleteFunc(f.drop, func(o images.Digest) bool { return o == d.Image }), d.Image)
+	f.drop = f.drop[max(0, len(f.drop)-maxWarmed):]
+	f.wake()
+	done := &Dropped{ImageName: d.ImageName}
+	for _, n := range f.nodes {
+		pinned := slices.ContainsFunc(n.report.Images, func(i job.NodeImage) bool { return i.Image == d.Image && (i.Pinned || i.FromDisk) })
+		held := slices.ContainsFunc(n.report.Images, func(i job.NodeImage) bool { return i.Image == d.Image }) ||
+			slices.ContainsFunc(n.report.Kept, func(k job.NodeKept) bool { return k.Image == d.Image })
+		switch {
+		case pinned:
+			done.Pinned++
+		case held:
+			done.Nodes++
+		}
+	}
+	return done, nil
+}
+
+// onNodes returns the image that seed nodes have under a name, or under at least six digits of a digest.
+func (f *Fleet) onNodes(ref string) (d job.NodeKept, found bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	is := func(k job.NodeKept) {
+		if k.ImageName == ref || len(ref) >= 6 && strings.HasPrefix(k.Image.String(), ref) {
+			d, found = k, true
+		}
+	}
+	for _, n := range f.nodes {
+		for _, i := range n.report.Images {
+			is(job.NodeKept{Image: i.Image, ImageName: i.ImageName})
+		}
+		for _, k := range n.report.Kept {
+			is(k)
+		}
+	}
+	return d, found
 }
 
 // seeds returns the addresses of the appliances' seeders, and of the seed nodes that hold something of a swarm.

@@ -35,5 +35,6 @@ const (
 	CodeCodeUnknown    = "code-unknown"
 	CodeVersionExists  = "image-exists" // versions of an image never change
 	CodeCaptureBusy    = "capture-busy" // another capture makes this version
+	CodeImageUsed      = "image-used"   // a deployment uses it
 	CodeMachineBusy    = "machine-busy" // it has another job
 )

@@ -73,6 +73,19 @@ type NodeReport struct {
 	// All says that it serves what the site deploys; else it serves the images that it was started with.
 	All    bool        `json:"all"`
 	Images []NodeImage `json:"images"`
+	// Kept are images that are on its disk and not served now.
+	Kept []NodeKept `json:"kept,omitempty"`
+	// Used are the bytes that all images take on its disk, Space what they may take.
+	Used  int64 `json:"used"`
+	Space int64 `json:"space"`
+}
+
+// NodeKept is an image on the disk of a seed node.
+type NodeKept struct {
+	Image     images.Digest `json:"image"`
+	ImageName string        `json:"image_name"`
+	Size      int64         `json:"size"` // bytes on the disk
+	LastUse   time.Time     `json:"last_use"`
 }
 
 // NodeImage is what a seed node holds of an image. Lengths are bytes of decoded data tiles.
@@ -91,7 +104,13 @@ type NodeImage struct {
 	Peers        int     `json:"peers"`
 	FromDisk     bool    `json:"from_disk,omitempty"` // it is served from a disk that holds the image
 	Problem      string  `json:"problem,omitempty"`   // a sentence
-	Liars        []Liar  `json:"liars,omitempty"`     // peers that were barred
+	// Size are the bytes on the node's disk. LastUse is when something of it was last fetched or sent.
+	Size    int64     `json:"size"`
+	LastUse time.Time `json:"last_use,omitzero"`
+	// Pinned says that the node was started with the image, InUse that a deployment uses it: it is not evicted.
+	Pinned bool   `json:"pinned,omitempty"`
+	InUse  bool   `json:"in_use,omitempty"`
+	Liars  []Liar `json:"liars,omitempty"` // peers that were barred
 }
 
 // NodeOrder says what a seed node is to hold.
@@ -102,6 +121,9 @@ type NodeOrder struct {
 	Count int `json:"count"`
 	// Serve are the images to take part in, beside those that the node was started with.
 	Serve []NodeTask `json:"serve"`
+	// InUse are the images that deployments use, Drop those of which nothing is to be kept.
+	InUse []images.Digest `json:"in_use,omitempty"`
+	Drop  []images.Digest `json:"drop,omitempty"`
 }
 
 // NodeTask is one image of an order.
@@ -110,6 +132,8 @@ type NodeTask struct {
 	ImageName string        `json:"image_name"`
 	// Preload is the share to hold, of all seed nodes together, where it is more than the node's own; 0 to 1.
 	Preload float64 `json:"preload"`
+	// Warmed is when a person last ordered it. What a node evicted is fetched again after a later order.
+	Warmed time.Time `json:"warmed,omitzero"`
 }
 
 // Sum returns a number that follows from the content of the order, never 0.

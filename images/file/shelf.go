@@ -24,6 +24,10 @@ import (
 // codec 1, tile 2, piece 4, decoded length 4, length 4, CRC-32C of the bytes 4, CRC-32C of the head before it 4) and its bytes:
 // an encoded tile, or the hashes of all data tiles of a piece.
 type Shelf struct {
+	// Room is asked before n bytes are written, and may refuse them; it is called with -n where that failed. Nil is none. It
+	// is set before the first write.
+	Room func(n int64) error
+
 	f      *os.File
 	layout *layout.Layout
 	codec  tile.Codec
@@ -337,8 +341,11 @@ func (s *Shelf) Write(piece, first int, raw []byte) error {
 	// One after the other: what lies behind a record that could not be written would be lost with it.
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if err := s.room(len(b)); err != nil {
+		return err
+	}
 	if _, err := s.f.WriteAt(b, s.end); err != nil {
-		return errors.Join(err, s.f.Truncate(s.end))
+		return errors.Join(err, s.room(-len(b)), s.f.Truncate(s.end))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -347,6 +354,13 @@ func (s *Shelf) Write(piece, first int, raw []byte) error {
 	}
 	s.end += int64(len(b))
 	return nil
+}
+
+func (s *Shelf) room(n int) error {
+	if s.Room == nil {
+		return nil
+	}
+	return s.Room(int64(n))
 }
 
 // Sync implements swarm.Storage.

@@ -81,3 +81,6 @@ func isFull(err error) bool {
 	}
 	return false
 }
+
+// RoomIn returns the bytes that an unprivileged process can still write to the file system of path, and those it has in all.
+func RoomIn(path string) (free, total int64, err error) { return roomIn(path) }
