@@ -70,12 +70,14 @@ func (l *library) usedByRecords(ctx context.Context, d images.Digest) (string, e
 		return "", err
 	}
 	var jobs []fleet.Job
-	for _, j := range s.Jobs {
-		jobs = append(jobs, *j)
-	}
 	var deployments []fleet.Deployment
-	for _, dep := range s.Deployments {
-		deployments = append(deployments, *dep)
+	for _, r := range s.Put {
+		switch r := r.(type) {
+		case *fleet.Job:
+			jobs = append(jobs, *r)
+		case *fleet.Deployment:
+			deployments = append(deployments, *r)
+		}
 	}
 	return userOf(d, deployments, jobs), nil
 }

@@ -169,7 +169,7 @@ func Operator(f *fleet.Fleet, lib Images, log *slog.Logger) http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		return list(f.Events(r.Context(), after, int(min(limit, 10000))))
+		return list(f.Events(r.Context(), fleet.EventQuery{After: after, Limit: int(min(limit, 10000))}))
 	})
 	return mux
 }

@@ -15,7 +15,7 @@ import (
 func (f *Fleet) Inventory(ctx context.Context, c Caller, inv job.Inventory) (job.Admission, error) {
 	var answer job.Admission
 	err := f.change(ctx, func(d *draft) error {
-		s := f.state.sessions[c.session.ID]
+		s := d.session(c.session.ID)
 		if s == nil || s.Revoked {
 			return refuse(CodeRevoked, "the certificate of %s was revoked; start the machine again", c.session.MAC)
 		}
@@ -155,7 +155,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	var claimed *Job
 	dep := new(Deployment) // of a capture: none
 	err := f.change(ctx, func(d *draft) error {
-		j, s := d.job(id), f.state.sessions[c.session.ID]
+		j, s := d.job(id), d.session(c.session.ID)
 		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator {
 			return nil
 		}
@@ -165,7 +165,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		own.Claimed, own.BootSeen, own.HelloAt = f.now().UTC(), s.BootSeen, s.Redeemed
 		own.Last = job.Report{Phase: job.PhaseStart, Total: own.Last.Total}
 		claimed = own
-		if of := f.state.deployments[own.Deployment]; of != nil {
+		if of := d.deployment(own.Deployment); of != nil {
 			dep = of
 		}
 		d.jobEvent(own)
@@ -175,7 +175,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		return nil, err
 	}
 	f.mu.Lock()
-	f.live[id] = live{report: claimed.Last, at: f.now()}
+	f.live[id] = live{report: claimed.Last, at: f.now(), reports: f.live[id].reports + 1}
 	hint := f.hints[id]
 	f.mu.Unlock()
 	uris := []string{job.URIMachine + c.session.Machine, job.URIJob + id}
@@ -228,8 +228,14 @@ const reportEvery = time.Second
 // Report takes what an agent says about its job and answers what it is to do.
 func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directive, error) {
 	f.mu.Lock()
-	j, err := f.reported(c, r)
-	if err != nil {
+	j := f.state.jobs[r.Job]
+	if reported(j, c, r) != nil && f.config.Records.Shared() { // it may have been claimed at another appliance just now
+		f.mu.Unlock()
+		f.refresh()
+		f.mu.Lock()
+		j = f.state.jobs[r.Job]
+	}
+	if err := reported(j, c, r); err != nil {
 		f.mu.Unlock()
 		return job.Directive{}, err
 	}
@@ -237,7 +243,7 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 		f.hints[j.ID] = r.Bitmap
 	}
 	r.Bitmap = nil
-	f.live[j.ID] = live{report: r, at: f.now()}
+	f.live[j.ID] = live{report: r, at: f.now(), reports: f.live[j.ID].reports + 1}
 	transition := !j.State.Ended() && !j.HeldByOperator && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)
 	directive := f.directive(j)
 	name := j.Machine
@@ -249,11 +255,9 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	if !transition {
 		return directive, nil
 	}
-	err = f.change(ctx, func(d *draft) error {
-		f.mu.RLock()
-		j, err := f.reported(c, r)
-		f.mu.RUnlock()
-		if err != nil {
+	err := f.change(ctx, func(d *draft) error {
+		j := d.job(r.Job)
+		if err := reported(j, c, r); err != nil {
 			return err
 		}
 		if j.State.Ended() || j.HeldByOperator {
@@ -270,18 +274,17 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	return f.directive(f.state.jobs[r.Job]), nil
 }
 
-// reported returns the job that a report is about, if it is the caller's to speak of. The caller holds mu.
-func (f *Fleet) reported(c Caller, r job.Report) (*Job, error) {
-	j := f.state.jobs[r.Job]
+// reported says why a report is not the caller's to make; j is the job that it is about, or nil.
+func reported(j *Job, c Caller, r job.Report) error {
 	switch {
 	case j == nil || j.Machine != c.session.Machine:
-		return nil, refuse(CodeJobUnknown, "this machine has no job %q", r.Job)
+		return refuse(CodeJobUnknown, "this machine has no job %q", r.Job)
 	case j.Epoch != r.Epoch || j.Session != c.session.ID:
-		return nil, refuse(CodeClaimLost, "job %s was claimed by a later boot of this machine", r.Job)
+		return refuse(CodeClaimLost, "job %s was claimed by a later boot of this machine", r.Job)
 	case r.State != job.Running && r.State != job.Paused && r.State != job.Failed && r.State != j.State:
-		return nil, refuse(CodeInvalid, "a report cannot say that job %s is %q", r.Job, r.State)
+		return refuse(CodeInvalid, "a report cannot say that job %s is %q", r.Job, r.State)
 	}
-	return j, nil
+	return nil
 }
 
 // advance takes a job in the draft to where a report says it is.

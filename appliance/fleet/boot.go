@@ -168,7 +168,7 @@ func (d *draft) record(id identity, uuid string) *Machine {
 	if !m.Admitted {
 		m.Code = newCode()
 	}
-	d.c.Machines = append(d.c.Machines, m)
+	d.add(m)
 	d.event(Event{Kind: "machine.seen", Machine: m.ID, Text: m.Name + " (" + m.MAC() + ") was seen for the first time"})
 	d.enlist(m)
 	return m
@@ -251,12 +251,12 @@ func (f *Fleet) BootToken(ctx context.Context, mac string, addr netip.Addr) (job
 	}
 	f.mu.RUnlock()
 	err := f.change(ctx, func(d *draft) error {
-		for _, old := range f.state.sessions {
+		for _, old := range d.sessions() {
 			if old.MAC == mac && old.Redeemed.IsZero() && !old.Revoked {
 				d.editSession(old).Revoked = true
 			}
 		}
-		d.c.Sessions = append(d.c.Sessions, s)
+		d.add(s)
 		return nil
 	})
 	if err != nil {

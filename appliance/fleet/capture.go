@@ -71,7 +71,7 @@ func (f *Fleet) Capture(ctx context.Context, o CaptureOrder) (*JobView, error) {
 			return err
 		}
 		j.Machine, j.Capture, j.ImageName = m.ID, c, c.Name+":"+c.Version
-		d.c.Jobs = append(d.c.Jobs, j)
+		d.add(j)
 		d.jobEvent(j)
 		return nil
 	})
@@ -139,12 +139,11 @@ func (d *draft) reserve(c *Capture, next int64, own string) (string, error) {
 func (f *Fleet) Capturing(c Caller, id string, epoch int64) (*Job, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return f.capturing(c, id, epoch)
+	return capturing(f.state.jobs[id], f.state.sessions[c.session.ID], c, id, epoch)
 }
 
-// capturing is Capturing for callers that hold mu, or writing.
-func (f *Fleet) capturing(c Caller, id string, epoch int64) (*Job, error) {
-	j, s := f.state.jobs[id], f.state.sessions[c.session.ID]
+// capturing is Capturing with the records of the job and of the caller's boot, or nil.
+func capturing(j *Job, s *Session, c Caller, id string, epoch int64) (*Job, error) {
 	switch {
 	case s == nil || s.Revoked:
 		return nil, refuse(CodeRevoked, "the certificate of this boot was revoked; start the machine again")
@@ -188,7 +187,7 @@ func (f *Fleet) Intend(ctx context.Context, c Caller, id string, epoch int64, in
 
 func (f *Fleet) editCapture(ctx context.Context, c Caller, id string, epoch int64, fn func(*draft, *Capture) error) (edited *Job, err error) {
 	err = f.change(ctx, func(d *draft) error {
-		j, err := f.capturing(c, id, epoch)
+		j, err := capturing(d.job(id), d.session(c.session.ID), c, id, epoch)
 		if err != nil {
 			return err
 		}

@@ -59,15 +59,13 @@ func (f *Fleet) Deploy(ctx context.Context, o Order) (*Deployment, error) {
 				return err
 			}
 		} else {
-			for _, old := range f.state.deployments {
+			for _, old := range d.deployments() {
 				if old.All && !old.Closed {
-					own := *old
-					own.Closed = true
-					d.c.Deployments = append(d.c.Deployments, &own)
+					d.editDeployment(old).Closed = true
 				}
 			}
 		}
-		d.c.Deployments = append(d.c.Deployments, dep)
+		d.add(dep)
 		d.event(Event{Kind: "deployment.created", Deployment: dep.ID, Text: "deployment of " + dep.ImageName + " begins"})
 		slices.SortFunc(machines, func(a, b *Machine) int { return strings.Compare(a.ID, b.ID) })
 		for _, m := range machines {
@@ -123,7 +121,7 @@ func (d *draft) enlist(m *Machine) {
 	if !m.Admitted {
 		return
 	}
-	for _, dep := range d.f.state.deployments {
+	for _, dep := range d.deployments() {
 		if dep.All && !dep.Closed && !slices.ContainsFunc(d.jobs(), func(j *Job) bool {
 			return j.Deployment == dep.ID && j.Machine == m.ID
 		}) {
@@ -146,7 +144,7 @@ func (d *draft) addJob(dep *Deployment, m *Machine) {
 		ID: newID(), Kind: job.Deploy, Machine: m.ID, Deployment: dep.ID, State: job.Waiting, Created: d.f.now().UTC(),
 		Image: dep.Image, ImageName: dep.ImageName, InfoHash: dep.InfoHash, Reason: "waits until the machine boots from the network",
 	}
-	d.c.Jobs = append(d.c.Jobs, j)
+	d.add(j)
 	d.jobEvent(j)
 }
 
@@ -201,13 +199,11 @@ func (f *Fleet) Admit(ctx context.Context, name string) (*Machine, error) {
 // CloseDeployment ends the growth of a deployment to all machines; its jobs go on.
 func (f *Fleet) CloseDeployment(ctx context.Context, id string) error {
 	return f.change(ctx, func(d *draft) error {
-		dep := f.state.deployments[id]
+		dep := d.deployment(id)
 		if dep == nil {
 			return refuse(CodeInvalid, "no deployment has the ID %q", id)
 		}
-		own := *dep
-		own.Closed = true
-		d.c.Deployments = append(d.c.Deployments, &own)
+		d.editDeployment(dep).Closed = true
 		d.event(Event{Kind: "deployment.closed", Deployment: id, Text: "machines seen from now on do not get " + dep.ImageName})
 		return nil
 	})

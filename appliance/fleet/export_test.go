@@ -34,3 +34,22 @@ func Age(f *Fleet, n, jobs int) {
 
 // Hints is the number of bitmaps kept.
 func Hints(f *Fleet) int { return len(f.hints) }
+
+// Watch is what an appliance saw of the one in office.
+type Watch = watch
+
+// AttendOffice is what Run does every few seconds.
+func AttendOffice(f *Fleet, ctx context.Context, w *Watch) error { return f.attendOffice(ctx, w) }
+
+// OfficeVacant is how long the one in office may be silent.
+const OfficeVacant = officeVacant
+
+// Follow is what Run does with others' changes.
+func Follow(f *Fleet, ctx context.Context) { f.follow(ctx) }
+
+// CatchUp is what Run does several times a second; Exchange every few seconds.
+func CatchUp(f *Fleet)                             { f.refresh() }
+func Exchange(f *Fleet, ctx context.Context) error { return f.exchange(ctx) }
+
+// MachinesByID returns the records of all machines.
+func MachinesByID(f *Fleet) map[string]*Machine { return f.state.machines }

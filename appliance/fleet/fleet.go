@@ -16,7 +16,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"seedbed/appliance/job"
 	"seedbed/images"
@@ -62,6 +65,8 @@ type Library interface {
 
 // Config of a fleet. Records, Authority and Library are needed.
 type Config struct {
+	// ID is the appliance's, unlike that of any other of the site; empty is "appliance".
+	ID        string
 	Records   Records
 	Authority Authority
 	Library   Library
@@ -102,20 +107,27 @@ type Fleet struct {
 	config Config
 	log    *slog.Logger
 	now    func() time.Time
-	epoch  int64 // the scheduler's, constant with SQLite
 
-	// writing is held across a change and its transaction: changes happen one after the other.
+	asking sync.Mutex // guards asked and atWork
+	asked  []*asked
+	atWork bool
+
+	// writing is held across changes and their transaction, and while others' changes are taken over: one after the other.
 	writing sync.Mutex
+	office  atomic.Pointer[Office] // as this appliance saw it last
 
-	mu      sync.RWMutex         // guards what follows; held for moments, never during I/O
-	state   records              // pointers are to records that are never changed
-	open    map[string]*Job      // the jobs of state that have not ended
-	live    map[string]live      // last report by job ID
-	hints   map[string][]byte    // last bitmap of held pieces that was reported, by ID of an open job
-	sights  map[string]sight     // how far machines are on their way, by MAC
-	changed chan struct{}        // closed and replaced at every change
-	keys    map[string]string    // session ID by public key
-	seen    map[string]time.Time // last time that anything was heard of a machine, by ID
+	mu      sync.RWMutex          // guards what follows; held for moments, never during I/O
+	number  int64                 // of the last commit that is in state
+	state   records               // pointers are to records that are never changed
+	open    map[string]*Job       // the jobs of state that have not ended
+	live    map[string]live       // last report by job ID
+	hints   map[string][]byte     // last bitmap of held pieces that was reported, by ID of an open job
+	sights  map[string]sight      // how far machines are on their way, by MAC
+	changed chan struct{}         // closed and replaced at every change
+	keys    map[string]string     // session ID by public key
+	beat    int64                 // of what the other appliances are told
+	peers   map[string]*neighbour // the other appliances, by ID
+	seen    map[string]time.Time  // last time that anything was heard of a machine, by ID
 
 	needs map[images.InfoHash]need // swarms that guests need
 	nodes map[string]*node         // seed nodes by ID of the guest
@@ -134,10 +146,15 @@ type records struct {
 	tokens      map[string]*Token
 }
 
+func newRecords() records {
+	return records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}, map[string]*Token{}}
+}
+
 // live is the last report of a job.
 type live struct {
-	report job.Report
-	at     time.Time
+	report  job.Report
+	at      time.Time
+	reports int64 // that came to this appliance itself; 0 of what another one told
 }
 
 // jobHistory is how long a job that has ended stays in memory and in listings.
@@ -150,6 +167,9 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	}
 	if config.Admit != AdmitAsk && config.Admit != AdmitAuto {
 		return nil, fmt.Errorf("admission %q is neither ask nor auto", config.Admit)
+	}
+	if config.ID == "" {
+		config.ID = "appliance"
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -166,24 +186,42 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	f := &Fleet{
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
-		state: records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}, map[string]*Token{}},
-		needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, accused: map[string]*accused{},
+		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{},
+		accused: map[string]*accused{},
+	}
+	f.office.Store(&Office{})
+	if !config.Records.Shared() { // nobody else could be in office
+		if err := f.attendOffice(ctx, new(watch)); err != nil {
+			return nil, fmt.Errorf("take over the records: %w", err)
+		}
 	}
 	snap, err := config.Records.Load(ctx, f.now().Add(-jobHistory))
 	if err != nil {
 		return nil, fmt.Errorf("load the records: %w", err)
 	}
-	f.epoch = snap.Epoch
-	f.apply(&Change{Machines: snap.Machines, Jobs: snap.Jobs, Deployments: snap.Deployments, Sessions: snap.Sessions, Tokens: snap.Tokens})
-	for _, j := range snap.Jobs {
+	f.number = snap.Number
+	f.apply(snap.Put, nil)
+	for _, j := range f.state.jobs {
 		// An agent that was at work before the appliance stopped has the full time to report again.
 		f.live[j.ID] = live{report: j.Last, at: f.now()}
 	}
 	return f, nil
 }
 
-// Run expires claims and forgets old boots until ctx is done.
+// Run schedules the site, or stands by where another appliance does, until ctx is done.
 func (f *Fleet) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.keepOffice(ctx) })
+	g.Go(func() error { return f.tidyAlways(ctx) })
+	if f.config.Records.Shared() {
+		g.Go(func() error { return f.follow(ctx) })
+		g.Go(func() error { return f.attend(ctx) })
+	}
+	return g.Wait()
+}
+
+// tidyAlways expires claims and forgets old boots until ctx is done.
+func (f *Fleet) tidyAlways(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -205,176 +243,77 @@ func (f *Fleet) Changed() <-chan struct{} {
 	return f.changed
 }
 
-// draft collects what one change writes. Its readers see what it already holds.
-type draft struct {
-	f *Fleet
-	c Change
+// apply makes what was committed visible. The caller holds mu and writing, or is New.
+func (f *Fleet) apply(put []Record, remove []Key) {
+	for _, r := range put {
+		switch r := r.(type) {
+		case *Machine:
+			f.state.machines[r.ID] = r
+		case *Job:
+			f.state.jobs[r.ID] = r
+			if r.State.Ended() {
+				delete(f.open, r.ID)
+				delete(f.hints, r.ID)
+			} else {
+				f.open[r.ID] = r
+			}
+		case *Deployment:
+			f.state.deployments[r.ID] = r
+		case *Session:
+			f.state.sessions[r.ID] = r
+			if r.Key != "" {
+				f.keys[r.Key] = r.ID
+			}
+		case *Token:
+			f.state.tokens[r.ID] = r
+		}
+	}
+	for _, k := range remove {
+		switch k.Kind {
+		case KindMachine:
+			delete(f.state.machines, k.ID)
+		case KindJob:
+			delete(f.state.jobs, k.ID)
+			delete(f.open, k.ID)
+			delete(f.hints, k.ID)
+		case KindDeployment:
+			delete(f.state.deployments, k.ID)
+		case KindSession:
+			if s := f.state.sessions[k.ID]; s != nil && f.keys[s.Key] == k.ID {
+				delete(f.keys, s.Key)
+			}
+			delete(f.state.sessions, k.ID)
+		case KindToken:
+			delete(f.state.tokens, k.ID)
+		}
+	}
 }
 
-// change runs fn and writes what it put into the draft in one transaction; an error of fn, or of the transaction,
-// leaves everything as it was. fn must not block on anything but memory.
-func (f *Fleet) change(ctx context.Context, fn func(d *draft) error) error {
-	f.writing.Lock()
-	defer f.writing.Unlock()
-	d := &draft{f: f, c: Change{Epoch: f.epoch}}
-	if err := fn(d); err != nil {
-		return err
-	}
-	if len(d.c.Machines)+len(d.c.Jobs)+len(d.c.Deployments)+len(d.c.Sessions)+len(d.c.Forget)+len(d.c.Events)+
-		len(d.c.Frames)+len(d.c.Receipts)+len(d.c.Tokens)+len(d.c.Spent) == 0 {
-		return nil
-	}
-	// The caller may be gone before the transaction ends; half of a change is no use to anyone else either.
-	if err := f.config.Records.Commit(context.WithoutCancel(ctx), &d.c); err != nil {
-		return fmt.Errorf("write the records: %w", err)
-	}
-	f.mu.Lock()
-	f.apply(&d.c)
-	close(f.changed)
-	f.changed = make(chan struct{})
-	f.mu.Unlock()
-	for _, e := range d.c.Events {
-		f.log.Info(e.Text, "event", e.Kind, "machine", e.Machine, "job", e.Job)
+// get returns a record, or nil.
+func (s *records) get(k Key) Record {
+	switch k.Kind {
+	case KindMachine:
+		return orNil(s.machines[k.ID])
+	case KindJob:
+		return orNil(s.jobs[k.ID])
+	case KindDeployment:
+		return orNil(s.deployments[k.ID])
+	case KindSession:
+		return orNil(s.sessions[k.ID])
+	case KindToken:
+		return orNil(s.tokens[k.ID])
 	}
 	return nil
 }
 
-// apply makes records visible. The caller holds mu, or is New.
-func (f *Fleet) apply(c *Change) {
-	for _, m := range c.Machines {
-		f.state.machines[m.ID] = m
+func orNil[T any, R interface {
+	*T
+	Record
+}](r R) Record {
+	if r == nil {
+		return nil
 	}
-	for _, j := range c.Jobs {
-		f.state.jobs[j.ID] = j
-		if j.State.Ended() {
-			delete(f.open, j.ID)
-			delete(f.hints, j.ID)
-		} else {
-			f.open[j.ID] = j
-		}
-	}
-	for _, d := range c.Deployments {
-		f.state.deployments[d.ID] = d
-	}
-	for _, s := range c.Sessions {
-		f.state.sessions[s.ID] = s
-		if s.Key != "" {
-			f.keys[s.Key] = s.ID
-		}
-	}
-	for _, t := range c.Tokens {
-		f.state.tokens[t.ID] = t
-	}
-	for _, id := range c.Spent {
-		delete(f.state.tokens, id)
-	}
-	for _, id := range c.Forget {
-		if s := f.state.sessions[id]; s != nil {
-			delete(f.keys, s.Key)
-		}
-		delete(f.state.sessions, id)
-	}
-}
-
-// The draft's readers hold writing and so read the maps of records without mu: only a change alters them.
-
-func (d *draft) machine(id string) *Machine {
-	for _, m := range d.c.Machines {
-		if m.ID == id {
-			return m
-		}
-	}
-	return d.f.state.machines[id]
-}
-
-func (d *draft) job(id string) *Job {
-	for _, j := range d.c.Jobs {
-		if j.ID == id {
-			return j
-		}
-	}
-	return d.f.state.jobs[id]
-}
-
-// machines returns all machines that were not merged into another, as the draft has them.
-func (d *draft) machines() (list []*Machine) {
-	add := func(m *Machine) {
-		if m.MergedInto == "" {
-			list = append(list, m)
-		}
-	}
-	drafted := map[string]bool{}
-	for _, m := range d.c.Machines {
-		drafted[m.ID] = true
-		add(m)
-	}
-	for id, m := range d.f.state.machines {
-		if !drafted[id] {
-			add(m)
-		}
-	}
-	return list
-}
-
-// jobs returns all jobs as the draft has them; openJobs leaves out those that had ended before it.
-func (d *draft) jobs() []*Job     { return d.withDrafted(d.f.state.jobs) }
-func (d *draft) openJobs() []*Job { return d.withDrafted(d.f.open) }
-
-func (d *draft) withDrafted(of map[string]*Job) (list []*Job) {
-	drafted := map[string]bool{}
-	for _, j := range d.c.Jobs {
-		drafted[j.ID] = true
-		list = append(list, j)
-	}
-	for id, j := range of {
-		if !drafted[id] {
-			list = append(list, j)
-		}
-	}
-	return list
-}
-
-// editMachine returns the draft's own copy of a machine, to be changed.
-func (d *draft) editMachine(m *Machine) *Machine {
-	for _, have := range d.c.Machines {
-		if have.ID == m.ID {
-			return have
-		}
-	}
-	own := *m
-	own.MACs = append([]string(nil), m.MACs...)
-	d.c.Machines = append(d.c.Machines, &own)
-	return &own
-}
-
-// editJob returns the draft's own copy of a job, to be changed.
-func (d *draft) editJob(j *Job) *Job {
-	for _, have := range d.c.Jobs {
-		if have.ID == j.ID {
-			return have
-		}
-	}
-	own := *j
-	d.c.Jobs = append(d.c.Jobs, &own)
-	return &own
-}
-
-// editSession returns the draft's own copy of a session, to be changed.
-func (d *draft) editSession(s *Session) *Session {
-	for _, have := range d.c.Sessions {
-		if have.ID == s.ID {
-			return have
-		}
-	}
-	own := *s
-	d.c.Sessions = append(d.c.Sessions, &own)
-	return &own
-}
-
-// event adds a dated fact.
-func (d *draft) event(e Event) {
-	e.At = d.f.now().UTC()
-	d.c.Events = append(d.c.Events, e)
+	return r
 }
 
 // newID returns 12 random hexadecimal digits.

@@ -58,13 +58,16 @@ func (c *clock) add(d time.Duration) {
 // room is a fleet on real records and a real site, whose appliance can be killed and started again.
 type room struct {
 	*fleet.Fleet
-	t     testing.TB
-	dir   string
-	admit fleet.Admit
-	site  *site.Site
-	store *store.Store
-	clock *clock
-	lib   library
+	t   testing.TB
+	dir string
+	id  string // of the appliance
+	// location of the records; empty is a file in dir.
+	location string
+	admit    fleet.Admit
+	site     *site.Site
+	store    *store.Store
+	clock    *clock
+	lib      library
 	// mayReach, where set before a start, is fleet.Config.MayReach.
 	mayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool
 }
@@ -84,11 +87,15 @@ func newRoom(t testing.TB, admit fleet.Admit) *room {
 func (r *room) start() {
 	r.t.Helper()
 	var err error
-	if r.store, err = store.Open(r.t.Context(), filepath.Join(r.dir, "records.db")); err != nil {
+	location := r.location
+	if location == "" {
+		location = filepath.Join(r.dir, "records.db")
+	}
+	if r.store, err = store.Open(r.t.Context(), location); err != nil {
 		r.t.Fatal(err)
 	}
 	r.Fleet, err = fleet.New(r.t.Context(), fleet.Config{
-		Records: r.store, Authority: r.site, Library: r.lib, Admit: r.admit, Now: r.clock.now, ClaimPoll: 20 * time.Millisecond,
+		ID: r.id, Records: r.store, Authority: r.site, Library: r.lib, Admit: r.admit, Now: r.clock.now, ClaimPoll: 20 * time.Millisecond,
 		Appliances: []string{"https://10.77.0.1:443"}, Seeds: []netip.AddrPort{netip.MustParseAddrPort("10.77.0.1:6881")},
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
 		MayReach:    r.mayReach,
@@ -255,7 +262,7 @@ func (r *room) jobOf(mac string) fleet.JobView {
 
 // events returns the kinds of all events.
 func (r *room) events() (kinds []string) {
-	list, err := r.Events(r.t.Context(), 0, 1000)
+	list, err := r.Events(r.t.Context(), fleet.EventQuery{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func (f *Fleet) Join(ctx context.Context, cert *x509.Certificate, local bool, re
 			if _, refusal = d.guest(r, key, cert != nil, local, remote, now); refusal != nil {
 				return nil
 			}
-			d.c = Change{Epoch: d.c.Epoch} // it is admitted with its image, or not at all
+			d.reset() // it is admitted with its image, or not at all
 			return nil
 		}); err != nil || refusal != nil {
 			return job.Joined{}, oneOf(err, refusal)
@@ -95,7 +95,7 @@ func oneOf(errs ...error) error {
 
 // guest returns the draft's own record of who joins: a new one, or that of the same key.
 func (d *draft) guest(r job.Join, key string, known, local bool, remote netip.Addr, now time.Time) (*Session, error) {
-	old := d.f.state.sessions[d.f.keys[key]]
+	old := d.sessionOf(key)
 	switch {
 	case old != nil && old.Guest == nil:
 		return nil, refuse(CodeInvalid, "the public key is that of a boot of a machine; make another")
@@ -109,7 +109,7 @@ func (d *draft) guest(r job.Join, key string, known, local bool, remote netip.Ad
 		return nil, refuse(CodeInvalid, "the public key is that of another guest; make another")
 	case known:
 		return nil, refuse(CodeUnauthorised, "no guest is known by this certificate; join again with a new token (`seedbed token new`)")
-	case len(d.f.state.sessions) >= maxGuests:
+	case len(d.sessions()) >= maxGuests:
 		return nil, refuse(CodeInvalid, "%d guests and boots are known, and no more are let in; try again tomorrow", maxGuests)
 	}
 	g := &Guest{Role: r.Role, Name: r.Name}
@@ -144,7 +144,7 @@ func (d *draft) admit(r job.Join, key string, known, local bool, remote netip.Ad
 		err = refuse(CodeInvalid, "%s joined to fetch another image than %s; ask for a new token", g.Name, image.Name())
 	}
 	if err != nil {
-		d.c = Change{Epoch: d.c.Epoch}
+		d.reset()
 		return nil, err
 	}
 	if image != nil && !slices.Contains(g.Images, image.Digest) {
@@ -158,7 +158,7 @@ func (d *draft) admit(r job.Join, key string, known, local bool, remote netip.Ad
 	}
 	g.Expires = now.Add(GuestLifetime)
 	if s.Version == 0 {
-		d.c.Sessions = append(d.c.Sessions, s)
+		d.add(s)
 	}
 	return s, nil
 }

@@ -35,7 +35,7 @@ func TestAMachineThatLiedIsNamed(t *testing.T) {
 			}
 		}
 	}
-	list, err := r.Events(t.Context(), 0, 1000)
+	list, err := r.Events(t.Context(), fleet.EventQuery{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func (f *Fleet) Frame(ctx context.Context, c Caller, raw []byte) error {
 		case j.State.Ended():
 			return refuse(CodeJobEnded, "job %s has already %s", j.ID, j.State)
 		}
-		d.c.Frames = append(d.c.Frames, Frame{Job: j.ID, Digest: images.Sum(raw), At: f.now().UTC(), Bytes: bytes.Clone(raw)})
+		d.facts.frames = append(d.facts.frames, Frame{Job: j.ID, Digest: images.Sum(raw), At: f.now().UTC(), Bytes: bytes.Clone(raw)})
 		d.event(Event{Kind: "job.frame", Machine: j.Machine, Job: j.ID, Deployment: j.Deployment,
 			Text: "the old partition table of disk " + old.Disk + " is kept"})
 		return nil
@@ -108,7 +108,7 @@ func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, imag
 	final.Bitmap, final.Log, final.Job, final.Epoch = nil, "", j.ID, j.Epoch
 	own.Last, own.HeldByOperator = final, false
 	d.end(own, job.Succeeded, "", "")
-	d.c.Receipts = append(d.c.Receipts, Receipt{
+	d.facts.receipts = append(d.facts.receipts, Receipt{
 		Job: j.ID, At: now, Receipt: signed.Receipt, Signature: signed.Signature, Countersignature: countersignature,
 	})
 	if m := d.machine(j.Machine); m != nil {

@@ -1,8 +1,6 @@
 package fleet
 
 import (
-	"context"
-	"errors"
 	"time"
 
 	"seedbed/appliance/job"
@@ -129,7 +127,10 @@ type Event struct {
 	Machine    string    `json:"machine,omitempty"`
 	Job        string    `json:"job,omitempty"`
 	Deployment string    `json:"deployment,omitempty"`
-	Text       string    `json:"text"` // a sentence
+	// Actor is who did it, From where from: "alice", "10.1.2.3"; empty is the fleet itself, or the machine.
+	Actor string `json:"actor,omitempty"`
+	From  string `json:"from,omitempty"`
+	Text  string `json:"text"` // a sentence
 }
 
 // Frame is what a machine sent of its disk outside the partitions before it was wiped. The first of a job is the one
@@ -148,52 +149,4 @@ type Receipt struct {
 	Receipt          []byte // exact JSON bytes
 	Signature        []byte // ECDSA by the agent's key
 	Countersignature []byte // Ed25519 by the site
-}
-
-// Change is what one transaction writes. Records with Version 0 are inserted; others replace the row of that version.
-type Change struct {
-	Epoch       int64 // the scheduler's; a fenced one is refused
-	Machines    []*Machine
-	Jobs        []*Job
-	Deployments []*Deployment
-	Sessions    []*Session
-	Forget      []string // IDs of sessions to remove
-	Tokens      []*Token
-	Spent       []string // IDs of tokens to remove
-	Events      []Event
-	Frames      []Frame
-	Receipts    []Receipt
-}
-
-// Snapshot is what a fleet begins with: all machines, deployments and sessions, the jobs that have not ended or ended
-// since a given time, and every job of a deployment to all machines that is not closed.
-type Snapshot struct {
-	Epoch       int64
-	Machines    []*Machine
-	Jobs        []*Job
-	Deployments []*Deployment
-	Sessions    []*Session
-	Tokens      []*Token
-}
-
-// Errors of Records.Commit. Nothing was written.
-var (
-	ErrConflict = errors.New("the record was changed by another appliance")
-	ErrFenced   = errors.New("another appliance schedules this site")
-)
-
-// Records keeps what must survive the appliance. Safe for concurrent use.
-type Records interface {
-	// Load returns the snapshot with the jobs that ended after since. Those of an open deployment to all machines are in
-	// it however old they are: they say which machines had it already.
-	Load(ctx context.Context, since time.Time) (*Snapshot, error)
-	// Commit writes all of the change or nothing; when it returns nil the change is durable. It raises the Version of
-	// each record in the change and sets the ID of each event.
-	Commit(ctx context.Context, c *Change) error
-	// Events returns at most limit events with an ID above after, in ascending order.
-	Events(ctx context.Context, after int64, limit int) ([]Event, error)
-	// Receipt returns the receipt of a job, or nil.
-	Receipt(ctx context.Context, job string) (*Receipt, error)
-	// Frames returns what was saved for a job, oldest first.
-	Frames(ctx context.Context, job string) ([]Frame, error)
 }

@@ -55,7 +55,7 @@ func (f *Fleet) Hello(ctx context.Context, remote netip.Addr, h job.Hello) (job.
 
 // redeem marks the token's session as redeemed by key, or says why not.
 func (d *draft) redeem(h job.Hello, key string, remote netip.Addr, now time.Time) error {
-	s := d.f.state.sessions[tokenID(h.Token)]
+	s := d.session(tokenID(h.Token))
 	switch {
 	case s == nil:
 		return refuse(CodeTokenUnknown, "the boot token of %s is not known here; start the machine again", h.MAC)
@@ -77,7 +77,7 @@ func (d *draft) redeem(h job.Hello, key string, remote netip.Addr, now time.Time
 		d.event(Event{Kind: "machine.impersonation", Machine: s.Machine, Text: "the boot token of " + s.MAC +
 			" was used twice, the second time from " + remote.String() + ": both are shut out; look for a strange device on the boot network"})
 		return refuse(CodeTokenUsed, "the boot token of %s was used before; both boots are shut out, start the machine again", h.MAC)
-	case d.f.keys[key] != "":
+	case d.sessionOf(key) != nil:
 		// Machines of a swarm see each other's keys: with one of these a stranger would take over the other's connections.
 		return refuse(CodeInvalid, "the public key that %s sent is another boot's; start the machine again", h.MAC)
 	}
@@ -120,8 +120,14 @@ func (f *Fleet) Authenticate(cert *x509.Certificate) (Caller, error) {
 func (f *Fleet) AuthenticateReader(cert *x509.Certificate) (Caller, error) {
 	key := keyID(cert.RawSubjectPublicKeyInfo)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	s := f.state.sessions[f.keys[key]]
+	if (s == nil || s.Machine == "") && f.config.Records.Shared() { // it may have spoken with another appliance just now
+		f.mu.Unlock()
+		f.refresh()
+		f.mu.Lock()
+		s = f.state.sessions[f.keys[key]]
+	}
+	defer f.mu.Unlock()
 	if s == nil {
 		return Caller{}, refuse(CodeUnauthorised, "no boot of a machine is known by this certificate; start the machine again")
 	}
@@ -166,11 +172,19 @@ func (f *Fleet) tidy(ctx context.Context) error {
 	}
 	f.mu.RUnlock()
 	f.tidyGuests(now)
+	if !f.InOffice() {
+		return nil
+	}
 	if len(silent)+len(old)+len(spent) == 0 {
 		return nil
 	}
-	return f.change(ctx, func(d *draft) error {
-		d.c.Forget, d.c.Spent = old, spent
+	return f.schedule(ctx, func(d *draft) error {
+		for _, id := range old {
+			d.remove(Key{KindSession, id})
+		}
+		for _, id := range spent {
+			d.remove(Key{KindToken, id})
+		}
 		for _, j := range silent {
 			if j = d.job(j.ID); j == nil {
 				continue

@@ -73,10 +73,10 @@ func (f *Fleet) NewToken(ctx context.Context, o TokenOrder) (*Token, *job.Ticket
 		t.Image, t.ImageName = image.Digest, image.Name()
 	}
 	err := f.change(ctx, func(d *draft) error {
-		if len(f.state.tokens) >= maxTokens {
+		if len(d.tokens()) >= maxTokens {
 			return refuse(CodeInvalid, "there are %d tokens; those that have ended are forgotten after %d days", maxTokens, tokenHistory/(24*time.Hour))
 		}
-		d.c.Tokens = append(d.c.Tokens, t)
+		d.add(t)
 		of := "any image"
 		if t.ImageName != "" {
 			of = t.ImageName
@@ -113,7 +113,7 @@ func (f *Fleet) RevokeToken(ctx context.Context, id string) (*Token, error) {
 	var revoked *Token
 	err := f.change(ctx, func(d *draft) error {
 		var found []*Token
-		for _, t := range f.state.tokens {
+		for _, t := range d.tokens() {
 			if len(id) >= 6 && strings.HasPrefix(t.ID, strings.ToLower(id)) {
 				found = append(found, t)
 			}
@@ -129,7 +129,7 @@ func (f *Fleet) RevokeToken(ctx context.Context, id string) (*Token, error) {
 		}
 		revoked = d.editToken(found[0])
 		revoked.Revoked = true
-		for _, s := range f.state.sessions {
+		for _, s := range d.sessions() {
 			if s.Guest != nil && s.Guest.Token == revoked.ID && !s.Revoked {
 				d.editSession(s).Revoked = true
 			}
@@ -144,21 +144,9 @@ func (f *Fleet) RevokeToken(ctx context.Context, id string) (*Token, error) {
 	return &copied, nil
 }
 
-// editToken returns the draft's own copy of a token, to be changed.
-func (d *draft) editToken(t *Token) *Token {
-	for _, have := range d.c.Tokens {
-		if have.ID == t.ID {
-			return have
-		}
-	}
-	own := *t
-	d.c.Tokens = append(d.c.Tokens, &own)
-	return &own
-}
-
 // usable returns the token of a secret if one more program may join by it, else why not.
 func (d *draft) usable(secret string, role job.Role, remote netip.Addr, now time.Time) (*Token, error) {
-	t := d.f.state.tokens[tokenID(secret)]
+	t := d.token(tokenID(secret))
 	if t == nil {
 		return nil, refuse(CodeTokenUnknown, "this token is not known here; ask for a new one (`seedbed token new`)")
 	}

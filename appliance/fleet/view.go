@@ -200,9 +200,9 @@ func (f *Fleet) Deployments() []Deployment {
 	return list
 }
 
-// Events returns at most limit events with an ID above after, in ascending order.
-func (f *Fleet) Events(ctx context.Context, after int64, limit int) ([]Event, error) {
-	return f.config.Records.Events(ctx, after, limit)
+// Events returns what happened.
+func (f *Fleet) Events(ctx context.Context, q EventQuery) ([]Event, error) {
+	return f.config.Records.Events(ctx, q)
 }
 
 // Swarm is one swarm that machines need.

@@ -4,135 +4,112 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
 
 	"seedbed/appliance/fleet"
 )
 
 // Commit implements fleet.Records.
-func (s *Store) Commit(ctx context.Context, c *fleet.Change) error {
+func (s *Store) Commit(ctx context.Context, c *fleet.Change) (int64, error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("begin a transaction: %w", err)
+		return 0, fmt.Errorf("begin a transaction: %w", err)
 	}
 	defer tx.Rollback() // after a commit it does nothing
-	var epoch int64
-	if err := tx.QueryRowContext(ctx, "SELECT epoch FROM epoch").Scan(&epoch); err != nil {
-		return fmt.Errorf("read the epoch: %w", err)
+	// The row is locked from here on: commits follow each other, and each one knows all before it.
+	var lastEvent, epoch int64
+	err = tx.QueryRowContext(ctx, s.bound(`UPDATE site SET commit_number = commit_number + 1, event = event + ?
+		WHERE commit_number = ? RETURNING event, epoch`), len(c.Events), c.Base).Scan(&lastEvent, &epoch)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		// One who was relieved learns that first: what it knows of the records is old, and what it decides is not its to decide.
+		if err := tx.QueryRowContext(ctx, "SELECT epoch FROM site").Scan(&epoch); err == nil && c.Epoch != 0 && c.Epoch != epoch {
+			return 0, fleet.ErrFenced
+		}
+		return 0, fmt.Errorf("commit %d is not the last one: %w", c.Base, fleet.ErrConflict)
+	case err != nil:
+		return 0, fmt.Errorf("number the commit: %w", err)
+	case c.Epoch != 0 && c.Epoch != epoch:
+		return 0, fleet.ErrFenced
 	}
-	if epoch != c.Epoch {
-		return fleet.ErrFenced
+	w := &writer{ctx: ctx, s: s, tx: tx, number: c.Base + 1}
+	for _, r := range c.Put {
+		w.put(r)
 	}
-	w := &writer{ctx: ctx, tx: tx}
-	w.records(c)
-	w.facts(c)
+	for _, k := range c.Remove {
+		w.exec("UPDATE records SET doc = '', commit_number = ?, ended = ? WHERE kind = ? AND id = ?", w.number, time.Now().Unix(), k.Kind, k.ID)
+	}
+	w.facts(c, lastEvent-int64(len(c.Events)))
+	w.forget()
 	if w.err != nil {
-		return w.err
+		return 0, w.err
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return 0, fmt.Errorf("commit: %w", err)
 	}
-	w.done(c)
-	return nil
+	for _, r := range c.Put {
+		*r.Row()++
+	}
+	for i := range c.Events {
+		c.Events[i].ID = lastEvent - int64(len(c.Events)) + int64(i) + 1
+	}
+	return w.number, nil
 }
 
 // writer keeps its first error.
 type writer struct {
-	ctx context.Context
-	tx  *sql.Tx
-	err error
-	ids []int64 // of the events written
+	ctx    context.Context
+	s      *Store
+	tx     *sql.Tx
+	number int64
+	err    error
 }
 
-// records writes the versioned records. A record is encoded with the version that it will have.
-func (w *writer) records(c *fleet.Change) {
-	for _, m := range c.Machines {
-		next := *m
-		next.Version++
-		w.put("machines", m.ID, m.Version, next, "", nil)
-	}
-	for _, d := range c.Deployments {
-		next := *d
-		next.Version++
-		w.put("deployments", d.ID, d.Version, next, "", nil)
-	}
-	for _, s := range c.Sessions {
-		next := *s
-		next.Version++
-		w.put("sessions", s.ID, s.Version, next, "", nil)
-	}
-	for _, j := range c.Jobs {
-		next := *j
-		next.Version++
-		ended := int64(0)
-		if j.State.Ended() {
-			ended = j.Ended.Unix()
-		}
-		w.put("jobs", j.ID, j.Version, next, "machine, ended", []any{j.Machine, ended})
-	}
-	for _, t := range c.Tokens {
-		next := *t
-		next.Version++
-		w.put("tokens", t.ID, t.Version, next, "", nil)
-	}
-	for _, id := range c.Spent {
-		w.exec("DELETE FROM tokens WHERE id = ?", id)
-	}
-	for _, id := range c.Forget {
-		w.exec("DELETE FROM sessions WHERE id = ?", id)
-	}
-}
-
-// put inserts a record of version 0 and replaces the row of the same version of any other; more names further columns.
-func (w *writer) put(table, id string, version int64, record any, more string, values []any) {
+// put inserts a record of version 0 and replaces the row of the same version of any other. A record is encoded with the
+// version that it will have.
+func (w *writer) put(r fleet.Record) {
 	if w.err != nil {
 		return
 	}
-	doc, err := json.Marshal(record)
+	k, version, shelf := r.Ref(), *r.Row(), r.Shelf()
+	*r.Row() = version + 1
+	doc, err := json.Marshal(r)
+	*r.Row() = version
 	if err != nil {
-		w.err = fmt.Errorf("encode %s %s: %w", table, id, err)
+		w.err = fmt.Errorf("encode %s %s: %w", k.Kind, k.ID, err)
 		return
 	}
-	args := append([]any{version + 1, string(doc)}, values...)
-	var query string
-	switch {
-	case version == 0 && more == "":
-		query = "INSERT INTO " + table + " (version, doc, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-		args = append(args, id)
-	case version == 0:
-		query = "INSERT INTO " + table + " (version, doc, " + more + ", id) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-		args = append(args, id)
-	case more == "":
-		query = "UPDATE " + table + " SET version = ?, doc = ? WHERE id = ? AND version = ?"
-		args = append(args, id, version)
-	default:
-		query = "UPDATE " + table + " SET version = ?, doc = ?, (" + more + ") = (?, ?) WHERE id = ? AND version = ?"
-		args = append(args, id, version)
+	ended := int64(0)
+	if !shelf.Ended.IsZero() {
+		ended = max(1, shelf.Ended.Unix())
 	}
-	if n := w.exec(query, args...); w.err == nil && n != 1 {
-		w.err = fmt.Errorf("%s %s, version %d: %w", table, id, version, fleet.ErrConflict)
+	values := []any{version + 1, w.number, shelf.Owner, shelf.Parent, ended, string(doc), k.Kind, k.ID}
+	query := `UPDATE records SET version = ?, commit_number = ?, owner = ?, parent = ?, ended = ?, doc = ?
+		WHERE kind = ? AND id = ? AND version = ? AND doc <> ''`
+	if version == 0 {
+		query = `INSERT INTO records (version, commit_number, owner, parent, ended, doc, kind, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, commit_number = excluded.commit_number, owner = excluded.owner,
+			parent = excluded.parent, ended = excluded.ended, doc = excluded.doc WHERE records.doc = ''`
+	} else {
+		values = append(values, version)
+	}
+	if n := w.exec(query, values...); w.err == nil && n != 1 {
+		w.err = fmt.Errorf("%s %s, version %d: %w", k.Kind, k.ID, version, fleet.ErrConflict)
 	}
 }
 
-// facts writes what is never changed.
-func (w *writer) facts(c *fleet.Change) {
-	for _, e := range c.Events {
+// facts writes what is never changed; the first event comes after the one of that number.
+func (w *writer) facts(c *fleet.Change, last int64) {
+	for i, e := range c.Events {
+		e.ID = last + int64(i) + 1
 		doc, err := json.Marshal(e)
 		if err != nil && w.err == nil {
 			w.err = fmt.Errorf("encode event: %w", err)
 		}
-		if w.err != nil {
-			return
-		}
-		r, err := w.tx.ExecContext(w.ctx, "INSERT INTO events (doc) VALUES (?)", string(doc))
-		if err == nil {
-			var id int64
-			id, err = r.LastInsertId()
-			w.ids = append(w.ids, id)
-		}
-		if err != nil {
-			w.err = fmt.Errorf("write event: %w", err)
-		}
+		w.exec("INSERT INTO events (id, kind, machine, job, deployment, actor, doc) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			e.ID, e.Kind, e.Machine, e.Job, e.Deployment, e.Actor, string(doc))
 	}
 	for _, f := range c.Frames {
 		w.exec("INSERT INTO frames (job, digest, at, bytes) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -144,40 +121,35 @@ func (w *writer) facts(c *fleet.Change) {
 	}
 }
 
+// Removals are kept for the appliances that read them, which are never that far behind without loading all again.
+const (
+	keepRemovals = 24 * time.Hour
+	forgetEvery  = 1024 // commits
+)
+
+// forget deletes the rows of records that were removed long ago.
+func (w *writer) forget() {
+	if w.number%forgetEvery != 0 {
+		return
+	}
+	before := time.Now().Add(-keepRemovals).Unix()
+	w.exec(`UPDATE site SET forgot = (SELECT MAX(n) FROM (SELECT forgot AS n FROM site UNION ALL
+		SELECT commit_number AS n FROM records WHERE doc = '' AND ended < ?) AS gone)`, before)
+	w.exec("DELETE FROM records WHERE doc = '' AND ended < ?", before)
+}
+
 func (w *writer) exec(query string, args ...any) int64 {
 	if w.err != nil {
 		return 0
 	}
-	r, err := w.tx.ExecContext(w.ctx, query, args...)
+	r, err := w.tx.ExecContext(w.ctx, w.s.bound(query), args...)
 	if err != nil {
-		w.err = fmt.Errorf("write records: %w", err)
+		w.err = fmt.Errorf("write the records: %w", err)
 		return 0
 	}
 	n, err := r.RowsAffected()
 	if err != nil {
-		w.err = fmt.Errorf("write records: %w", err)
+		w.err = fmt.Errorf("write the records: %w", err)
 	}
 	return n
-}
-
-// done tells the caller's records what the transaction made of them.
-func (w *writer) done(c *fleet.Change) {
-	for _, m := range c.Machines {
-		m.Version++
-	}
-	for _, d := range c.Deployments {
-		d.Version++
-	}
-	for _, s := range c.Sessions {
-		s.Version++
-	}
-	for _, j := range c.Jobs {
-		j.Version++
-	}
-	for _, t := range c.Tokens {
-		t.Version++
-	}
-	for i := range c.Events {
-		c.Events[i].ID = w.ids[i]
-	}
 }

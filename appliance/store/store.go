@@ -1,35 +1,52 @@
-// Package store keeps the appliance's durable records in SQLite: machines, jobs, deployments, boots of agents, events,
-// saved frames and receipts. It never holds image content.
+// Package store keeps the durable records of an appliance, or of a site with several, in SQLite or PostgreSQL: machines,
+// jobs, deployments, boots of agents, events, saved frames and receipts. It never holds image content. Statements and
+// migrations are the same for both.
 package store
 
 import (
 	"context"
 	"database/sql"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
-	"time"
+	"strconv"
+	"strings"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // the "pgx" driver
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
 	_ "modernc.org/sqlite" // the "sqlite" driver
 
 	"seedbed/appliance/fleet"
-	"seedbed/images"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
 // Store implements fleet.Records. Safe for concurrent use.
-type Store struct{ db *sql.DB }
+type Store struct {
+	db     *sql.DB
+	shared bool // PostgreSQL
+}
 
-// Open opens the database file, makes it if there is none (mode 0600) and brings its tables up to date.
-func Open(ctx context.Context, path string) (*Store, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+// Shared implements fleet.Records.
+func (s *Store) Shared() bool { return s.shared }
+
+// IsPostgres reports whether a location names a PostgreSQL database: "postgres://host/name".
+func IsPostgres(location string) bool {
+	return strings.HasPrefix(location, "postgres://") || strings.HasPrefix(location, "postgresql://")
+}
+
+// Open opens the records and brings their tables up to date. A location is a database file, which is made if there is none
+// (mode 0600), or the URL of a PostgreSQL database, whose password may stand in the file that PGPASSFILE names.
+func Open(ctx context.Context, location string) (*Store, error) {
+	if IsPostgres(location) {
+		return openPostgres(ctx, location)
+	}
+	f, err := os.OpenFile(location, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the records: %w", err)
 	}
@@ -40,28 +57,60 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(ON)"},
 		"_txlock": {"immediate"},
 	}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String())
+	source := url.URL{Scheme: "file", Opaque: (&url.URL{Path: location}).EscapedPath(), RawQuery: pragmas.Encode()}
+	db, err := sql.Open("sqlite", source.String())
 	if err != nil {
-		return nil, fmt.Errorf("open the records in %s: %w", path, err)
+		return nil, fmt.Errorf("open the records in %s: %w", location, err)
 	}
 	db.SetMaxOpenConns(1) // SQLite has one writer; one connection keeps the order of transactions plain
 	s := &Store{db: db}
-	if err := s.migrate(ctx); err != nil {
+	if err := s.migrate(ctx, goose.DialectSQLite3); err != nil {
 		db.Close()
-		return nil, fmt.Errorf("bring the records in %s up to date: %w", path, err)
+		return nil, fmt.Errorf("bring the records in %s up to date: %w", location, err)
 	}
 	return s, nil
 }
 
-// Close waits for running transactions and closes the file.
+// maxConnections to PostgreSQL; commits follow each other, so that reads take the others.
+const maxConnections = 8
+
+func openPostgres(ctx context.Context, location string) (*Store, error) {
+	u, err := url.Parse(location)
+	if err != nil {
+		return nil, errors.New("the URL of the PostgreSQL database cannot be read; it is postgres://USER@HOST/NAME") // err quotes the password
+	}
+	db, err := sql.Open("pgx", location)
+	if err != nil {
+		return nil, fmt.Errorf("open the records in PostgreSQL at %s: %w", u.Redacted(), err)
+	}
+	db.SetMaxOpenConns(maxConnections)
+	s := &Store{db: db, shared: true}
+	if err := s.migrate(ctx, goose.DialectPostgres); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("bring the records in PostgreSQL at %s up to date: %w", u.Redacted(), err)
+	}
+	return s, nil
+}
+
+// Close waits for running transactions and closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
-func (s *Store) migrate(ctx context.Context) error {
+func (s *Store) migrate(ctx context.Context, dialect goose.Dialect) error {
 	sub, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.db, sub, goose.WithLogger(goose.NopLogger()))
+	options := []goose.ProviderOption{goose.WithLogger(goose.NopLogger()), goose.WithGoMigrations(
+		goose.NewGoMigration(4, &goose.GoFunc{RunTx: s.fillShelves}, &goose.GoFunc{RunTx: func(context.Context, *sql.Tx) error { return nil }}),
+	)}
+	if s.shared { // several appliances may start at once
+		locker, err := lock.NewPostgresSessionLocker()
+		if err != nil {
+			return err
+		}
+		options = append(options, goose.WithSessionLocker(locker))
+	}
+	p, err := goose.NewProvider(dialect, s.db, sub, options...)
 	if err != nil {
 		return err
 	}
@@ -69,111 +118,42 @@ func (s *Store) migrate(ctx context.Context) error {
 	return err
 }
 
-// Load implements fleet.Records.
-func (s *Store) Load(ctx context.Context, since time.Time) (*fleet.Snapshot, error) {
-	snap := new(fleet.Snapshot)
-	if err := s.db.QueryRowContext(ctx, "SELECT epoch FROM epoch").Scan(&snap.Epoch); err != nil {
-		return nil, fmt.Errorf("read the epoch: %w", err)
+// bound returns a statement with its placeholders as the database wants them: "?" are numbered for PostgreSQL.
+func (s *Store) bound(query string) string {
+	if !s.shared {
+		return query
 	}
-	var err error
-	if snap.Machines, err = load[fleet.Machine](ctx, s.db, "SELECT doc FROM machines"); err != nil {
-		return nil, fmt.Errorf("read machines: %w", err)
+	var b strings.Builder
+	n := 0
+	for i := range len(query) {
+		if query[i] != '?' {
+			b.WriteByte(query[i])
+			continue
+		}
+		n++
+		b.WriteString("$" + strconv.Itoa(n))
 	}
-	if snap.Deployments, err = load[fleet.Deployment](ctx, s.db, "SELECT doc FROM deployments"); err != nil {
-		return nil, fmt.Errorf("read deployments: %w", err)
-	}
-	if snap.Sessions, err = load[fleet.Session](ctx, s.db, "SELECT doc FROM sessions"); err != nil {
-		return nil, fmt.Errorf("read sessions: %w", err)
-	}
-	if snap.Tokens, err = load[fleet.Token](ctx, s.db, "SELECT doc FROM tokens"); err != nil {
-		return nil, fmt.Errorf("read tokens: %w", err)
-	}
-	snap.Jobs, err = load[fleet.Job](ctx, s.db, `SELECT doc FROM jobs WHERE ended = 0 OR ended > ? OR doc ->> 'deployment' IN
-		(SELECT id FROM deployments WHERE doc ->> 'all' AND NOT doc ->> 'closed')`, since.Unix())
-	if err != nil {
-		return nil, fmt.Errorf("read jobs: %w", err)
-	}
-	return snap, nil
+	return b.String()
 }
 
-func load[T any](ctx context.Context, db *sql.DB, query string, args ...any) (list []*T, err error) {
-	rows, err := db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var doc []byte
-		if err := rows.Scan(&doc); err != nil {
-			return nil, err
-		}
-		v := new(T)
-		if err := json.Unmarshal(doc, v); err != nil {
-			return nil, err
-		}
-		list = append(list, v)
-	}
-	return list, rows.Err()
+// reader is a database, a transaction or one connection.
+type reader interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Events implements fleet.Records.
-func (s *Store) Events(ctx context.Context, after int64, limit int) (list []fleet.Event, err error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT id, doc FROM events WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+// consistent runs fn on a view of the database in which nothing changes.
+func (s *Store) consistent(ctx context.Context, fn func(r reader) error) error {
+	o := &sql.TxOptions{ReadOnly: true}
+	if s.shared {
+		o.Isolation = sql.LevelRepeatableRead
+	}
+	tx, err := s.db.BeginTx(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("read events: %w", err)
+		return fmt.Errorf("begin a transaction: %w", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var e fleet.Event
-		var id int64
-		var doc []byte
-		if err := rows.Scan(&id, &doc); err != nil {
-			return nil, fmt.Errorf("read events: %w", err)
-		}
-		if err := json.Unmarshal(doc, &e); err != nil {
-			return nil, fmt.Errorf("read event %d: %w", id, err)
-		}
-		e.ID = id
-		list = append(list, e)
-	}
-	return list, rows.Err()
+	defer tx.Rollback() // it wrote nothing
+	return fn(tx)
 }
 
-// Receipt implements fleet.Records.
-func (s *Store) Receipt(ctx context.Context, job string) (*fleet.Receipt, error) {
-	r := &fleet.Receipt{Job: job}
-	var at int64
-	err := s.db.QueryRowContext(ctx, "SELECT at, receipt, signature, countersignature FROM receipts WHERE job = ?", job).
-		Scan(&at, &r.Receipt, &r.Signature, &r.Countersignature)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the receipt of job %s: %w", job, err)
-	}
-	r.At = time.Unix(0, at)
-	return r, nil
-}
-
-// Frames implements fleet.Records.
-func (s *Store) Frames(ctx context.Context, job string) (list []fleet.Frame, err error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT digest, at, bytes FROM frames WHERE job = ? ORDER BY at", job)
-	if err != nil {
-		return nil, fmt.Errorf("read the frames of job %s: %w", job, err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		f := fleet.Frame{Job: job}
-		var at int64
-		var digest string
-		if err := rows.Scan(&digest, &at, &f.Bytes); err != nil {
-			return nil, fmt.Errorf("read the frames of job %s: %w", job, err)
-		}
-		f.At = time.Unix(0, at)
-		if f.Digest, err = images.ParseDigest(digest); err != nil {
-			return nil, err
-		}
-		list = append(list, f)
-	}
-	return list, rows.Err()
-}
+var _ fleet.Records = (*Store)(nil)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,11 +17,12 @@ import (
 	"seedbed/appliance/job"
 	"seedbed/appliance/store"
 	"seedbed/images"
+	"seedbed/test-vm/postgres"
 )
 
-func open(t *testing.T, path string) *store.Store {
+func open(t *testing.T, location string) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), path)
+	s, err := store.Open(t.Context(), location)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,117 +30,396 @@ func open(t *testing.T, path string) *store.Store {
 	return s
 }
 
-func TestRecordsComeBackAsTheyWere(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "with space?#.db")
-	s := open(t, path)
-	at := time.Date(2026, 5, 4, 8, 0, 0, 123, time.UTC)
-	c := &fleet.Change{
-		Epoch:       1,
-		Machines:    []*fleet.Machine{{ID: "m", Name: "pc", MACs: []string{"a"}, FirstSeen: at, Inventory: &job.Inventory{Serial: "S"}}},
-		Jobs:        []*fleet.Job{{ID: "j", Machine: "m", State: job.Running, Image: images.Sum(nil), Created: at}},
-		Deployments: []*fleet.Deployment{{ID: "d", All: true, Created: at}},
-		Sessions:    []*fleet.Session{{ID: "s", MAC: "a", Minted: at}, {ID: "s2", MAC: "b"}},
-		Events:      []fleet.Event{{At: at, Kind: "k", Text: "one"}, {At: at, Kind: "k", Text: "two"}},
-		Frames:      []fleet.Frame{{Job: "j", Digest: images.Sum([]byte("f")), At: at, Bytes: []byte("f")}},
-		Receipts:    []fleet.Receipt{{Job: "j", At: at, Receipt: []byte("r"), Signature: []byte("x"), Countersignature: []byte("y")}},
+// bed is an empty database of one kind.
+type bed struct {
+	*testing.T
+	location string
+	*store.Store
+}
+
+// TestConformance runs the same tests on SQLite and on a real PostgreSQL server.
+func TestConformance(t *testing.T) {
+	tests := map[string]func(*bed){
+		"records come back as they were": comeBack, "jobs that ended long ago are left out": leftOut,
+		"jobs of an open deployment to all are there however old": openToAll, "a change of an old version writes nothing": oldVersion,
+		"a change without knowledge of the last commit writes nothing": oldBase, "since returns what others wrote": since,
+		"a removed record may come again": comeAgain, "removals are forgotten": forgotten, "the office has one holder": office,
+		"attendance": attendance, "events by query": eventsByQuery, "jobs by query": jobsByQuery,
+		"writers at the same time lose nothing": writers,
 	}
-	if err := s.Commit(t.Context(), c); err != nil {
-		t.Fatal(err)
+	server := postgres.Start(t)
+	for what, test := range tests {
+		t.Run("SQLite/"+what, func(t *testing.T) {
+			location := filepath.Join(t.TempDir(), "with space?#.db")
+			test(&bed{t, location, open(t, location)})
+		})
+		t.Run("PostgreSQL/"+what, func(t *testing.T) {
+			location := server.Database()
+			test(&bed{t, location, open(t, location)})
+		})
 	}
-	if c.Machines[0].Version != 1 || c.Events[1].ID != 2 {
-		t.Fatalf("version %d, event %d", c.Machines[0].Version, c.Events[1].ID)
-	}
-	if err := s.Commit(t.Context(), &fleet.Change{Epoch: 1, Forget: []string{"s2"}}); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	st, err := os.Stat(path)
-	if err != nil || st.Mode().Perm() != 0o600 {
-		t.Fatalf("mode %v, %v", st.Mode(), err)
-	}
-	s = open(t, path)
-	snap, err := s.Load(t.Context(), time.Now())
+}
+
+// write commits on top of everything before.
+func (b *bed) write(c *fleet.Change) {
+	b.Helper()
+	snap, err := b.Load(b.Context(), time.Now())
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	if len(snap.Machines) != 1 || len(snap.Jobs) != 1 || len(snap.Deployments) != 1 || len(snap.Sessions) != 1 || snap.Epoch != 1 {
-		t.Fatalf("snapshot %+v", snap)
-	}
-	if m := snap.Machines[0]; m.Version != 1 || !m.FirstSeen.Equal(at) || m.Inventory.Serial != "S" {
-		t.Fatalf("machine %+v", m)
-	}
-	if j := snap.Jobs[0]; j.Image != images.Sum(nil) || j.State != job.Running {
-		t.Fatalf("job %+v", j)
-	}
-	r, err := s.Receipt(t.Context(), "j")
-	if err != nil || string(r.Receipt) != "r" || string(r.Countersignature) != "y" || !r.At.Equal(at) {
-		t.Fatalf("receipt %+v, %v", r, err)
-	}
-	if none, err := s.Receipt(t.Context(), "other"); none != nil || err != nil {
-		t.Fatalf("receipt %+v, %v", none, err)
-	}
-	frames, err := s.Frames(t.Context(), "j")
-	if err != nil || len(frames) != 1 || string(frames[0].Bytes) != "f" {
-		t.Fatalf("frames %+v, %v", frames, err)
-	}
-	events, err := s.Events(t.Context(), 1, 10)
-	if err != nil || len(events) != 1 || events[0].Text != "two" || events[0].ID != 2 {
-		t.Fatalf("events %+v, %v", events, err)
+	c.Base = snap.Number
+	if _, err := b.Commit(b.Context(), c); err != nil {
+		b.Fatal(err)
 	}
 }
 
-func TestJobsThatEndedLongAgoAreLeftOut(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "r.db"))
-	now := time.Now()
-	c := &fleet.Change{Epoch: 1, Jobs: []*fleet.Job{
-		{ID: "old", State: job.Succeeded, Ended: now.Add(-time.Hour)}, {ID: "new", State: job.Failed, Ended: now}, {ID: "open", State: job.Waiting},
-	}}
-	if err := s.Commit(t.Context(), c); err != nil {
-		t.Fatal(err)
+func records(list ...fleet.Record) []fleet.Record { return list }
+
+func keys(list []fleet.Record) string {
+	var names []string
+	for _, r := range list {
+		names = append(names, string(r.Ref().Kind)+" "+r.Ref().ID)
 	}
-	snap, err := s.Load(t.Context(), now.Add(-time.Minute))
-	if err != nil || len(snap.Jobs) != 2 {
-		t.Fatalf("%d jobs, %v", len(snap.Jobs), err)
-	}
+	return strings.Join(names, ", ")
 }
 
-func TestChangeOfAnOldVersionWritesNothing(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "r.db"))
-	m := &fleet.Machine{ID: "m", Name: "one"}
-	j := &fleet.Job{ID: "j", Machine: "m"}
-	if err := s.Commit(t.Context(), &fleet.Change{Epoch: 1, Machines: []*fleet.Machine{m}, Jobs: []*fleet.Job{j}}); err != nil {
-		t.Fatal(err)
+func comeBack(b *bed) {
+	at := time.Date(2026, 5, 4, 8, 0, 0, 123, time.UTC)
+	m := &fleet.Machine{ID: "m", Name: "pc", MACs: []string{"a"}, FirstSeen: at, Inventory: &job.Inventory{Serial: "S"}}
+	c := &fleet.Change{
+		Put: records(m, &fleet.Job{ID: "j", Machine: "m", State: job.Running, Image: images.Sum(nil), Created: at},
+			&fleet.Deployment{ID: "d", All: true, Created: at}, &fleet.Session{ID: "s", MAC: "a", Minted: at}, &fleet.Session{ID: "s2", MAC: "b"},
+			&fleet.Token{ID: "t", Uses: 3}),
+		Events:   []fleet.Event{{At: at, Kind: "k", Text: "one"}, {At: at, Kind: "k", Text: "two", Actor: "alice", From: "10.0.0.1"}},
+		Frames:   []fleet.Frame{{Job: "j", Digest: images.Sum([]byte("f")), At: at, Bytes: []byte("f\x00")}},
+		Receipts: []fleet.Receipt{{Job: "j", At: at, Receipt: []byte("r"), Signature: []byte("x\xff"), Countersignature: []byte("y")}},
 	}
-	stale := *m
-	m.Name = "two"
-	if err := s.Commit(t.Context(), &fleet.Change{Epoch: 1, Machines: []*fleet.Machine{m}}); err != nil {
-		t.Fatal(err)
+	b.write(c)
+	if m.Version != 1 || c.Events[1].ID != 2 {
+		b.Fatalf("version %d, event %d", m.Version, c.Events[1].ID)
 	}
-	stale.Name = "three"
-	fresh := &fleet.Machine{ID: "n"}
-	for what, c := range map[string]*fleet.Change{
-		"an old version":        {Epoch: 1, Machines: []*fleet.Machine{fresh, &stale}, Events: []fleet.Event{{Text: "e"}}},
-		"an ID that is taken":   {Epoch: 1, Machines: []*fleet.Machine{{ID: "m"}}, Events: []fleet.Event{{Text: "e"}}},
-		"a job's ID, taken":     {Epoch: 1, Jobs: []*fleet.Job{{ID: "j"}}, Events: []fleet.Event{{Text: "e"}}},
-		"a job, an old version": {Epoch: 1, Jobs: []*fleet.Job{{ID: "j", Version: 7}}, Events: []fleet.Event{{Text: "e"}}},
-	} {
-		if err := s.Commit(t.Context(), c); !errors.Is(err, fleet.ErrConflict) {
-			t.Errorf("%s: %v", what, err)
+	b.write(&fleet.Change{Remove: []fleet.Key{{Kind: fleet.KindSession, ID: "s2"}}})
+	b.Close()
+	if !b.Shared() {
+		st, err := os.Stat(b.location)
+		if err != nil || st.Mode().Perm() != 0o600 {
+			b.Fatalf("mode %v, %v", st.Mode(), err)
 		}
 	}
-	if err := s.Commit(t.Context(), &fleet.Change{Epoch: 2, Machines: []*fleet.Machine{m}}); !errors.Is(err, fleet.ErrFenced) {
-		t.Errorf("another epoch: %v", err)
+	s := open(b.T, b.location)
+	snap, err := s.Load(b.Context(), time.Now())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if len(snap.Put) != 5 || len(snap.Remove) != 0 || snap.Number != 2 {
+		b.Fatalf("snapshot %d with %s", snap.Number, keys(snap.Put))
+	}
+	for _, r := range snap.Put {
+		switch r := r.(type) {
+		case *fleet.Machine:
+			if r.Version != 1 || !r.FirstSeen.Equal(at) || r.Inventory.Serial != "S" {
+				b.Fatalf("machine %+v", r)
+			}
+		case *fleet.Job:
+			if r.Image != images.Sum(nil) || r.State != job.Running {
+				b.Fatalf("job %+v", r)
+			}
+		}
+	}
+	r, err := s.Receipt(b.Context(), "j")
+	if err != nil || string(r.Receipt) != "r" || string(r.Signature) != "x\xff" || !r.At.Equal(at) {
+		b.Fatalf("receipt %+v, %v", r, err)
+	}
+	if none, err := s.Receipt(b.Context(), "other"); none != nil || err != nil {
+		b.Fatalf("receipt %+v, %v", none, err)
+	}
+	frames, err := s.Frames(b.Context(), "j")
+	if err != nil || len(frames) != 1 || string(frames[0].Bytes) != "f\x00" {
+		b.Fatalf("frames %+v, %v", frames, err)
+	}
+	events, err := s.Events(b.Context(), fleet.EventQuery{After: 1})
+	if err != nil || len(events) != 1 || events[0].Text != "two" || events[0].ID != 2 || events[0].Actor != "alice" || events[0].From != "10.0.0.1" {
+		b.Fatalf("events %+v, %v", events, err)
+	}
+}
+
+func leftOut(b *bed) {
+	now := time.Now()
+	b.write(&fleet.Change{Put: records(&fleet.Job{ID: "old", State: job.Succeeded, Ended: now.Add(-time.Hour)},
+		&fleet.Job{ID: "new", State: job.Failed, Ended: now}, &fleet.Job{ID: "open", State: job.Waiting})})
+	snap, err := b.Load(b.Context(), now.Add(-time.Minute))
+	if err != nil || len(snap.Put) != 2 {
+		b.Fatalf("%s, %v", keys(snap.Put), err)
+	}
+}
+
+func openToAll(b *bed) {
+	old := time.Now().Add(-time.Hour)
+	b.write(&fleet.Change{Put: records(&fleet.Deployment{ID: "all", All: true}, &fleet.Deployment{ID: "closed", All: true, Closed: true},
+		&fleet.Job{ID: "one", Deployment: "all", State: job.Succeeded, Ended: old}, &fleet.Job{ID: "two", Deployment: "closed", State: job.Succeeded, Ended: old})})
+	snap, err := b.Load(b.Context(), time.Now())
+	if err != nil || len(snap.Put) != 3 || !strings.Contains(keys(snap.Put), "job one") {
+		b.Fatalf("%s, %v", keys(snap.Put), err)
+	}
+}
+
+func oldVersion(b *bed) {
+	m := &fleet.Machine{ID: "m", Name: "one"}
+	b.write(&fleet.Change{Put: records(m, &fleet.Job{ID: "j", Machine: "m"})})
+	stale := *m
+	m.Name = "two"
+	b.write(&fleet.Change{Put: records(m)})
+	stale.Name = "three"
+	fresh := &fleet.Machine{ID: "n"}
+	for what, put := range map[string][]fleet.Record{
+		"an old version": records(fresh, &stale), "an ID that is taken": records(&fleet.Machine{ID: "m"}),
+		"a job's ID, taken": records(&fleet.Job{ID: "j"}), "a job, an old version": records(&fleet.Job{ID: "j", Version: 7}),
+	} {
+		if _, err := b.Commit(b.Context(), &fleet.Change{Base: 2, Put: put, Events: []fleet.Event{{Text: "e"}}}); !errors.Is(err, fleet.ErrConflict) {
+			b.Errorf("%s: %v", what, err)
+		}
 	}
 	if fresh.Version != 0 {
-		t.Errorf("version %d of a record that was not written", fresh.Version)
+		b.Errorf("version %d of a record that was not written", fresh.Version)
 	}
-	snap, err := s.Load(t.Context(), time.Time{})
-	if err != nil || len(snap.Machines) != 1 || snap.Machines[0].Name != "two" {
-		t.Fatalf("machines %+v, %v", snap.Machines, err)
+	snap, err := b.Load(b.Context(), time.Time{})
+	if err != nil || len(snap.Put) != 2 || snap.Number != 2 {
+		b.Fatalf("%s at %d, %v", keys(snap.Put), snap.Number, err)
 	}
-	events, err := s.Events(t.Context(), 0, 10)
+	events, err := b.Events(b.Context(), fleet.EventQuery{})
 	if err != nil || len(events) != 0 {
-		t.Fatalf("events %+v, %v", events, err)
+		b.Fatalf("events %+v, %v", events, err)
+	}
+}
+
+func oldBase(b *bed) {
+	b.write(&fleet.Change{Put: records(&fleet.Machine{ID: "m"})})
+	for _, base := range []int64{0, 2, -1} {
+		if _, err := b.Commit(b.Context(), &fleet.Change{Base: base, Put: records(&fleet.Machine{ID: "n"})}); !errors.Is(err, fleet.ErrConflict) {
+			b.Errorf("base %d: %v", base, err)
+		}
+	}
+	if _, err := b.Commit(b.Context(), &fleet.Change{Base: 1, Put: records(&fleet.Machine{ID: "n"})}); err != nil {
+		b.Error(err)
+	}
+}
+
+func since(b *bed) {
+	m := &fleet.Machine{ID: "m"}
+	b.write(&fleet.Change{Put: records(m, &fleet.Machine{ID: "n"})})
+	b.write(&fleet.Change{Put: records(&fleet.Token{ID: "t"}), Remove: []fleet.Key{{Kind: fleet.KindMachine, ID: "n"}}})
+	m.Name = "pc"
+	b.write(&fleet.Change{Put: records(m)})
+	for number, want := range map[int64]string{1: "token t, machine m", 2: "machine m", 3: ""} {
+		got, err := b.Since(b.Context(), number)
+		if err != nil || keys(got.Put) != want || got.Number != 3 {
+			b.Errorf("since %d: %s at %d, %v", number, keys(got.Put), got.Number, err)
+		}
+		if removed := len(got.Remove) == 1 && got.Remove[0].ID == "n"; removed != (number == 1) {
+			b.Errorf("since %d: removed %v", number, got.Remove)
+		}
+	}
+	if _, err := b.Since(b.Context(), 4); !errors.Is(err, fleet.ErrStale) {
+		b.Errorf("a number that was never given: %v", err)
+	}
+}
+
+func comeAgain(b *bed) {
+	b.write(&fleet.Change{Put: records(&fleet.Session{ID: "s", MAC: "a"})})
+	b.write(&fleet.Change{Remove: []fleet.Key{{Kind: fleet.KindSession, ID: "s"}}})
+	b.write(&fleet.Change{Put: records(&fleet.Session{ID: "s", MAC: "b"})})
+	snap, err := b.Load(b.Context(), time.Now())
+	if err != nil || len(snap.Put) != 1 || snap.Put[0].(*fleet.Session).MAC != "b" {
+		b.Fatalf("%s, %v", keys(snap.Put), err)
+	}
+}
+
+func forgotten(b *bed) {
+	b.write(&fleet.Change{Put: records(&fleet.Session{ID: "s"})})
+	b.write(&fleet.Change{Remove: []fleet.Key{{Kind: fleet.KindSession, ID: "s"}}})
+	store.Age(b.Store, 48*time.Hour)
+	for number := int64(2); number < 1024; number++ {
+		if _, err := b.Commit(b.Context(), &fleet.Change{Base: number}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if _, err := b.Since(b.Context(), 1); !errors.Is(err, fleet.ErrStale) {
+		b.Errorf("a removal that was forgotten: %v", err)
+	}
+	if got, err := b.Since(b.Context(), 2); err != nil || len(got.Put)+len(got.Remove) != 0 {
+		b.Errorf("%+v, %v", got, err)
+	}
+}
+
+func office(b *bed) {
+	ctx := b.Context()
+	vacant, err := b.Office(ctx)
+	if err != nil || vacant.Holder != "" {
+		b.Fatalf("%+v, %v", vacant, err)
+	}
+	one, err := b.Seize(ctx, "one", vacant)
+	if err != nil || one.Holder != "one" || one.Epoch != vacant.Epoch+1 {
+		b.Fatalf("%+v, %v", one, err)
+	}
+	if _, err := b.Seize(ctx, "two", vacant); !errors.Is(err, fleet.ErrFenced) {
+		b.Errorf("an office that is held: %v", err)
+	}
+	if err := b.Beat(ctx, "one", one.Epoch); err != nil {
+		b.Error(err)
+	}
+	if _, err := b.Seize(ctx, "two", one); !errors.Is(err, fleet.ErrFenced) {
+		b.Errorf("an office whose holder beat since: %v", err)
+	}
+	seen, err := b.Office(ctx)
+	if err != nil || seen.Beat != 1 {
+		b.Fatalf("%+v, %v", seen, err)
+	}
+	two, err := b.Seize(ctx, "two", seen)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := b.Beat(ctx, "one", one.Epoch); !errors.Is(err, fleet.ErrFenced) {
+		b.Errorf("a holder that was relieved: %v", err)
+	}
+	for _, base := range []int64{0, 7} {
+		c := &fleet.Change{Base: base, Epoch: one.Epoch, Put: records(&fleet.Machine{ID: "m"})}
+		if _, err := b.Commit(ctx, c); !errors.Is(err, fleet.ErrFenced) {
+			b.Errorf("the decision of a holder that was relieved, on base %d: %v", base, err)
+		}
+	}
+	if _, err := b.Commit(ctx, &fleet.Change{Epoch: two.Epoch, Put: records(&fleet.Machine{ID: "m"})}); err != nil {
+		b.Error(err)
+	}
+}
+
+func attendance(b *bed) {
+	for beat := range int64(3) {
+		if err := b.Attend(b.Context(), fleet.Presence{Appliance: "one", Beat: beat, Doc: []byte("{}")}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := b.Attend(b.Context(), fleet.Presence{Appliance: "two", Doc: []byte("[]")}); err != nil {
+		b.Fatal(err)
+	}
+	list, err := b.Attendance(b.Context())
+	if err != nil || len(list) != 2 || list[0].Beat != 2 || string(list[1].Doc) != "[]" {
+		b.Fatalf("%+v, %v", list, err)
+	}
+}
+
+func eventsByQuery(b *bed) {
+	b.write(&fleet.Change{Events: []fleet.Event{
+		{Kind: "machine.seen", Machine: "m"}, {Kind: "machine.merged", Machine: "n"}, {Kind: "machines", Machine: "m"},
+		{Kind: "job.running", Machine: "m", Job: "j", Deployment: "d"}, {Kind: "job.failed", Job: "k", Deployment: "d", Actor: "alice"},
+	}})
+	for want, q := range map[string]fleet.EventQuery{
+		"1 2 3 4 5": {}, "3 4 5": {After: 2}, "1 2": {Before: 3}, "2 3": {Before: 4, Limit: 2}, "1 3 4": {Machine: "m"}, "4": {Job: "j"},
+		"4 5": {Deployment: "d"}, "1 2 ": {Kind: "machine."}, "3": {Kind: "machines"}, "5": {Actor: "alice"}, "": {Machine: "m", Job: "k"},
+	} {
+		list, err := b.Events(b.Context(), q)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var got []string
+		for _, e := range list {
+			got = append(got, fmt.Sprint(e.ID))
+		}
+		if strings.Join(got, " ") != strings.TrimSpace(want) {
+			b.Errorf("%+v: %v, want %s", q, got, want)
+		}
+	}
+}
+
+func jobsByQuery(b *bed) {
+	at := time.Unix(1e9, 0)
+	b.write(&fleet.Change{Put: records(
+		&fleet.Job{ID: "a", Machine: "m", Deployment: "d", State: job.Succeeded, Ended: at},
+		&fleet.Job{ID: "b", Machine: "m", Deployment: "e", State: job.Failed, Ended: at.Add(time.Second)},
+		&fleet.Job{ID: "c", Machine: "n", Deployment: "d", State: job.Cancelled, Ended: at.Add(2 * time.Second)},
+		&fleet.Job{ID: "d", Machine: "m", Deployment: "d", State: job.Running},
+	)})
+	for want, q := range map[string]fleet.JobQuery{
+		"c b a": {}, "b a": {Machine: "m"}, "c a": {Deployment: "d"}, "a": {Before: at.Add(time.Second)}, "c": {Limit: 1},
+	} {
+		list, err := b.Jobs(b.Context(), q)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var got []string
+		for _, j := range list {
+			got = append(got, j.ID)
+		}
+		if strings.Join(got, " ") != want {
+			b.Errorf("%+v: %v, want %s", q, got, want)
+		}
+	}
+}
+
+// writers commit from several stores at once, each again where another was faster: all are there in the end, each once.
+func writers(b *bed) {
+	const each = 20
+	stores := []*store.Store{b.Store, b.Store}
+	if b.Shared() {
+		stores = append(stores, open(b.T, b.location), open(b.T, b.location))
+	}
+	var all sync.WaitGroup
+	for w, s := range stores {
+		all.Go(func() {
+			number := int64(0)
+			for i := 0; i < each; {
+				c := &fleet.Change{Base: number, Put: records(&fleet.Machine{ID: fmt.Sprintf("%d-%d", w, i)}), Events: []fleet.Event{{Text: "e"}}}
+				n, err := s.Commit(b.Context(), c)
+				switch {
+				case err == nil:
+					number, i = n, i+1
+				case errors.Is(err, fleet.ErrConflict):
+					snap, err := s.Since(b.Context(), number)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					number = snap.Number
+				default:
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	snap, err := b.Load(b.Context(), time.Now())
+	if err != nil || len(snap.Put) != each*len(stores) || snap.Number != int64(each*len(stores)) {
+		b.Fatalf("%d records at %d, %v", len(snap.Put), snap.Number, err)
+	}
+	events, err := b.Events(b.Context(), fleet.EventQuery{Limit: 10000})
+	if err != nil || len(events) != len(snap.Put) || events[len(events)-1].ID != int64(len(events)) {
+		b.Fatalf("%d events, %v", len(events), err)
+	}
+}
+
+// TestWhatPostgresAcknowledgedSurvivesItsKill kills the server below a store that commits, and looks for the last event that
+// was acknowledged. The store goes on by itself when the server is back.
+func TestWhatPostgresAcknowledgedSurvivesItsKill(t *testing.T) {
+	server := postgres.Start(t)
+	location := server.Database()
+	s := open(t, location)
+	var said int64
+	for ; said < 20; said++ {
+		if _, err := s.Commit(t.Context(), &fleet.Change{Base: said, Events: []fleet.Event{{Text: "event"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Kill()
+	if _, err := s.Commit(t.Context(), &fleet.Change{Base: said}); err == nil || errors.Is(err, fleet.ErrConflict) {
+		t.Fatalf("commit without a server: %v", err)
+	}
+	server.Restart()
+	events, err := s.Events(t.Context(), fleet.EventQuery{})
+	if err != nil || len(events) != int(said) {
+		t.Fatalf("%d events, %d were acknowledged, %v", len(events), said, err)
+	}
+	if _, err := s.Commit(t.Context(), &fleet.Change{Base: said, Events: []fleet.Event{{Text: "event"}}}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -175,7 +456,7 @@ func TestWhatCommitAcknowledgedSurvivesSIGKILL(t *testing.T) {
 	}
 	cmd.Wait()
 	s := open(t, path)
-	events, err := s.Events(t.Context(), 0, 1<<20)
+	events, err := s.Events(t.Context(), fleet.EventQuery{Limit: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,12 +467,58 @@ func TestWhatCommitAcknowledgedSurvivesSIGKILL(t *testing.T) {
 
 func commitForEver(path string) {
 	s, err := store.Open(context.Background(), path)
+	var number int64
 	for err == nil {
-		c := &fleet.Change{Epoch: 1, Events: []fleet.Event{{Text: "event"}}}
-		if err = s.Commit(context.Background(), c); err == nil {
+		c := &fleet.Change{Base: number, Events: []fleet.Event{{Text: "event"}}}
+		if number, err = s.Commit(context.Background(), c); err == nil {
 			fmt.Println(c.Events[0].ID)
 		}
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// TestRecordsOfAnEarlierVersionAreTakenOver fills the tables that there were before all records came into one.
+func TestRecordsOfAnEarlierVersionAreTakenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.db")
+	err := store.OpenAs(path, 2,
+		`INSERT INTO machines VALUES ('m', 3, '{"id":"m","version":3,"name":"pc"}')`,
+		`INSERT INTO deployments VALUES ('d', 1, '{"id":"d","version":1,"all":true}')`,
+		`INSERT INTO sessions VALUES ('s', 2, '{"id":"s","version":2}')`, `INSERT INTO tokens VALUES ('t', 1, '{"id":"t","version":1}')`,
+		`INSERT INTO jobs VALUES ('j', 4, 'm', 1000, '{"id":"j","version":4,"machine":"m","deployment":"d","state":"succeeded"}')`,
+		`INSERT INTO events VALUES (7, '{"kind":"machine.seen","machine":"m","text":"seen"}')`, `UPDATE epoch SET epoch = 5`,
+		`INSERT INTO receipts VALUES ('j', 1, x'00', x'01', x'02')`,
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, path)
+	snap, err := s.Load(t.Context(), time.Now())
+	if err != nil || len(snap.Put) != 5 { // the job is of an open deployment to all
+		t.Fatalf("%s, %v", keys(snap.Put), err)
+	}
+	for _, r := range snap.Put {
+		if m, ok := r.(*fleet.Machine); ok {
+			m.Name = "pc2"
+			if _, err := s.Commit(t.Context(), &fleet.Change{Put: records(m), Events: []fleet.Event{{Text: "next"}}}); err != nil || m.Version != 4 {
+				t.Fatalf("version %d, %v", m.Version, err)
+			}
+		}
+	}
+	events, err := s.Events(t.Context(), fleet.EventQuery{})
+	if err != nil || len(events) != 2 || events[0].ID != 7 || events[1].ID != 8 {
+		t.Fatalf("%+v, %v", events, err)
+	}
+	if events, err = s.Events(t.Context(), fleet.EventQuery{Machine: "m", Kind: "machine."}); err != nil || len(events) != 1 {
+		t.Fatalf("%+v, %v", events, err)
+	}
+	if jobs, err := s.Jobs(t.Context(), fleet.JobQuery{Deployment: "d"}); err != nil || len(jobs) != 1 {
+		t.Fatalf("%+v, %v", jobs, err)
+	}
+	if o, err := s.Office(t.Context()); err != nil || o.Epoch != 5 {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	if r, err := s.Receipt(t.Context(), "j"); err != nil || r.Signature[0] != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
 }

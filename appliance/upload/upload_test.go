@@ -86,7 +86,7 @@ func TestCommitIsAnsweredTheSameHoweverOften(t *testing.T) {
 	if j.State != job.Succeeded || j.Image != first.Digest || j.ImageName != "debian:1" {
 		t.Errorf("job %+v", j)
 	}
-	events, err := b.fleet.Events(t.Context(), 0, 100)
+	events, err := b.fleet.Events(t.Context(), fleet.EventQuery{Limit: 100})
 	if err != nil || !slices.ContainsFunc(events, func(e fleet.Event) bool { return e.Text == "captured debian:1 from pc-77000a" }) {
 		t.Errorf("events %+v, %v", events, err)
 	}

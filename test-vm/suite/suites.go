@@ -37,6 +37,8 @@ func suites(full bool) []suite {
 		}, fuzz(full, "./images/peerwire/", "./images/announce/", "./images/schedule/", "./appliance/tracker/")...)},
 		{name: "fleet", budget: 5 * time.Minute, steps: []step{
 			run("go", "test", "-count=1", "-race", "./appliance/..."),
+		}},
+		{name: "machines", budget: 4 * time.Minute, steps: []step{
 			run("go", "test", "-count=1", "./bootloader-configs/...", "./initramfs/..."),
 			run("go", "test", "-count=1", "-race", "./initramfs/agent/", "./initramfs/disk/"),
 		}},

@@ -1,5 +1,5 @@
 -- +goose Up
-CREATE TABLE tokens (id TEXT PRIMARY KEY, version INTEGER NOT NULL, doc TEXT NOT NULL);
+CREATE TABLE tokens (id TEXT PRIMARY KEY, version BIGINT NOT NULL, doc TEXT NOT NULL);
 
 -- +goose Down
 DROP TABLE tokens;

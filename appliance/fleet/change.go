@@ -1,0 +1,186 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// asked is one change that waits for its transaction.
+type asked struct {
+	fn   func(*draft) error
+	done chan struct{} // closed when err is set
+	err  error
+}
+
+// change runs fn and writes what it put into the draft; an error of fn, or of the transaction, leaves everything as it
+// was. Changes that are asked for while a transaction is written share the next one. fn runs again where another
+// appliance was faster; it must not block on anything but memory.
+func (f *Fleet) change(ctx context.Context, fn func(d *draft) error) error {
+	a := &asked{fn: fn, done: make(chan struct{})}
+	f.asking.Lock()
+	f.asked = append(f.asked, a)
+	idle := !f.atWork
+	f.atWork = true
+	f.asking.Unlock()
+	if idle {
+		// The caller may be gone before the transaction ends; half of a change is no use to anyone else either.
+		go f.work(context.WithoutCancel(ctx))
+	}
+	<-a.done
+	return a.err
+}
+
+// work writes what is asked for until nothing is.
+func (f *Fleet) work(ctx context.Context) {
+	for {
+		f.asking.Lock()
+		batch := f.asked
+		f.asked = nil
+		f.atWork = len(batch) > 0
+		f.asking.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		f.writing.Lock()
+		err := f.write(ctx, batch)
+		f.writing.Unlock()
+		for _, a := range batch {
+			if a.err == nil {
+				a.err = err
+			}
+			close(a.done)
+		}
+	}
+}
+
+// maxConflicts is how often a transaction is tried while other appliances are faster. Each try knows what they wrote.
+const maxConflicts = 50
+
+// write runs the changes and writes what they make in one transaction. The caller holds writing.
+func (f *Fleet) write(ctx context.Context, batch []*asked) error {
+	for range maxConflicts {
+		d := newDraft(f, nil)
+		for _, a := range batch {
+			child := newDraft(f, d)
+			if a.err = a.fn(child); a.err == nil {
+				d.absorb(child)
+			}
+		}
+		err := f.commit(ctx, d)
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+		if err := f.catchUp(ctx); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("write the records: other appliances were faster %d times: %w", maxConflicts, ErrConflict)
+}
+
+// commit writes a draft and makes it visible. The caller holds writing.
+func (f *Fleet) commit(ctx context.Context, d *draft) error {
+	c := d.change()
+	if c.empty() {
+		return nil
+	}
+	c.Base = f.number
+	if d.office {
+		c.Epoch = f.office.Load().Epoch
+	}
+	number, err := f.config.Records.Commit(ctx, c)
+	if errors.Is(err, ErrConflict) && f.config.Records.Shared() {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("write the records: %w", err)
+	}
+	f.mu.Lock()
+	f.number = number
+	f.apply(c.Put, c.Remove)
+	f.wake()
+	f.mu.Unlock()
+	for _, e := range c.Events {
+		f.log.Info(e.Text, "event", e.Kind, "machine", e.Machine, "job", e.Job)
+	}
+	return nil
+}
+
+// catchUp takes over what other appliances wrote. The caller holds writing.
+func (f *Fleet) catchUp(ctx context.Context) error {
+	news, err := f.config.Records.Since(ctx, f.number)
+	if errors.Is(err, ErrStale) {
+		return f.reload(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("read what other appliances wrote: %w", err)
+	}
+	if news.Number == f.number {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.number = news.Number
+	f.apply(news.Put, news.Remove)
+	f.wake()
+	return nil
+}
+
+// refresh takes over what other appliances wrote before a caller is refused for what this one does not know. Where the
+// records cannot be read it stays with what it knows.
+func (f *Fleet) refresh() {
+	ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
+	defer cancel()
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	if err := f.catchUp(ctx); err != nil {
+		f.log.Debug("the records cannot be read", "err", err)
+	}
+}
+
+// refreshTimeout bounds how long a caller waits for it.
+const refreshTimeout = 5 * time.Second
+
+// reload begins again with all records. The caller holds writing.
+func (f *Fleet) reload(ctx context.Context) error {
+	snap, err := f.config.Records.Load(ctx, f.now().Add(-jobHistory))
+	if err != nil {
+		return fmt.Errorf("load the records: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state, f.open, f.keys = newRecords(), map[string]*Job{}, map[string]string{}
+	f.number = snap.Number
+	f.apply(snap.Put, snap.Remove)
+	f.wake()
+	return nil
+}
+
+// followEvery is how often an appliance looks for what the others wrote.
+const followEvery = 250 * time.Millisecond
+
+// follow takes over what other appliances write until ctx is done.
+func (f *Fleet) follow(ctx context.Context) error {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	failed := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		f.writing.Lock()
+		err := f.catchUp(ctx)
+		f.writing.Unlock()
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && !failed:
+			f.log.Error("the records cannot be read; machines at work go on, nothing new begins", "err", err)
+		case err == nil && failed:
+			f.log.Info("the records can be read again")
+		}
+		failed = err != nil
+	}
+}
