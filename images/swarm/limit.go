@@ -29,13 +29,17 @@ const (
 	maxGrain   = 128 << 10
 )
 
-// newBucket returns a token bucket, nil for no limit.
+// contentShare is what limits leave for content: 1,448 bytes of a packet of 1,500 are not headers of IP and TCP, and each 16 KiB
+// have 22 bytes of TLS. A limit so holds for what a cable carries, as one expects who gives a tenth of it.
+const contentShare = 1448.0 / 1500 * 16384 / (16384 + 22)
+
+// newBucket returns a token bucket for content, nil for no limit. The limit is one of bytes with their headers.
 func newBucket(bytesPerSecond int64) *rate.Limiter {
 	if bytesPerSecond <= 0 {
 		return nil
 	}
-	depth := int64(float64(bytesPerSecond) * bucketTime.Seconds())
-	return rate.NewLimiter(rate.Limit(bytesPerSecond), int(max(depth, minGrain)))
+	content := float64(bytesPerSecond) * contentShare
+	return rate.NewLimiter(rate.Limit(content), int(max(content*bucketTime.Seconds(), minGrain)))
 }
 
 // pacer makes one direction of one link wait for its buckets. Immutable; the zero value never waits.

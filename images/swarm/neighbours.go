@@ -144,10 +144,10 @@ func (st *state) upwardPacer(bytesPerSecond int64) *pacer {
 		return nil
 	}
 	bytesPerSecond = max(bytesPerSecond, MinLimit)
-	if st.upward != nil && int64(st.upward.rate) == bytesPerSecond {
+	p := newPacer(newBucket(bytesPerSecond))
+	if st.upward != nil && st.upward.rate == p.rate {
 		return st.upward
 	}
-	p := newPacer(newBucket(bytesPerSecond))
 	return &p
 }
 

@@ -61,6 +61,7 @@ func flags(f *flag.FlagSet, c *model.Config) {
 	f.Func("piece", "length of a piece in bytes; the product's choice for the size where it is not given", bytes(&c.PieceLength))
 	f.IntVar(&c.Seeders, "seeders", 1, "computers that hand out")
 	f.Func("seeder-rate", "of a seeder's cable; that of a machine where it is not given", number(&c.SeederRate))
+	f.Func("last-seeder-rate", "of the last one's, of several; that of the others where it is not given", number(&c.LastSeederRate))
 	f.IntVar(&c.Ports, "ports", 0, "machines on a switch, which are a group; 0 is all")
 	f.Func("uplink", "rate of a switch's cable to the one in the middle; no limit where it is not given", number(&c.Uplink))
 	f.IntVar(&c.Fanout, "fanout", 0, "groups that fetch from one group: a tree, 1 is a chain; 0 is a mesh where -uplink carries two images and more")

@@ -22,6 +22,8 @@ type Config struct {
 	// Seeders hand out together; 0 is one. SeederRate is the rate of each; 0 is Rate.
 	Seeders    int
 	SeederRate float64
+	// LastSeederRate is that of the last one, of several; 0 is SeederRate.
+	LastSeederRate float64
 	// Ports is how many machines are on one switch; 0 is all. Each switch has a cable of Uplink to one in the middle. The
 	// seeders are on the first.
 	Ports  int
@@ -92,11 +94,11 @@ type Result struct {
 	Unfinished int
 	// Efficiency is (image / Rate) / Last: 0.945 is the ceiling if that is Payload.
 	Efficiency float64
-	// In images: what the seeders sent, what machines received in vain on average, and what went over the busiest switch's
+	// LastSent is what the last of several seeders sent of that. In images: what the seeders sent, what machines received in vain on average, and what went over the busiest switch's
 	// cable up and down.
-	Sent, Wasted, Up, Down float64
-	Events                 uint64
-	Took                   time.Duration // of this computer's time
+	Sent, LastSent, Wasted, Up, Down float64
+	Events                           uint64
+	Took                             time.Duration // of this computer's time
 }
 
 // model is a simulation that runs. Owned by one goroutine.
@@ -170,8 +172,12 @@ func newModel(c Config) (m *model, err error) {
 	for i := range m.pieces {
 		all.Add(i)
 	}
-	for range c.Seeders {
-		p := m.newPeer(c.SeederRate, 0, all)
+	for i := range c.Seeders {
+		rate := c.SeederRate
+		if i > 0 && i == c.Seeders-1 {
+			rate = c.LastSeederRate
+		}
+		p := m.newPeer(rate, 0, all)
 		p.hand = schedule.NewHandout(all, m.pieces, isolatedTime)
 		p.hand.Name, p.byPeer = p.name(), map[*peer]*link{}
 		m.powerOn(p)
@@ -374,7 +380,8 @@ func (m *model) result() Result {
 	r := Result{Pieces: m.pieces, PieceLength: m.PieceLength, Events: m.events}
 	for _, p := range m.peers {
 		if p.hand != nil {
-			r.Sent += float64(p.up.carried) / image
+			r.LastSent = float64(p.up.carried) / image
+			r.Sent += r.LastSent
 			continue
 		}
 		r.Wasted += float64(p.wasted) / image / float64(m.Peers)
@@ -410,6 +417,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.Seeders = max(c.Seeders, 1)
 	orRate(&c.SeederRate, c.Rate)
+	orRate(&c.LastSeederRate, c.SeederRate)
 	orRate(&c.SlowRate, c.Rate/10)
 	orRate(&c.Lies, 0.005)
 	if c.Ports == 0 {
