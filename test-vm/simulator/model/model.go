@@ -114,6 +114,7 @@ type model struct {
 	exchanges []exchange
 	host      pipe // the processors, if all machines run on one
 	topology  *schedule.Topology
+	untracked bool // the tracker is gone
 	script    []func()
 	lacking   int // machines that live and lack something, or come later
 	delivered int64
@@ -241,6 +242,14 @@ func (m *model) powerOff(p *peer) {
 	m.later(time.Duration(m.now)+forgetTime, func() { m.topology.Leave(schedule.ID(p.index)) })
 }
 
+// crash ends a process: its computer closes the connections, and who was linked knows at once.
+func (m *model) crash(p *peer) {
+	for len(p.links) > 0 {
+		p.drop(p.links[0])
+	}
+	m.powerOff(p)
+}
+
 // scriptTroubles plans what goes wrong.
 func (m *model) scriptTroubles(ideal time.Duration) {
 	for range int(m.Churn*float64(m.Peers) + 0.5) {
@@ -273,31 +282,35 @@ func (m *model) run() error {
 		if !ok || e.at > limit {
 			return fmt.Errorf("%d machines lack something after %v", m.lacking, time.Duration(m.now).Round(time.Second))
 		}
-		m.now = e.at
-		m.events++
-		switch e.kind {
-		case sent:
-			m.onSent(m.peers[e.x], m.flows[e.y])
-		case crossed:
-			m.onCrossed(m.flows[e.x], e.y)
-		case arrived:
-			m.onArrived(m.flows[e.x])
-		case handled:
-			m.onHandled(m.flows[e.x])
-		case told:
-			m.onTold(e.x)
-		case checked:
-			m.onChecked(m.peers[e.x], e.y)
-		case ticked:
-			m.onTick(m.peers[e.x])
-		case scripted:
-			m.script[e.x]()
-		}
-		if m.err != nil {
+		if m.step(e); m.err != nil {
 			return m.err
 		}
 	}
 	return nil
+}
+
+// step lets one event happen.
+func (m *model) step(e event) {
+	m.now = e.at
+	m.events++
+	switch e.kind {
+	case sent:
+		m.onSent(m.peers[e.x], m.flows[e.y])
+	case crossed:
+		m.onCrossed(m.flows[e.x], e.y)
+	case arrived:
+		m.onArrived(m.flows[e.x])
+	case handled:
+		m.onHandled(m.flows[e.x])
+	case told:
+		m.onTold(e.x)
+	case checked:
+		m.onChecked(m.peers[e.x], e.y)
+	case ticked:
+		m.onTick(m.peers[e.x])
+	case scripted:
+		m.script[e.x]()
+	}
 }
 
 // finished notes that a machine holds everything.

@@ -253,6 +253,21 @@ func (m *model) tell(f *flow, msg message) {
 	m.at(m.now+m.delay, told, m.post(f, msg), 0)
 }
 
+// shorten lets messages go that wait behind bytes which are not sent any more.
+func (f *flow) shorten() {
+	m, end := f.from.m, f.sent
+	for _, u := range f.uploads {
+		end += m.lengthOf(u.piece, u.bursts)
+	}
+	for i := range f.letters {
+		f.letters[i].after = min(f.letters[i].after, end)
+	}
+	for len(f.letters) > 0 && f.letters[0].after <= f.delivered {
+		m.at(m.now+m.delay, told, m.post(f, f.letters[0].message), 0)
+		f.letters = f.letters[:copy(f.letters, f.letters[1:])]
+	}
+}
+
 // socket returns the byte of the flow behind which a message goes: the sender has filled the socket's buffer, and writes
 // on to the end of what it read from the storage at once.
 func (f *flow) socket() int64 {

@@ -25,6 +25,7 @@ type peer struct {
 	links     []*link           // in the order in which they came
 	up        uplink
 
+	told       bool // by the tracker, of others
 	lies       bool
 	barred     map[*peer]bool  // who lied
 	byPeer     map[*peer]*link // of seeders
@@ -347,6 +348,7 @@ func (p *peer) hear(l *link, msg message) {
 			}
 		}
 		l.out.uploads = slices.DeleteFunc(l.out.uploads, func(u upload) bool { return u.bursts == 0 })
+		l.out.shorten()
 	case shown:
 		p.hand.Promised(l.number(), piece, int(msg.bursts), p.m.time())
 	case takenBack:
@@ -468,6 +470,9 @@ func (p *peer) watch(l *link) {
 	if !l.other.alive && now-l.received > int64(silenceTime) {
 		p.drop(l) // a machine that lives sends keep-alives
 		return
+	}
+	if keepAlive := int64(silenceTime / 5); l.other.alive && len(l.far.out.air) == 0 && now-l.received > keepAlive {
+		l.received = now
 	}
 	switch silent := now - max(l.received, l.asked); {
 	case l.Stalled && silent < int64(stallTime):

@@ -50,6 +50,10 @@ func address(g, i int) netip.Addr {
 
 // announce makes a machine dial those that it is told of, and leave those that it is not.
 func (m *model) announce(p *peer) {
+	if m.untracked {
+		return
+	}
+	p.told = true
 	m.topology.Report(schedule.ID(p.index), p.finished > 0, p.rate())
 	links, ok := m.topology.Links(schedule.ID(p.index))
 	if p.hand != nil || !ok {
