@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,7 +85,7 @@ func (g *guest) takePart(ctx context.Context, m *membership, c swarm.Config, lef
 	})
 	p.group.Go(func() { m.renew(ctx, func(j *job.Joined) { sw.AddPeers(j.Seeds) }) })
 	g.mu.Lock()
-	appliances := g.pass.Appliances
+	appliances := slices.Concat(g.pass.Appliances, m.trackers)
 	g.mu.Unlock()
 	for _, end := range sw.Endpoints() {
 		client, idle := m.http(&c.Transport, end.Interface)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -42,7 +43,7 @@ func readTopology(path string) (*topology.Policy, error) {
 
 // mayReach is fleet.Config.MayReach; the tracker is opened before anybody claims.
 func (a *appliance) mayReach(names []string, at netip.Addr, seeder netip.AddrPort) bool {
-	if seeder == a.seeder() {
+	if seeder == a.seeder() || slices.Contains(a.otherSeeders(), seeder) {
 		return a.tracker.MayReachAppliance(names, at)
 	}
 	return a.tracker.MayReachSeedNode(names, at, seeder.Addr())

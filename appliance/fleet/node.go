@@ -284,6 +284,11 @@ func (f *Fleet) onNodes(ref string) (d job.NodeKept, found bool) {
 	return d, found
 }
 
+// SeedNodes returns the addresses of seed nodes that hold something of a swarm.
+func (f *Fleet) SeedNodes(h images.InfoHash) []netip.AddrPort {
+	return f.seeds(h)[len(f.config.Seeds):]
+}
+
 // seeds returns the addresses of the appliances' seeders, and of the seed nodes that hold something of a swarm.
 func (f *Fleet) seeds(h images.InfoHash) []netip.AddrPort {
 	f.mu.RLock()

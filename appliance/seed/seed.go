@@ -37,9 +37,9 @@ type Config struct {
 	// Wanted returns the swarms to serve now; Changed a channel that is closed when that may have changed.
 	Wanted  func() []Wanted
 	Changed func() <-chan struct{}
-	// Others returns where the seeders of the site's other appliances are, which share the hand-out; nil means that there are
-	// none.
-	Others func() []netip.AddrPort
+	// Others returns where others are that share the hand-out of a swarm: the seeders of the site's other appliances, and seed
+	// nodes. nil means that there are none. A seeder waits a moment for them before it shows the first piece.
+	Others func(h images.InfoHash) []netip.AddrPort
 	// Damaged returns the tiles of a piece that are known to be damaged; nil means none. It must not block.
 	Damaged func(image images.Digest, piece int) images.TileSet
 	// Transport is how the seeders use the network. Its limits are each seeder's; Shared is for all together. The Mux's
@@ -176,7 +176,7 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder, fresh bool) 
 	storage := newStorage(reader, s.config.Damaged)
 	var others []netip.AddrPort
 	if s.config.Others != nil {
-		others = s.config.Others()
+		others = s.config.Others(w.InfoHash)
 	}
 	peer, err := swarm.New(swarm.Config{
 		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: storage, Mux: s.config.Mux, HandOut: true, Fresh: fresh,

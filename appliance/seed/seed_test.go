@@ -284,7 +284,7 @@ func TestTwoAppliancesOfASiteShareTheHandOut(t *testing.T) {
 	}
 	mux := swarm.NewMux(l, nil)
 	second, err := seed.New(seed.Config{
-		Mux: mux, CA: r.site.CA(), Open: r.repo.OpenImage, Others: func() []netip.AddrPort { return []netip.AddrPort{r.mux.Addr()} },
+		Mux: mux, CA: r.site.CA(), Open: r.repo.OpenImage, Others: func(images.InfoHash) []netip.AddrPort { return []netip.AddrPort{r.mux.Addr()} },
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return r.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
