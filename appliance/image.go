@@ -31,6 +31,9 @@ func (o *options) withImages(ctx context.Context, fn func(api.Images) error) err
 		return err
 	}
 	lib, err := openLibrary(ctx, o.data, o.repository, log)
+	if err == nil {
+		lib.records = o.records
+	}
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,8 @@ type library struct {
 	closeBucket func() error
 	site        *site.Site
 	log         *slog.Logger
-	data        string // directory of the records
+	data        string // directory of what this appliance keeps
+	records     string // location of the records, see recordsAt
 	// usedBy names what uses an image, or returns ""; nil asks the records, where no appliance runs.
 	usedBy func(context.Context, images.Digest) (string, error)
 	// fromMachines fetches damaged tiles from machines; nil: no appliance runs that could.

@@ -98,6 +98,7 @@ func exitCode(err error) int {
 type options struct {
 	data       string
 	repository string // location of the images, see openBucket
+	records    string // location of the records, see recordsAt
 	logLevel   string
 }
 
@@ -120,6 +121,7 @@ func command() *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().StringVar(&o.repository, "repository", "", repositoryUsage)
+	root.PersistentFlags().StringVar(&o.records, "store", "", recordsUsage)
 	root.PersistentFlags().StringVar(&o.data, "data", "/var/lib/seedbed", "`DIR` of identity, records, images and the local socket")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -38,6 +38,8 @@ type config struct {
 	Data string
 	// Repository is the location of the images; empty is Data/repository.
 	Repository string
+	// Records is the location of the records, see recordsAt.
+	Records string
 	// BootDir holds the boot files; empty is Data/boot.
 	BootDir string
 	// Interface is the only one that is served, at its first address; empty is every one.
@@ -125,7 +127,7 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 		if c.Seeding, c.Machines, err = transport.settings(); err != nil {
 			return err
 		}
-		c.Data, c.Repository = o.data, o.repository
+		c.Data, c.Repository, c.Records = o.data, o.repository, o.records
 		return run(cmd.Context(), c, log)
 	}
 	return cmd
@@ -166,6 +168,7 @@ type appliance struct {
 
 	lib     *library
 	store   *store.Store
+	id      string // of this appliance among those of its site
 	fleet   *fleet.Fleet
 	tracker *tracker.Tracker
 	named   map[images.InfoHash]bool // swarms in which the tracker names the seeder; owned by wanted
@@ -198,7 +201,7 @@ func (a *appliance) open(ctx context.Context) error {
 		return err
 	}
 	a.closers = append(a.closers, a.lib.close)
-	if a.store, err = store.Open(ctx, filepath.Join(c.Data, "records.db")); err != nil {
+	if err := a.openRecords(ctx); err != nil {
 		return err
 	}
 	a.closers = append(a.closers, a.store.Close)
@@ -211,9 +214,9 @@ func (a *appliance) open(ctx context.Context) error {
 	}
 	a.mux = swarm.NewMux(swarmListener, a.log)
 	a.fleet, err = fleet.New(ctx, fleet.Config{
-		Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
+		ID: a.id, Self: a.self(), Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
 		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
-		Appliances: []string{"https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()},
+		Appliances: []string{a.url()},
 		Seeds:      append([]netip.AddrPort{a.seeder()}, a.otherSeeders()...), Trackers: a.otherTrackers(), Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
 	})
 	if err != nil {
@@ -238,6 +241,11 @@ func (a *appliance) open(ctx context.Context) error {
 		return nil
 	}
 	return a.openBoot()
+}
+
+// url is the base URL by which machines reach the appliance.
+func (a *appliance) url() string {
+	return "https://" + netip.AddrPortFrom(a.address, tcpAddr(a.https).Port()).String()
 }
 
 // seeder is the address of the appliance's seeders as machines reach it.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -56,11 +55,14 @@ func (l *library) Remove(ctx context.Context, ref string) error {
 
 // usedByRecords looks for deployments of an image in the records of an appliance that does not run.
 func (l *library) usedByRecords(ctx context.Context, d images.Digest) (string, error) {
-	path := filepath.Join(l.data, "records.db")
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	location, err := recordsAt(l.data, l.records)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(location); l.records == "" && errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	records, err := store.Open(ctx, path)
+	records, err := store.Open(ctx, location)
 	if err != nil {
 		return "", err
 	}

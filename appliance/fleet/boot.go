@@ -263,7 +263,7 @@ func (f *Fleet) BootToken(ctx context.Context, mac string, addr netip.Addr) (job
 		return job.Boot{}, err
 	}
 	return job.Boot{
-		Appliances: f.config.Appliances, Fingerprint: f.config.Authority.Fingerprint(), Token: token, MAC: mac,
+		Appliances: f.addresses(), Fingerprint: f.config.Authority.Fingerprint(), Token: token, MAC: mac,
 	}, nil
 }
 

@@ -205,3 +205,19 @@ func (d *draft) event(e Event) {
 	e.At = d.f.now().UTC()
 	d.facts.events = append(d.facts.events, e)
 }
+
+// othersOf returns the records of a kind that has no map of its own, as the draft has them, in no order.
+func othersOf[T Record](d *draft, kind Kind) []T {
+	return every(d, kind, ofKind[T](&d.f.state, kind))
+}
+
+// ofKind returns the records of a kind by ID. The caller holds mu, or writing.
+func ofKind[T Record](s *records, kind Kind) map[string]T {
+	all := map[string]T{}
+	for k, r := range s.others {
+		if k.Kind == kind {
+			all[k.ID] = r.(T)
+		}
+	}
+	return all
+}

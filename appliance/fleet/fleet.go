@@ -72,6 +72,8 @@ type Config struct {
 	Library   Library
 	// Admit is AdmitAsk if empty.
 	Admit Admit
+	// Self is what this appliance says of itself to the others of its site; nil says nothing. ID and Version are not read.
+	Self *Appliance
 	// Appliances are the base URLs by which agents reach the site: "https://10.77.0.1:443".
 	Appliances []string
 	// Seeds are the addresses of the appliances' seeders.
@@ -146,10 +148,11 @@ type records struct {
 	deployments map[string]*Deployment
 	sessions    map[string]*Session
 	tokens      map[string]*Token
+	others      map[Key]Record // of all other kinds
 }
 
 func newRecords() records {
-	return records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}, map[string]*Token{}}
+	return records{map[string]*Machine{}, map[string]*Job{}, map[string]*Deployment{}, map[string]*Session{}, map[string]*Token{}, map[Key]Record{}}
 }
 
 // live is the last report of a job.
@@ -212,6 +215,9 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 
 // Run schedules the site, or stands by where another appliance does, until ctx is done.
 func (f *Fleet) Run(ctx context.Context) error {
+	if err := f.appear(ctx); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.keepOffice(ctx) })
 	g.Go(func() error { return f.tidyAlways(ctx) })
@@ -268,6 +274,8 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 			}
 		case *Token:
 			f.state.tokens[r.ID] = r
+		default:
+			f.state.others[r.Ref()] = r
 		}
 	}
 	for _, k := range remove {
@@ -287,6 +295,8 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 			delete(f.state.sessions, k.ID)
 		case KindToken:
 			delete(f.state.tokens, k.ID)
+		default:
+			delete(f.state.others, k)
 		}
 	}
 }
@@ -305,7 +315,7 @@ func (s *records) get(k Key) Record {
 	case KindToken:
 		return orNil(s.tokens[k.ID])
 	}
-	return nil
+	return s.others[k]
 }
 
 func orNil[T any, R interface {

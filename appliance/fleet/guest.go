@@ -172,7 +172,7 @@ func (f *Fleet) joined(ctx context.Context, s *Session, remote netip.Addr, r job
 		}
 	}
 	answer := job.Joined{Guest: s.ID, Time: now, Expires: s.Guest.Expires, CA: f.config.Authority.CA().Raw,
-		SiteKey: f.config.Authority.PublicKey(), Appliances: f.config.Appliances}
+		SiteKey: f.config.Authority.PublicKey(), Appliances: f.addresses()}
 	uris := []string{job.URIGuest + s.ID}
 	if image != nil {
 		answer.Image, answer.ImageName, answer.InfoHash = image.Digest, image.Name(), image.InfoHash

@@ -286,14 +286,20 @@ func (f *Fleet) onNodes(ref string) (d job.NodeKept, found bool) {
 
 // SeedNodes returns the addresses of seed nodes that hold something of a swarm.
 func (f *Fleet) SeedNodes(h images.InfoHash) []netip.AddrPort {
-	return f.seeds(h)[len(f.config.Seeds):]
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.holders(h)
 }
 
 // seeds returns the addresses of the appliances' seeders, and of the seed nodes that hold something of a swarm.
 func (f *Fleet) seeds(h images.InfoHash) []netip.AddrPort {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	list := slices.Clone(f.config.Seeds)
+	return append(f.seeders(), f.holders(h)...)
+}
+
+// holders returns the addresses of seed nodes that hold something of a swarm. The caller holds mu.
+func (f *Fleet) holders(h images.InfoHash) (list []netip.AddrPort) {
 	for _, n := range f.ranked() {
 		for _, i := range n.report.Images {
 			if i.InfoHash == h && i.Held > 0 && n.addr.Port() != 0 {

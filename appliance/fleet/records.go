@@ -17,6 +17,7 @@ const (
 	KindDeployment Kind = "deployment"
 	KindSession    Kind = "session"
 	KindToken      Kind = "token"
+	KindAppliance  Kind = "appliance"
 )
 
 // Key names a record.
@@ -57,6 +58,8 @@ func NewRecord(k Kind) (Record, error) {
 		return new(Session), nil
 	case KindToken:
 		return new(Token), nil
+	case KindAppliance:
+		return new(Appliance), nil
 	}
 	return nil, fmt.Errorf("records of kind %q are not known to this version; all appliances of a site run one version", k)
 }

@@ -24,6 +24,7 @@ const (
 	CodeTokenExpired   = "token-expired"
 	CodeRevoked        = "revoked"         // this boot's certificate was revoked
 	CodeUnauthorised   = "unauthorised"    // no certificate, or none of a boot that is known
+	CodeForbidden      = "forbidden"       // the caller's role does not include it
 	CodeMachineUnknown = "machine-unknown" // no inventory yet, or not this machine's certificate
 	CodeJobUnknown     = "job-unknown"
 	CodeJobEnded       = "job-ended"

@@ -48,7 +48,7 @@ func (f *Fleet) Hello(ctx context.Context, remote netip.Addr, h job.Hello) (job.
 	}
 	f.mu.Unlock()
 	return job.Welcome{
-		Time: now, Appliances: f.config.Appliances, Certificate: cert, CA: f.config.Authority.CA().Raw,
+		Time: now, Appliances: f.addresses(), Certificate: cert, CA: f.config.Authority.CA().Raw,
 		SiteKey: f.config.Authority.PublicKey(),
 	}, nil
 }

@@ -87,7 +87,7 @@ func (f *Fleet) NewToken(ctx context.Context, o TokenOrder) (*Token, *job.Ticket
 	if err != nil {
 		return nil, nil, err
 	}
-	return t, &job.Ticket{Appliances: f.config.Appliances, Fingerprint: f.config.Authority.Fingerprint(), Token: hex.EncodeToString(secret[:])}, nil
+	return t, &job.Ticket{Appliances: f.addresses(), Fingerprint: f.config.Authority.Fingerprint(), Token: hex.EncodeToString(secret[:])}, nil
 }
 
 // Tokens returns the tokens, oldest first.

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/store"
+)
+
+const recordsUsage = "`LOCATION` of the records: a file, or postgres://USER@HOST/NAME for several appliances (default: records.db in the data directory)"
+
+// recordsAt returns where the records are. A password has no place in a URL on the command line, which every user of the
+// host can read.
+func recordsAt(data, location string) (string, error) {
+	switch {
+	case location == "":
+		return filepath.Join(data, "records.db"), nil
+	case !store.IsPostgres(location):
+		return location, nil
+	}
+	u, err := url.Parse(location)
+	if err != nil {
+		return "", usageError{errors.New("--store: the URL cannot be read; it is postgres://USER@HOST/NAME")}
+	}
+	if _, secret := u.User.Password(); secret || u.Query().Has("password") {
+		return "", usageError{errors.New("--store: the password is not given in the URL, where every user of this host can read it; " +
+			"put it into a file as PGPASSFILE names, mode 0600, with the line HOST:5432:NAME:USER:PASSWORD")}
+	}
+	return location, nil
+}
+
+// openRecords opens the records and the name by which this appliance is known in them.
+func (a *appliance) openRecords(ctx context.Context) error {
+	location, err := recordsAt(a.config.Data, a.config.Records)
+	if err != nil {
+		return err
+	}
+	if a.store, err = store.Open(ctx, location); err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.store.Close)
+	a.id, err = applianceID(a.config.Data)
+	return err
+}
+
+// applianceID returns the random name of this appliance, which is made at its first start.
+func applianceID(data string) (string, error) {
+	path := filepath.Join(data, "appliance-id")
+	b, err := os.ReadFile(path)
+	id := strings.TrimSpace(string(b))
+	switch {
+	case err == nil && id != "":
+		return id, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("read the name of this appliance: %w", err)
+	}
+	var random [6]byte
+	rand.Read(random[:]) // never fails (crypto/rand)
+	id = hex.EncodeToString(random[:])
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep the name of this appliance: %w", err)
+	}
+	return id, nil
+}
+
+// self is what this appliance says of itself to the others of its site.
+func (a *appliance) self() *fleet.Appliance {
+	name, err := os.Hostname()
+	if err != nil {
+		name = a.id
+	}
+	return &fleet.Appliance{Name: name, URL: a.url(), Seeder: a.seeder(), Started: time.Now().UTC()}
+}
