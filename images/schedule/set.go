@@ -40,6 +40,16 @@ func (b Set) Lacks(o Set) bool {
 	return false
 }
 
+// LacksMany reports whether o holds at least n pieces that b does not.
+func (b Set) LacksMany(o Set, n int) bool {
+	for i := range b {
+		if n -= bits.OnesCount64(o[i] &^ b[i]); n <= 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // intersects reports whether b and o have a piece in common.
 func (b Set) Intersects(o Set) bool {
 	for i := range b {

@@ -122,14 +122,28 @@ func (c progressConn) alive() { c.l.received.Store(clock(time.Now())) }
 
 func (c progressConn) Write(b []byte) (written int, err error) {
 	for len(b) > 0 && err == nil {
-		n := 0
+		n := len(b)
+		if n > writeStep+writeStep/16 { // a short rest goes along
+			n = writeStep
+		}
 		c.Conn.SetWriteDeadline(time.Now().Add(c.timeout))
-		n, err = c.Conn.Write(b[:min(len(b), writeStep)])
+		n, err = c.step(b[:n])
 		c.l.sent.Store(clock(time.Now()))
 		c.l.end.sent.Add(int64(n))
 		written, b = written+n, b[n:]
 	}
 	return written, err
+}
+
+// step writes b, over TLS in one step for all its records.
+func (c progressConn) step(b []byte) (int, error) {
+	below, ok := c.raw.(*gather)
+	if !ok {
+		return c.Conn.Write(b)
+	}
+	below.hold()
+	n, err := c.Conn.Write(b)
+	return n, errors.Join(err, below.flush())
 }
 
 // dial connects to an address from one of our endpoints and runs the link, until it is closed or ctx ends.
@@ -142,7 +156,7 @@ func (s *Swarm) dial(ctx context.Context, e *endpoint, a netip.AddrPort) {
 		return
 	}
 	if err == nil {
-		secure := tls.Client(conn, s.cfg.TLS)
+		secure := tls.Client(&gather{Conn: conn}, s.cfg.TLS)
 		if err = secure.HandshakeContext(limit); err == nil {
 			cancel()
 			s.runLink(ctx, e, secure, a)
@@ -268,8 +282,11 @@ func (s *Swarm) writeLink(ctx context.Context, l *link) error {
 	var data []byte
 	tiles := l.up.share(tilesPerRead*images.TileLength, readTime, images.TileLength) / images.TileLength
 	for {
-		control, next, ok := l.out.take(l.control, tiles)
-		err := l.writeControl(control)
+		next, ok := l.out.take(tiles)
+		err := error(nil)
+		if !ok || l.up.limited() { // else they go along with the tiles
+			err = l.writeControl()
+		}
 		if err != nil {
 			return err
 		}
@@ -300,15 +317,30 @@ const (
 	messageTime = 100 * time.Millisecond
 )
 
-// writeControl sends messages that were taken from the outbox, and keeps their buffer for the next ones.
-func (l *link) writeControl(messages []byte) (err error) {
+// writeControl sends the messages in the outbox.
+func (l *link) writeControl() (err error) {
+	messages := l.out.takeControl(l.control)
 	if len(messages) > 0 {
 		_, err = l.conn.Write(messages)
 	}
+	l.reuse(messages)
+	return err
+}
+
+// reuse keeps the buffer of messages for the next ones.
+func (l *link) reuse(messages []byte) {
 	if l.control = messages; cap(messages) > 64<<10 {
 		l.control = nil
 	}
-	return err
+}
+
+// appendControl appends the messages in the outbox to data, so that they go along with it. Not where data is limited: they
+// are not held up.
+func (l *link) appendControl(data []byte) []byte {
+	messages := l.out.takeControl(l.control)
+	data = append(data, messages...)
+	l.reuse(messages)
+	return data
 }
 
 // writeData sends messages with content, as fast as the limits allow.
@@ -343,6 +375,11 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 		data = peerwire.AppendTile(data, kind, peerwire.Hashes{Piece: u.piece, Hashes: hashes})
 		sent = int64(len(hashes) * len(images.Digest{}))
 	}
+	if !s.memory.holds(u.piece) { // what waits in the outbox does not wait for the storage
+		if err := l.writeControl(); err != nil {
+			return data, err
+		}
+	}
 	tiles, err := s.readTiles(ctx, u)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -353,8 +390,10 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 	}
 	target := l.up.share(peerwire.TilesTarget, messageTime, 1)
 	for first := true; len(tiles) > 0 || len(data) > 0; first = false {
-		if !first {
-			if err := l.writeControl(l.out.takeControl(l.control)); err != nil {
+		if !l.up.limited() {
+			data = l.appendControl(data)
+		} else if !first {
+			if err := l.writeControl(); err != nil {
 				return data, err
 			}
 		}

@@ -74,6 +74,13 @@ func lengthOf(tiles []peerwire.IndexedTile) (n int64) {
 	return n
 }
 
+// holds reports whether tiles of the piece are in the cache.
+func (m *memory) holds(piece int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.pieces[piece] != nil
+}
+
 // find returns those of the tiles that the cache holds, by index.
 func (m *memory) find(piece int, tiles images.TileSet) map[int]tile.Encoded {
 	m.mu.Lock()

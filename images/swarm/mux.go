@@ -122,7 +122,7 @@ func (m *Mux) serve(ctx context.Context, conn net.Conn, done func()) {
 		to.swarm.accept(ctx, to.end, sorted)
 		return
 	}
-	server := tls.Server(sorted, &tls.Config{
+	server := tls.Server(&gather{Conn: sorted}, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if to = m.reach(hello.ServerName); to.swarm == nil {

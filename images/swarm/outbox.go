@@ -14,6 +14,7 @@ type outbox struct {
 	control []byte     // encoded messages
 	uploads []upload
 	blocks  []peerwire.Span // requests of a stock peer
+	late    int             // messages that nobody was woken for
 	replies int             // answers among the messages that the peer made us give
 
 	wake chan struct{} // holds one token after something was added
@@ -50,6 +51,27 @@ func (o *outbox) send(m peerwire.Message) bool {
 	o.control = peerwire.Append(o.control, m)
 	o.signal()
 	return len(o.control) <= maxControl
+}
+
+// sendLate queues a message that need not go before another does, or hurry is called, or there are n of them; false says
+// that the peer does not read.
+func (o *outbox) sendLate(m peerwire.Message, n int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.control = peerwire.Append(o.control, m)
+	if o.late++; o.late >= n {
+		o.signal()
+	}
+	return len(o.control) <= maxControl
+}
+
+// hurry sends what waits for company.
+func (o *outbox) hurry() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.late > 0 {
+		o.signal()
+	}
 }
 
 // sendTile queues an sb_tile message under the receiver's number for it.
@@ -115,21 +137,17 @@ func (o *outbox) cancel(piece int, tiles images.TileSet) {
 func (o *outbox) takeControl(empty []byte) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.swap(empty)
-}
-
-func (o *outbox) swap(empty []byte) (control []byte) {
-	control, o.control, o.replies = o.control, empty[:0], 0
+	control := o.control
+	o.control, o.replies, o.late = empty[:0], 0, 0
 	return control
 }
 
-// take returns the queued messages, swapping in empty for them, and the next at most n tiles to send.
-func (o *outbox) take(empty []byte, n int) (control []byte, next upload, ok bool) {
+// take returns the next at most n tiles to send.
+func (o *outbox) take(n int) (next upload, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	control = o.swap(empty)
 	if len(o.uploads) == 0 {
-		return control, next, false
+		return next, false
 	}
 	first := &o.uploads[0]
 	next = upload{piece: first.piece, hashes: first.hashes}
@@ -146,5 +164,5 @@ func (o *outbox) take(empty []byte, n int) (control []byte, next upload, ok bool
 			o.uploads = nil
 		}
 	}
-	return control, next, true
+	return next, true
 }

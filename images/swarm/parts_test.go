@@ -109,16 +109,22 @@ func TestOutbox(t *testing.T) {
 	o.serve(upload{8, false, some})
 	o.cancel(8, some)
 	o.cancel(7, some)
-	control, u, ok := o.take(nil, 16)
-	if len(control) != 9 || !ok || u.piece != 7 || !u.hashes || u.tiles.Len() != 16 {
-		t.Errorf("%x, %+v", control, u)
+	u, ok := o.take(16)
+	if !ok || u.piece != 7 || !u.hashes || u.tiles.Len() != 16 {
+		t.Errorf("%+v", u)
 	}
-	control, u, ok = o.take(control, 16)
-	if len(control) != 0 || !ok || u.hashes || u.tiles.Len() != 3 || u.tiles.Has(17) {
-		t.Errorf("%x, %+v", control, u)
+	if u, ok = o.take(16); !ok || u.hashes || u.tiles.Len() != 3 || u.tiles.Has(17) {
+		t.Errorf("%+v", u)
 	}
-	if _, _, ok = o.take(control, 16); ok {
+	if _, ok = o.take(16); ok {
 		t.Error("something is left")
+	}
+	control := o.takeControl(nil)
+	if len(control) != 9 {
+		t.Errorf("%x", control)
+	}
+	if control = o.takeControl(control); len(control) != 0 {
+		t.Errorf("%x", control)
 	}
 	for i := 0; o.serve(upload{i, false, some}); i++ {
 		if i > maxUploads {

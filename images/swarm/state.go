@@ -309,6 +309,23 @@ func (st *state) send(l *link, m peerwire.Message) {
 	}
 }
 
+// Bounds of the messages that wait for others to go with. Who hands out is to know soon how much each machine holds.
+const (
+	maxLate         = 16
+	maxLateHandsOut = 4
+)
+
+// sendLate is send for what can wait until the next tick.
+func (st *state) sendLate(l *link, m peerwire.Message) {
+	n := maxLate
+	if l.HandsOut {
+		n = maxLateHandsOut
+	}
+	if !l.out.sendLate(m, n) {
+		st.leave(l, "does not read", nil)
+	}
+}
+
 // sendTile is send for sb_tile messages.
 func (st *state) sendTile(l *link, m peerwire.TileMessage) {
 	if l.stock != nil {

@@ -14,6 +14,7 @@ func (st *state) tick() {
 	for _, l := range st.all {
 		st.watch(l)
 		st.tellParts(l)
+		l.out.hurry()
 	}
 	if st.pull.Starve(st.now) {
 		st.feedAll()
