@@ -42,7 +42,7 @@ type machine struct {
 	left    int64
 	expires time.Time
 
-	// Of the last announce, and the one before: what it had received, and how fast in bytes a second, 0 if not known.
+	// When a rate was last taken, or when it came, and received then; and the rate in bytes a second, 0 if not known.
 	seen       time.Time
 	downloaded int64
 	rate       float64
@@ -119,9 +119,10 @@ func (s *swarmPeers) remove(m *machine, now time.Time) {
 	s.changed = now
 }
 
-// progress takes what the machine says of itself.
-func (s *swarmPeers) progress(m *machine, r announce.Request, now time.Time) {
-	if took := now.Sub(m.seen); took >= time.Second {
+// progress takes what the machine says of itself. A rate is judged over an interval and more: shorter ones, above all that of the
+// first seconds, made machines slow that were not, and who took over their shares fell behind.
+func (s *swarmPeers) progress(m *machine, r announce.Request, interval time.Duration, now time.Time) {
+	if took := now.Sub(m.seen); took >= interval {
 		rate := max(1, float64(r.Downloaded-m.downloaded)/took.Seconds())
 		if m.rate > 0 {
 			rate = (m.rate + rate) / 2

@@ -289,3 +289,29 @@ func TestCertificatesSayWhatAPeerIs(t *testing.T) {
 		t.Errorf("beside a seed node a machine is told %+v", b)
 	}
 }
+
+func TestRateOfTheFirstSecondsMakesNobodySlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(t, twoGroups, nil)
+		importing := func(downloaded int64) bool {
+			for n := range 5 {
+				r.announce(machineAt(0, n), nil)
+				r.announce(machineAt(1, n), func(q *announce.Request) {
+					if q.Downloaded = downloaded; n == 2 {
+						q.Downloaded /= 100
+					}
+				})
+			}
+			return r.announce(machineAt(1, 2), func(q *announce.Request) { q.Downloaded = downloaded / 100 }).Links.Share.Members > 0
+		}
+		importing(0)
+		time.Sleep(5 * time.Second)
+		if !importing(5e8) {
+			t.Error("a machine lost its share by what it received in its first 5 s")
+		}
+		time.Sleep(10 * time.Second)
+		if importing(15e8) {
+			t.Error("a machine at a hundredth of the others' rate keeps its share")
+		}
+	})
+}

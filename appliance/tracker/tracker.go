@@ -261,7 +261,7 @@ func (t *Tracker) note(a netip.AddrPort, i identity, r announce.Request, now tim
 		m = s.add(a, t.who(i, a.Addr()), i.seed, r, now)
 	}
 	m.plain = i.plain
-	s.progress(m, r, now)
+	s.progress(m, r, t.cfg.Interval, now)
 	if s.top == nil {
 		t.answerOpen(s, m, &answer)
 	} else {

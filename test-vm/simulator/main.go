@@ -65,6 +65,7 @@ func flags(f *flag.FlagSet, c *model.Config) {
 	f.IntVar(&c.Ports, "ports", 0, "machines on a switch, which are a group; 0 is all")
 	f.Func("uplink", "rate of a switch's cable to the one in the middle; no limit where it is not given", number(&c.Uplink))
 	f.IntVar(&c.Fanout, "fanout", 0, "groups that fetch from one group: a tree, 1 is a chain; 0 is a mesh where -uplink carries two images and more")
+	f.IntVar(&c.Images, "images", 0, "over a switch's cable each way, as the policy says; 0 is -uplink over -rate")
 	f.IntVar(&c.Connections, "connections", 0, "of a machine at most; 0 is the policy's default")
 	f.Float64Var(&c.Churn, "churn", 0, "share of the machines that lose their power on the way")
 	f.DurationVar(&c.Reboot, "reboot", time.Minute, "after which they are back, with an empty disk; 0 is never")

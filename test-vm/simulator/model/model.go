@@ -31,6 +31,8 @@ type Config struct {
 	// Fanout is how many groups fetch from each, by pins: 1 is a chain. 0 leaves it to the topology: a mesh if Uplink carries
 	// two images and more, else a chain.
 	Fanout int
+	// Images is what the policy says of the switches' cables; 0 is Uplink over Rate.
+	Images int
 	// Connections of one machine at most; 0 is the policy's default.
 	Connections int
 
@@ -215,7 +217,7 @@ func (m *model) newPeer(rate float64, group int, has schedule.Set) *peer {
 // powerOn starts a computer.
 func (m *model) powerOn(p *peer) {
 	random := rand.New(rand.NewPCG(m.Seed, uint64(len(m.script))<<32|uint64(p.index)+1))
-	p.alive, p.started = true, m.now
+	p.alive, p.started, p.rated = true, m.now, m.now
 	p.announced = m.now - m.random.Int64N(int64(announceTime))
 	p.pull = schedule.NewPuller(p.have, schedule.NewSet(m.pieces), m.pieces, random)
 	m.at(m.now+m.random.Int64N(int64(tickTime)), ticked, p.index, 0)

@@ -84,10 +84,11 @@ func (m *model) announce(p *peer) {
 	p.feedAll()
 }
 
-// rate returns how fast the machine received since it was last asked, in bytes a second; 0 is not known.
+// rate returns how fast the machine received since it last returned one, in bytes a second; 0 is not known, as of a shorter time
+// than the tracker judges.
 func (p *peer) rate() float64 {
 	elapsed := p.m.now - p.rated
-	if elapsed <= 0 {
+	if elapsed < int64(announceTime) {
 		return 0
 	}
 	rate := float64(p.received-p.ratedAt) / float64(elapsed) * 1e9
@@ -101,8 +102,13 @@ func (l *link) relation(r schedule.Relation) {
 	l.ServedOnly, l.far.ServedOnly = r == schedule.Downstream, r == schedule.Upstream
 }
 
-// images is how many images the cable of a switch carries in the time in which a machine receives one.
-func (m *model) images() int { return min(max(int(m.Uplink/m.Rate), 1), 1000) }
+// images is how many images the cable of a switch carries in the time in which a machine receives one, or what Images says.
+func (m *model) images() int {
+	if m.Images > 0 {
+		return m.Images
+	}
+	return min(max(int(m.Uplink/m.Rate), 1), 1000)
+}
 
 // groups is how many switches there are.
 func (m *model) groups() int { return (m.Peers + m.Ports - 1) / m.Ports }
