@@ -43,7 +43,7 @@ type agents struct {
 }
 
 // Agents returns the handler of the endpoints of package job. The server's TLS has verified client certificates under
-// the site's CA where one was given. announce answers PathAnnounce and checks its callers itself; nil leaves it out.
+// the site's CA where one was given. announce answers PathAnnounce and PathSources and checks its callers itself; nil leaves it out.
 func Agents(f *fleet.Fleet, content Content, announce http.Handler, log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -60,6 +60,7 @@ func Agents(f *fleet.Fleet, content Content, announce http.Handler, log *slog.Lo
 	mux.Handle("GET "+job.PathLayer+"{digest}", handle(log, a.reader(a.layer)))
 	if announce != nil {
 		mux.Handle("GET "+job.PathAnnounce, announce)
+		mux.Handle("GET "+job.PathSources, announce)
 	}
 	return mux
 }

@@ -21,6 +21,7 @@ const (
 	PathManifest  = "/agent/v1/manifest/" // GET + digest -> canonical CBOR; header Seedbed-Signature: base64 of Ed25519
 	PathLayer     = "/agent/v1/layer/"    // GET + digest -> bytes
 	PathAnnounce  = "/announce"           // GET, BEP 3 with bencoded answer
+	PathSources   = "/announce/sources"   // GET, announce.SourcesRequest: who has what describes the image (waits 10 s)
 )
 
 // SignatureHeader carries the manifest's detached signature, base64.
@@ -224,9 +225,9 @@ type Report struct {
 	Verified      int64  `json:"verified"`              // bytes read back and right
 	Written       int64  `json:"written"`               // bytes written to the disk
 	WriteNanos    int64  `json:"write_nanos"`           // time spent in those writes
-	FromAppliance int64  `json:"from_appliance"`        // encoded bytes received from seeders of appliances, and the image's layers
-	FromPeers     int64  `json:"from_peers"`            // encoded bytes received from other machines
-	ToPeers       int64  `json:"to_peers"`              // encoded bytes sent
+	FromAppliance int64  `json:"from_appliance"`        // encoded bytes received from seeders of appliances, layers among them
+	FromPeers     int64  `json:"from_peers"`            // encoded bytes received from other machines, layers among them
+	ToPeers       int64  `json:"to_peers"`              // encoded bytes sent, layers among them
 	Peers         int    `json:"peers"`                 // connections now
 	Congestion    string `json:"congestion,omitempty"`  // congestion control in use, as the kernel names it
 	Bitmap        []byte `json:"bitmap,omitempty"`      // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; see Job.Hint

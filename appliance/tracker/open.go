@@ -28,7 +28,7 @@ func (t *Tracker) Open(h images.InfoHash, v1, plain [20]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.swarm(h.Wire()); s != nil {
-		s.open, s.top = true, nil
+		s.open, s.top, s.desk = true, nil, nil
 		t.open[plain] = openName{h.Wire(), true}
 		t.open[v1], t.open[h.Wire()] = openName{swarm: h.Wire()}, openName{swarm: h.Wire()}
 	}

@@ -20,6 +20,7 @@ type swarmPeers struct {
 	complete int // machines that hold everything
 	next     schedule.ID
 	top      *schedule.Topology // nil in an open swarm
+	desk     *desk              // nil in an open swarm
 	open     bool
 	changed  time.Time // when a machine last came or left
 	swept    time.Time // when silent machines were last looked for
@@ -59,10 +60,12 @@ const everyone = 256
 const sweep = time.Second
 
 func newSwarmPeers(p *schedule.Policy) *swarmPeers {
-	return &swarmPeers{
+	s := &swarmPeers{
 		machines: map[netip.AddrPort]*machine{}, byID: map[peerAt]*machine{}, byNumber: map[schedule.ID]*machine{},
 		top: schedule.NewTopology(p, rand.Uint64()),
 	}
+	s.desk = newDesk(p, func() []netip.AddrPort { return s.seeds })
+	return s
 }
 
 // expire forgets machines that were silent for long.
@@ -101,6 +104,7 @@ func (s *swarmPeers) add(a netip.AddrPort, w schedule.Who, seed bool, r announce
 	}
 	if s.top != nil {
 		s.top.Join(m.number, w, m.seed)
+		s.desk.lends(a, w, true, now) // it has what it needs to take part
 	}
 	s.changed = now
 	return m
@@ -115,6 +119,7 @@ func (s *swarmPeers) remove(m *machine, now time.Time) {
 	}
 	if s.top != nil {
 		s.top.Leave(m.number)
+		s.desk.leaves(m.address)
 	}
 	s.changed = now
 }
@@ -207,6 +212,7 @@ func (t *Tracker) SetPolicy(p *schedule.Policy) {
 			continue
 		}
 		s.top = schedule.NewTopology(p, rand.Uint64())
+		s.desk = newDesk(p, func() []netip.AddrPort { return s.seeds }) // those who wait ask again
 		list := make([]*machine, 0, len(s.machines))
 		for _, m := range s.machines {
 			list = append(list, m)
@@ -215,6 +221,7 @@ func (t *Tracker) SetPolicy(p *schedule.Policy) {
 		for _, m := range list {
 			s.top.Join(m.number, m.who, m.seed)
 			s.top.Report(m.number, m.left == 0, m.rate)
+			s.desk.lends(m.address, m.who, true, time.Now())
 		}
 		s.changed = time.Now()
 	}

@@ -139,7 +139,11 @@ func (t *Tracker) swarm(wire [20]byte) *swarmPeers {
 // ServeHTTP answers one announce. The server has verified the client's certificate, where one was given, against the
 // site's CA (tls.VerifyClientCertIfGiven or stricter).
 func (t *Tracker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	status, answer := t.answer(r)
+	answering := t.answer
+	if strings.HasSuffix(r.URL.Path, announce.SourcesPath) {
+		answering = t.sources
+	}
+	status, answer := answering(r)
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(status)
 	w.Write(answer.Encode())

@@ -22,7 +22,8 @@ type Mux struct {
 
 	mu     sync.Mutex // guards what follows
 	swarms map[string]reach
-	open   map[[20]byte]reach // open swarms, by their names in the handshake
+	open   map[[20]byte]reach            // open swarms, by their names in the handshake
+	beside map[string]map[string]*beside // by server name and protocol, see Handle
 }
 
 // reach is a swarm, and by which of its endpoints it is reached here.
@@ -36,7 +37,7 @@ func NewMux(l net.Listener, log *slog.Logger) *Mux {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Mux{listener: l, log: log, swarms: map[string]reach{}, open: map[[20]byte]reach{}}
+	return &Mux{listener: l, log: log, swarms: map[string]reach{}, open: map[[20]byte]reach{}, beside: map[string]map[string]*beside{}}
 }
 
 // Addr is the address that the Mux listens on.
@@ -122,23 +123,31 @@ func (m *Mux) serve(ctx context.Context, conn net.Conn, done func()) {
 		to.swarm.accept(ctx, to.end, sorted)
 		return
 	}
+	var other *beside
 	server := tls.Server(&gather{Conn: sorted}, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if other = m.handler(hello); other != nil {
+				return other.tls, nil
+			}
 			if to = m.reach(hello.ServerName); to.swarm == nil {
 				return nil, fmt.Errorf("no swarm is named %q here", hello.ServerName)
 			}
 			return to.swarm.cfg.TLS, nil
 		},
 	})
-	ctx, cancel := context.WithTimeout(ctx, defaultTiming.handshake)
+	limit, cancel := context.WithTimeout(ctx, defaultTiming.handshake)
 	defer cancel()
-	if err := server.HandshakeContext(ctx); err != nil {
+	if err := server.HandshakeContext(limit); err != nil {
 		m.log.Debug("swarm handshake refused", "peer", conn.RemoteAddr().String(), "err", err)
 		conn.Close()
 		return
 	}
 	done()
+	if other != nil {
+		other.serve(ctx, server)
+		return
+	}
 	to.swarm.accept(ctx, to.end, server)
 }
 
