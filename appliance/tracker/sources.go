@@ -39,7 +39,10 @@ func (t *Tracker) sources(r *http.Request) (int, announce.Response) {
 
 // source returns whom a machine is to fetch from, and waits until there is somebody.
 func (t *Tracker) source(ctx context.Context, a netip.AddrPort, i identity, q announce.SourcesRequest) announce.Response {
-	key, who, began := i.machine+" "+a.String(), t.who(i, a.Addr()), time.Now()
+	key, who, began := i.machine, t.who(i, a.Addr()), time.Now()
+	if key == "" {
+		key = a.String()
+	}
 	ask := func() (one *asker, list []netip.AddrPort, wait bool) {
 		t.mu.Lock()
 		defer t.mu.Unlock()

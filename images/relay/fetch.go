@@ -35,8 +35,32 @@ type Fetched struct {
 	Objects Memory
 	// Bytes received, what was wrong among them.
 	FromAppliance, FromPeers int64
-	// Liars are the certificates (SHA-256 of the DER) of those who sent wrong bytes, but for appliances.
-	Liars [][32]byte
+	// Liars are those who sent wrong bytes, but for appliances.
+	Liars []Liar
+}
+
+// Liar is a peer that did what none does that means well.
+type Liar struct {
+	swarm.Liar
+	Certificate [32]byte // SHA-256 of the DER, as swarm.Config.Barred has it
+}
+
+func newLiar(conn *tls.Conn, what string) Liar {
+	leaf := conn.ConnectionState().PeerCertificates[0]
+	liar := Liar{Certificate: sha256.Sum256(leaf.Raw), Liar: swarm.Liar{What: what}}
+	for _, u := range leaf.URIs {
+		liar.Names = append(liar.Names, u.String())
+	}
+	if at, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		ap := at.AddrPort()
+		liar.Peer = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return liar
+}
+
+// log returns what a warning names the peer by.
+func (l Liar) log() []any {
+	return []any{"peer", l.Peer.String(), "names", l.Names, "certificate", fmt.Sprintf("%x", l.Certificate[:8])}
 }
 
 // Waits and bounds of a Fetcher.
@@ -95,14 +119,13 @@ func (g *Fetched) blame(log *slog.Logger, conn *tls.Conn, at netip.AddrPort, err
 		log.Debug("layers not had from a peer", "peer", at.String(), "err", err)
 		return
 	}
-	leaf := conn.ConnectionState().PeerCertificates[0]
-	if isAppliance(leaf) {
+	if isAppliance(conn.ConnectionState().PeerCertificates[0]) {
 		log.Warn("the appliance "+liar.what+"; verify the image there", "peer", at.String())
 		return
 	}
-	identity := sha256.Sum256(leaf.Raw)
-	g.Liars = append(g.Liars, identity)
-	log.Warn("a peer "+liar.what+"; it is barred", "peer", at.String(), "certificate", fmt.Sprintf("%x", identity[:8]))
+	one := newLiar(conn, liar.what)
+	g.Liars = append(g.Liars, one)
+	log.Warn("a peer "+liar.what+"; it is barred", one.log()...)
 }
 
 func isAppliance(c *x509.Certificate) bool {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,7 @@ type Server struct {
 	mu      sync.Mutex // guards the rest
 	open    int        // connections
 	callers map[[32]byte]*caller
+	liars   []Liar
 }
 
 // caller is a certificate that connected.
@@ -129,8 +131,7 @@ func (s *Server) serve(ctx context.Context, conn *tls.Conn) {
 	defer leave()
 	err = s.answer(ctx, conn, identity)
 	if liar := (*liarError)(nil); errors.As(err, &liar) {
-		s.bar(identity)
-		log.Warn("a peer " + liar.what + "; it is barred from layers")
+		s.bar(newLiar(conn, liar.what))
 		return
 	}
 	log.Debug("relay connection ended", "err", err)
@@ -182,10 +183,26 @@ func (s *Server) forget() {
 	}
 }
 
-func (s *Server) bar(identity [32]byte) {
+// maxLiars bounds the list; further peers are barred all the same.
+const maxLiars = 64
+
+func (s *Server) bar(l Liar) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.callers[identity].barred = true
+	if c := s.callers[l.Certificate]; c != nil && !c.barred {
+		c.barred = true
+		s.cfg.Log.Warn("a peer "+l.What+"; it gets no layers any more", l.log()...)
+		if len(s.liars) < maxLiars {
+			s.liars = append(s.liars, l)
+		}
+	}
+}
+
+// Liars returns the peers that are not answered any more, the first ones first.
+func (s *Server) Liars() []Liar {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.liars)
 }
 
 // charge takes what a certificate asks for from its allowance.

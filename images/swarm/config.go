@@ -46,6 +46,8 @@ type Config struct {
 	// Fresh says that nobody handed out this content here before. Else who hands out waits a moment after its start if peers
 	// come that hold something: after a restart they come back one by one, and need not be shown what the others hold.
 	Fresh bool
+	// Barred are certificates (SHA-256 of the DER) of peers that lied before: there are no links with them.
+	Barred [][32]byte
 	// MemoryBytes bounds the encoded tiles held in memory: half for pieces on their way in, half for recent pieces to
 	// pass on. The smallest that works is two pieces. Zero means 64 MiB. Decoding takes one piece per worker more.
 	MemoryBytes int64

@@ -60,6 +60,10 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 		all: map[int]*link{}, byPeer: map[acquaintance]*link{}, banned: map[[32]byte]bool{}, strikes: map[[32]byte]int{},
 		assemblies: map[int]*assembly{},
 	}
+	for _, identity := range s.cfg.Barred {
+		st.banned[identity] = true
+		st.guests.bar(identity)
+	}
 	st.looking, _ = s.cfg.Storage.(Looking)
 	unseen := schedule.NewSet(n)
 	for i := range n {

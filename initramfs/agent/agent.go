@@ -48,7 +48,8 @@ type Config struct {
 	// LoadModule loads a kernel module by name, if it is there; nil leaves all to the kernel.
 	LoadModule func(name string)
 
-	timing timing
+	timing     timing
+	relayLeast int64 // zero means the constant of that name
 }
 
 // timing holds the agent's waits. Tests shorten them.

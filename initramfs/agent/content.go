@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"sync"
 
@@ -96,12 +95,14 @@ func (c *content) hold(ctx context.Context) error {
 // start joins the swarm.
 func (c *content) start(ctx context.Context) error {
 	d := c.d
-	d.a.client.identify(d.j.Certificate, false, nil)
-	cert := tls.Certificate{Certificate: [][]byte{d.j.Certificate}, PrivateKey: d.a.client.key}
+	var barred [][32]byte
+	for _, l := range d.about.liars {
+		barred = append(barred, l.Certificate)
+	}
 	sw, err := d.a.join(swarm.Config{
-		InfoHash: d.j.InfoHash, Pieces: d.layout, Storage: d.store, TLS: swarm.TLSConfig(cert, d.a.ca, d.j.InfoHash),
-		ListenAddr: d.a.cfg.ListenAddr, Seeds: d.j.Seeds, MemoryBytes: d.a.cfg.MemoryBytes, Log: d.a.log,
-		Transport: d.a.transport(d.j.Transport), Workers: d.j.Transport.HashThreads,
+		InfoHash: d.j.InfoHash, Pieces: d.layout, Storage: d.store, TLS: d.swarmTLS(), Mux: d.about.mux,
+		ListenAddr: d.a.cfg.ListenAddr, Seeds: d.j.Seeds, Barred: barred, MemoryBytes: d.a.cfg.MemoryBytes, Log: d.a.log,
+		Transport: d.transport, Workers: d.j.Transport.HashThreads,
 	})
 	if err != nil {
 		return &Failure{Code: "swarm-error", Sentence: fmt.Sprintf("the swarm cannot be joined: %v. Restart the machine", err), Err: err}
@@ -111,7 +112,10 @@ func (c *content) start(ctx context.Context) error {
 	d.mu.Lock()
 	d.swarm = sw
 	d.mu.Unlock()
-	c.group.Go(func() { c.err <- sw.Run(ctx) })
+	c.group.Go(func() {
+		defer d.giveOn(sw)()
+		c.err <- sw.Run(ctx)
+	})
 	c.group.Go(func() { d.announce(ctx, sw) })
 	c.group.Go(func() {
 		c.looked <- d.store.Look(ctx, func(piece int) { sw.Found(piece) }, func(n int64) { d.looked.Add(n) })

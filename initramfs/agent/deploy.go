@@ -25,10 +25,14 @@ type deployment struct {
 	a *Agent
 	j job.Job
 
-	manifest *images.Manifest
-	layout   *layout.Layout
-	frame    []parttable.Region
-	need     disk.Need
+	manifest  *images.Manifest
+	about     description
+	layout    *layout.Layout
+	frame     []parttable.Region
+	need      disk.Need
+	transport swarm.Transport
+
+	group sync.WaitGroup // of what runs beside the steps
 
 	verified atomic.Int64 // bytes
 	total    atomic.Int64 // bytes
@@ -59,8 +63,7 @@ func (d *deployment) storage() *disk.Storage {
 // run carries the job out. An error is a *Failure, or the end of ctx; the disk is not written after it.
 func (d *deployment) run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	var group sync.WaitGroup
-	group.Go(func() { d.reports(ctx, func(err error) { d.over(err, cancel) }) })
+	d.group.Go(func() { d.reports(ctx, func(err error) { d.over(err, cancel) }) })
 	if err = d.steps(ctx); err != nil {
 		d.fence(err)
 		if ctx.Err() != nil {
@@ -74,7 +77,7 @@ func (d *deployment) run(ctx context.Context) (err error) {
 		f.at = phase
 	}
 	cancel(nil)
-	group.Wait()
+	d.group.Wait()
 	if dev != nil {
 		err = errors.Join(err, dev.Close())
 	}
@@ -131,18 +134,15 @@ func (d *deployment) steps(ctx context.Context) error {
 // prepare fetches what says how the image lies on a disk, and checks all of it.
 func (d *deployment) prepare(ctx context.Context) error {
 	d.enter(job.PhaseStart, "image "+d.j.ImageName)
+	d.a.client.identify(d.j.Certificate, false, nil) // by which machines know each other, and the tracker knows them
+	d.transport = d.jobTransport()
 	if err := d.fetchManifest(ctx); err != nil {
 		return err
 	}
-	l, err := layout.Load(d.manifest, d.fetchLayer(ctx))
-	if err != nil {
-		return d.imageFailure(err)
+	if err := d.describe(ctx); err != nil {
+		return err
 	}
-	d.layout = l
-	d.total.Store(l.DataLength())
-	if d.frame, err = disk.LoadFrame(d.manifest, d.fetchLayer(ctx)); err != nil {
-		return d.imageFailure(err)
-	}
+	d.total.Store(d.layout.DataLength())
 	length, err := disk.Needed(d.manifest, d.frame)
 	if err != nil {
 		return d.imageFailure(err)

@@ -23,6 +23,7 @@ type status struct {
 	released bool      // no machine needs this one
 	heard    time.Time // when the appliance answered a report last
 	past     swarm.Stats
+	liars    []job.Liar // that were found before the swarm was joined
 }
 
 // set changes the status and has it reported at once.
@@ -75,6 +76,9 @@ func (d *deployment) snapshot() job.Report {
 		}
 		r.Congestion = now.Transports[0].Congestion
 	}
+	given, liars := d.given()
+	stats.ToPeers += given
+	r.Liars = append(r.Liars, liars...)
 	r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers = stats.FromAppliance, stats.FromPeers, stats.ToPeers, stats.Peers
 	return r
 }
