@@ -283,7 +283,7 @@ func (a *appliance) openSwarm() error {
 	a.tracker = tracker.New(tracker.Config{Policy: policy, Names: a.fleet.Names, Log: a.log})
 	a.openTopology()
 	seeders, err := seed.New(seed.Config{
-		Mux: a.mux, Open: a.lib.repo.OpenImage, CA: a.lib.site.CA(), Changed: a.lib.open.changed, Log: a.log,
+		Mux: a.mux, Open: a.lib.repo.OpenImage, Layer: a.lib.repo.Layer, LayerRange: a.lib.repo.LayerRange, CA: a.lib.site.CA(), Changed: a.lib.open.changed, Log: a.log,
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return a.lib.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"seedbed/images"
+	"seedbed/images/relay"
 	"seedbed/images/repository"
 	"seedbed/images/swarm"
 )
@@ -25,12 +26,16 @@ type Wanted struct {
 	Open *swarm.Open
 }
 
-// Config of Seeders. All but Others, Damaged, Transport, MemoryBytes and Log are needed.
+// Config of Seeders. All but Layer and LayerRange, Others, Damaged, Transport, MemoryBytes and Log are needed.
 type Config struct {
 	// Mux is the listener that all seeders share; its owner runs it.
 	Mux *swarm.Mux
 	// Open opens an image for reading: (*repository.Repository).OpenImage.
 	Open func(ctx context.Context, d images.Digest) (*repository.Reader, error)
+	// Layer returns what the manifest of an image names, checked, and LayerRange a part of it, unchecked: (*repository.Repository)'s.
+	// Machines that know each other by the Mux get it from there; without Layer they ask elsewhere.
+	Layer      func(ctx context.Context, d images.Digest) ([]byte, error)
+	LayerRange func(ctx context.Context, d images.Digest, offset, length int64) ([]byte, error)
 	// Certificate returns the seeder's certificate for a swarm, with swarm.URIRoleAppliance among its URIs.
 	Certificate func(h images.InfoHash) (tls.Certificate, error)
 	CA          *x509.Certificate
@@ -66,6 +71,7 @@ type seeder struct {
 	swarm   *swarm.Swarm  // nil while the image is being opened; guarded by Seeders.mu, as all below
 	storage *Storage
 	image   images.Digest
+	relay   *relay.Server // nil in an open swarm
 }
 
 // New checks the configuration and starts nothing.
@@ -186,12 +192,38 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder, fresh bool) 
 	if err != nil {
 		return err
 	}
+	server, stop, err := s.relay(reader, w, secure)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	s.mu.Lock()
 	one.swarm, one.storage, one.image = peer, storage, w.Image
+	if server != nil {
+		one.relay = server
+	}
 	s.mu.Unlock()
 	s.log.Info("seeder started", "image", w.Image.String(), "infohash", w.InfoHash.String())
 	return peer.Run(ctx)
 }
+
+// relay gives machines what describes the image, before they take part in its swarm, until stop is called.
+func (s *Seeders) relay(reader *repository.Reader, w Wanted, secure *tls.Config) (server *relay.Server, stop func(), err error) {
+	if secure == nil || s.config.Layer == nil || s.config.LayerRange == nil {
+		return nil, func() {}, nil
+	}
+	t := &s.config.Transport
+	server, err = relay.NewServer(relay.ServerConfig{InfoHash: w.InfoHash, TLS: secure, Objects: s.describe(reader.Image().Manifest), Limits: t.Shared,
+		PeerUploadLimit: t.PeerUploadLimit, MaxConnections: relayConnections, Log: s.log})
+	if err != nil {
+		return nil, nil, err
+	}
+	stop, err = server.Serve(s.config.Mux)
+	return server, stop, err
+}
+
+// relayConnections bounds those over which one seeder gives what describes its image.
+const relayConnections = 128
 
 // Reopen makes the seeders of an image read it anew: some of its tiles lie elsewhere now.
 func (s *Seeders) Reopen(ctx context.Context, image images.Digest) {
@@ -218,8 +250,17 @@ func (s *Seeders) Stats() map[images.InfoHash]swarm.Stats {
 	defer s.mu.Unlock()
 	for h, one := range s.running {
 		if one.swarm != nil {
-			stats[h] = one.swarm.Stats()
+			stats[h] = one.stats()
 		}
+	}
+	return stats
+}
+
+// stats are those of the swarm, with what describes the image among what was sent. The caller holds mu.
+func (s *seeder) stats() swarm.Stats {
+	stats := s.swarm.Stats()
+	if s.relay != nil {
+		stats.ToPeers += s.relay.Sent()
 	}
 	return stats
 }

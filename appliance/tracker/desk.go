@@ -139,12 +139,15 @@ func (d *desk) held(key string, a netip.AddrPort, who schedule.Who, now time.Tim
 // forget takes back what one who asked was lent, or waits for.
 func (d *desk) forget(q *asker, now time.Time) {
 	delete(d.askers, q.key)
-	g := d.group(q.group)
+	d.group(q.group).unqueue(q)
+	d.endLoan(q, now)
+}
+
+func (g *deskGroup) unqueue(q *asker) {
 	if q.queued {
 		q.queued = false
 		g.queue = slices.DeleteFunc(g.queue, func(o *asker) bool { return o == q })
 	}
-	d.endLoan(q, now)
 }
 
 func (d *desk) endLoan(q *asker, now time.Time) {
@@ -184,9 +187,11 @@ func (d *desk) ask(q *asker, failed []netip.AddrPort, now time.Time) (list []net
 			q.failed = append(q.failed, a)
 		}
 	}
-	if list, wait = d.serve(q, now); wait && !q.queued {
-		g := d.group(q.group)
+	list, wait = d.serve(q, now)
+	if g := d.group(q.group); wait && !q.queued {
 		g.queue, q.queued = append(g.queue, q), true
+	} else if !wait {
+		g.unqueue(q)
 	}
 	return list, wait
 }
