@@ -96,6 +96,7 @@ appliance, and given with --token-file or in ` + tokenVariable + `.`}
 			return err
 		}
 		defer g.close()
+		g.limits = order.network.share()
 		run := &getting{order: &order, out: out, g: g, show: os.Stderr, tell: func(r *GetReport) error {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), r)

@@ -51,6 +51,8 @@ type guest struct {
 	file  string      // of the pass; "" keeps none
 	http  *http.Client
 	log   *slog.Logger
+	// limits are those of the program's swarms; nil is none.
+	limits *swarm.Limits
 
 	mu     sync.Mutex // guards what follows
 	key    *ecdsa.PrivateKey

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/images/layout"
+	"seedbed/images/relay"
 	"seedbed/images/swarm"
 	"seedbed/images/trust"
 )
@@ -27,6 +29,23 @@ type described struct {
 	manifest *images.Manifest
 	layout   *layout.Layout
 	layer    func(images.Ref) ([]byte, error)
+
+	dir      string       // where it is kept; "" is nowhere
+	objects  relay.Memory // what is given to other machines
+	received swarm.Stats  // what came of the description
+	liars    []relay.Liar
+}
+
+// onDisk returns what an earlier run kept.
+func (d *described) onDisk(r images.Ref) ([]byte, error) {
+	if d.dir == "" {
+		return nil, fs.ErrNotExist
+	}
+	b, err := os.ReadFile(filepath.Join(d.dir, "layer-"+r.Digest.String()))
+	if err == nil && images.Sum(b) != r.Digest {
+		err = fs.ErrNotExist
+	}
+	return b, err
 }
 
 // describePatience is how long the description of an image is asked for, while the appliance does not answer.
@@ -35,7 +54,7 @@ const describePatience = 30 * time.Second
 // describe fetches what describes an image, all but its content, and checks it. dir keeps it for another run; "" keeps
 // nothing.
 func (g *guest) describe(ctx context.Context, joined *job.Joined, dir string) (*described, error) {
-	d := &described{joined: joined}
+	d := &described{joined: joined, dir: dir, objects: relay.Memory{}}
 	raw, signature, err := g.manifest(ctx, joined, dir)
 	if err != nil {
 		return nil, err
@@ -44,16 +63,34 @@ func (g *guest) describe(ctx context.Context, joined *job.Joined, dir string) (*
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", joined.ImageName, err)
 	}
-	d.layer = func(r images.Ref) ([]byte, error) {
-		return kept(dir, "layer-"+r.Digest.String(), func(b []byte) bool { return images.Sum(b) == r.Digest }, func() (b []byte, err error) {
+	m, err := g.membership(joined, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.askMachines(ctx, g, m); err != nil {
+		return nil, err
+	}
+	d.layer = func(r images.Ref) (b []byte, err error) {
+		right := func(b []byte) bool { return images.Sum(b) == r.Digest }
+		b, err = kept(dir, "layer-"+r.Digest.String(), right, func() (b []byte, err error) {
+			if b = d.objects[r.Digest]; b != nil {
+				return b, nil
+			}
 			err = retry(ctx, describePatience, func() error {
 				_, b, err = g.do(ctx, http.MethodGet, job.PathLayer+r.Digest.String(), nil, r.Length)
 				return err
 			})
+			d.received.FromAppliance += int64(len(b))
 			return b, err
 		})
+		return b, err
 	}
-	d.layout, err = layout.Load(d.manifest, d.layer)
+	d.layout, err = layout.Load(d.manifest, func(r images.Ref) (b []byte, err error) {
+		if b, err = d.layer(r); err == nil {
+			d.objects[r.Digest] = b
+		}
+		return b, err
+	})
 	return d, err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"seedbed/appliance/job"
 	"seedbed/images/announce"
+	"seedbed/images/relay"
 	"seedbed/images/swarm"
 )
 
@@ -59,6 +60,14 @@ func (n *peerFlags) check() error {
 	return nil
 }
 
+// share makes the limits those of all that the program sends and receives in swarms, and returns them.
+func (n *peerFlags) share() *swarm.Limits {
+	t := &n.transport
+	t.Shared = swarm.NewLimits(t.UploadLimit, t.DownloadLimit)
+	t.UploadLimit, t.DownloadLimit = 0, 0
+	return t.Shared
+}
+
 // peer is a guest's peer in one swarm that runs.
 type peer struct {
 	*swarm.Swarm
@@ -66,12 +75,16 @@ type peer struct {
 	group sync.WaitGroup
 	ended chan struct{} // closed when err is set
 	idle  []func()      // close idle connections
+	relay *relay.Server // nil where no description is given
 	err   error         // of the swarm
 }
 
 // takePart starts a peer, which announces itself, and renews its certificate. left returns the bytes that it lacks. The
-// caller stops it.
-func (g *guest) takePart(ctx context.Context, m *membership, c swarm.Config, left func() int64) (*peer, error) {
+// caller stops it. Others get the description of the image from it.
+func (g *guest) takePart(ctx context.Context, m *membership, d *described, c swarm.Config, left func() int64) (*peer, error) {
+	for _, l := range d.liars {
+		c.Barred = append(c.Barred, l.Certificate)
+	}
 	c.InfoHash, c.TLS, c.Log = m.hash, m.tls(), g.log
 	sw, err := swarm.New(c)
 	if err != nil {
@@ -79,7 +92,10 @@ func (g *guest) takePart(ctx context.Context, m *membership, c swarm.Config, lef
 	}
 	p := &peer{Swarm: sw, ended: make(chan struct{})}
 	ctx, p.quit = context.WithCancel(ctx)
+	server, stop := d.give(m, sw, &c.Transport)
+	p.relay = server
 	p.group.Go(func() {
+		defer stop()
 		p.err = sw.Run(ctx)
 		close(p.ended)
 	})
@@ -95,7 +111,7 @@ func (g *guest) takePart(ctx context.Context, m *membership, c swarm.Config, lef
 			a.Answered = func(r announce.Response) { sw.Answered(base+end.Interface, r) }
 			p.group.Go(func() {
 				a.Run(ctx, func() announce.Request {
-					s := sw.Stats()
+					s := p.Stats()
 					return announce.Request{InfoHash: m.hash.Wire(), PeerID: end.PeerID, Port: end.Addr.Port(),
 						Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: left()}
 				}, nil)
@@ -103,6 +119,15 @@ func (g *guest) takePart(ctx context.Context, m *membership, c swarm.Config, lef
 		}
 	}
 	return p, nil
+}
+
+// Stats are those of the swarm, with descriptions among what was sent.
+func (p *peer) Stats() swarm.Stats {
+	s := p.Swarm.Stats()
+	if p.relay != nil {
+		s.ToPeers += p.relay.Sent()
+	}
+	return s
 }
 
 // stop leaves the swarm and waits for everything that takePart started.

@@ -78,6 +78,8 @@ func (r *getting) run(ctx context.Context) (err error) {
 	}
 	stats := r.peer.Stats()
 	report.Resumed, report.FromAppliance, report.FromPeers = stats.Resumed, stats.FromAppliance, stats.FromPeers
+	report.FromAppliance += r.d.received.FromAppliance
+	report.FromPeers += r.d.received.FromPeers
 	if err := r.finish(ctx, report); err != nil {
 		return diskRefusal(err)
 	}
@@ -182,7 +184,7 @@ func (r *getting) start(ctx context.Context, m *membership, joined *job.Joined) 
 	if r.order.partition >= 0 {
 		config.Pieces, config.Part = r.part, true
 	}
-	r.peer, err = r.g.takePart(ctx, m, config, func() int64 { return r.part.DataLength() - r.store.HeldLength() })
+	r.peer, err = r.g.takePart(ctx, m, r.d, config, func() int64 { return r.part.DataLength() - r.store.HeldLength() })
 	if err != nil {
 		return err
 	}

@@ -125,9 +125,8 @@ func (o *options) runSeedNode(ctx context.Context, order *seedOrder, ticket *job
 		return err
 	}
 	defer g.close()
+	g.limits = order.network.share() // of all images together
 	transport := order.network.transport
-	transport.Shared = swarm.NewLimits(transport.UploadLimit, transport.DownloadLimit) // of all images together
-	transport.UploadLimit, transport.DownloadLimit = 0, 0
 	room, err := newSpace(dir, order.space)
 	if err != nil {
 		return fmt.Errorf("look how much the seed node keeps in %s: %w", dir, err)

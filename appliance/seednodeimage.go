@@ -174,6 +174,7 @@ func (i *nodeImage) open(ctx context.Context) (closeStorage func(), err error) {
 	}
 	i.mu.Lock()
 	i.d, i.storage = d, storage
+	i.before = sum(i.before, d.received)
 	i.mu.Unlock()
 	return closeStorage, nil
 }
@@ -253,7 +254,7 @@ func (i *nodeImage) take(ctx context.Context, part *file.Part) error {
 	} else {
 		config.Mux = i.n.muxes[0]
 	}
-	p, err := i.n.g.takePart(ctx, m, config, func() int64 { return part.DataLength() - heldOf(part, i.storage) })
+	p, err := i.n.g.takePart(ctx, m, i.d, config, func() int64 { return part.DataLength() - heldOf(part, i.storage) })
 	if err != nil {
 		return err
 	}
