@@ -23,6 +23,7 @@ import (
 	"seedbed/images"
 	"seedbed/images/capture"
 	"seedbed/images/layout"
+	"seedbed/images/relay"
 	"seedbed/images/repository"
 	"seedbed/images/swarm"
 	"seedbed/images/tile"
@@ -121,7 +122,7 @@ func newRoom(t *testing.T) *room {
 	}
 	r.mux = swarm.NewMux(l, nil)
 	r.seeders, err = seed.New(seed.Config{
-		Mux: r.mux, CA: r.site.CA(), Open: r.repo.OpenImage,
+		Mux: r.mux, CA: r.site.CA(), Open: r.repo.OpenImage, Layer: r.repo.Layer, LayerRange: r.repo.LayerRange,
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return r.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
@@ -180,22 +181,10 @@ func (r *room) fetch(ctx context.Context, w seed.Wanted, more ...netip.AddrPort)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	pub, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	der, err := r.site.Machine(pub, time.Now(), swarm.InfoHashURI(w.InfoHash))
-	if err != nil {
-		r.t.Fatal(err)
-	}
 	m := newMemory(reader.Layout())
 	peer, err := swarm.New(swarm.Config{
 		InfoHash: w.InfoHash, Pieces: reader.Layout(), Storage: m, Seeds: append(more, r.mux.Addr()),
-		TLS: swarm.TLSConfig(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, r.site.CA(), w.InfoHash),
+		TLS: r.tls(w),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -214,6 +203,70 @@ func (r *room) fetch(ctx context.Context, w seed.Wanted, more ...netip.AddrPort)
 		copy(content[reader.Layout().Span(at[0]).Offset+int64(at[1])*images.TileLength:], b)
 	}
 	return content, peer.Stats()
+}
+
+// tls returns that of a machine in the swarm.
+func (r *room) tls(w seed.Wanted) *tls.Config {
+	r.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	pub, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	der, err := r.site.Machine(pub, time.Now(), swarm.InfoHashURI(w.InfoHash))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return swarm.TLSConfig(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, r.site.CA(), w.InfoHash)
+}
+
+func TestMachinesGetWhatDescribesAnImageFromItsSeeder(t *testing.T) {
+	r := newRoom(t)
+	a, _ := r.add("a", 1)
+	b, _ := r.add("b", 2)
+	r.want(a, b)
+	manifest := func(w seed.Wanted) *images.Manifest {
+		image, err := r.repo.Manifest(t.Context(), w.Image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return image.Manifest
+	}
+	p, other := manifest(a).Partitions[0], manifest(b).Partitions[0]
+	refs := append(manifest(a).Frame.Region, p.Map, p.PieceLayer, p.TileLayer)
+	length := int64(0)
+	for _, one := range refs {
+		length += one.Length
+	}
+	fetch := func(refs ...images.Ref) *relay.Fetched {
+		f := relay.Fetcher{TLS: r.tls(a), Sources: func(context.Context, []netip.AddrPort) ([]netip.AddrPort, error) {
+			return []netip.AddrPort{r.mux.Addr()}, nil
+		}}
+		got, err := f.Fetch(t.Context(), refs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for deadline := time.Now().Add(30 * time.Second); len(r.seeders.Stats()) < 2 && time.Now().Before(deadline); {
+		<-time.After(time.Millisecond)
+	}
+	before := r.seeders.Stats()[a.InfoHash].ToPeers
+	got := fetch(refs...)
+	for _, one := range refs {
+		if one.Length > 0 && images.Sum(got.Objects[one.Digest]) != one.Digest {
+			t.Errorf("%+v did not come", one)
+		}
+	}
+	if sent := r.seeders.Stats()[a.InfoHash].ToPeers - before; sent != length || got.FromAppliance < length || got.FromPeers != 0 {
+		t.Errorf("%d bytes: %d sent, %d received from the appliance, %d from peers", length, sent, got.FromAppliance, got.FromPeers)
+	}
+	if foreign := fetch(other.PieceLayer); len(foreign.Objects) != 0 {
+		t.Error("a certificate of one image gets layers of another")
+	}
 }
 
 func TestMachinesGetTwoImagesFromOneListener(t *testing.T) {

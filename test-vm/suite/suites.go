@@ -31,10 +31,10 @@ func suites(full bool) []suite {
 			"./images/repository/", "./images/torrent/", "./images/bencode/")...)},
 		{name: "swarm", budget: 5 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "./images/schedule/", "./images/peerwire/", "./images/announce/", "./appliance/tracker/"),
-			run("go", "test", "-count=1", "-race", "./images/swarm/", "./images/file/", "./images/trust/"),
+			run("go", "test", "-count=1", "-race", "./images/swarm/", "./images/relay/", "./images/file/", "./images/trust/"),
 			run("go", "test", "-count=1", "./test-vm/bench/"),
 			run("go", "test", "-count=1", "-timeout", "3h", "./test-vm/simulator/..."),
-		}, fuzz(full, "./images/peerwire/", "./images/announce/", "./images/schedule/", "./appliance/tracker/")...)},
+		}, fuzz(full, "./images/peerwire/", "./images/relay/", "./images/announce/", "./images/schedule/", "./appliance/tracker/")...)},
 		{name: "fleet", budget: 5 * time.Minute, steps: []step{
 			run("go", "test", "-count=1", "-race", "./appliance/..."),
 		}},
