@@ -275,7 +275,7 @@ func TestGetWritesADiskOrSaysWhyNot(t *testing.T) {
 		t.Errorf("the disk does not hold the image: %s", text)
 	}
 	r := report(t, must(t, s.data, "get", "debian", device, "--json")) // again: what is there is right
-	if r.Resumed != r.DataLength || r.FromAppliance > 256<<10 { // what describes the image
+	if r.Resumed != r.DataLength || r.FromAppliance > 256<<10 {        // what describes the image
 		t.Errorf("%+v", r)
 	}
 
