@@ -18,6 +18,8 @@ type fellow struct {
 	shown []promise     // not announced yet, the oldest first
 	at    int           // where it goes on; -1 before it began
 	usual time.Duration // how long its guests take from showing to announcement, as seen here
+	// strangers counts its last showings in a row to guests that we do not know, see manyStrangers.
+	strangers int
 }
 
 // promise is a showing by a fellow.
@@ -29,7 +31,11 @@ type promise struct {
 
 const (
 	maxPromises = 2 * maxWindow
-	servedTime  = 2 * time.Second // after which an announcement has half its weight in the rate
+	// manyStrangers is after how many showings in a row to guests that we do not know a fellow serves others than we do: another
+	// group of machines, by a policy. What it shows there does not reach our guests, and is ours to show. In one room each machine is
+	// linked with several of those who hand out, so that one of a few showings concerns a guest of ours.
+	manyStrangers = 24
+	servedTime    = 2 * time.Second // after which an announcement has half its weight in the rate
 	// leastWindow is that of one that is slow beside its fellows: what it has in flight holds up the room at the end.
 	leastWindow = 2
 	minQuickest = 100 * time.Millisecond // below it what is in flight holds up nobody
@@ -42,7 +48,12 @@ const (
 func (h *Handout) Meet(id int, name string, has Set) {
 	h.Part(id)
 	f := &fellow{id: id, name: name, has: slices.Clone(has), at: -1}
-	at, _ := slices.BinarySearchFunc(h.fellows, name, func(f *fellow, name string) int { return cmp.Compare(f.name, name) })
+	h.enter(f)
+}
+
+// enter puts a fellow among those that share the work.
+func (h *Handout) enter(f *fellow) {
+	at, _ := slices.BinarySearchFunc(h.fellows, f.name, func(f *fellow, name string) int { return cmp.Compare(f.name, name) })
 	h.fellows = slices.Insert(h.fellows, at, f)
 }
 
@@ -51,7 +62,29 @@ func (h *Handout) Part(id int) {
 	if f := h.fellow(id); f != nil {
 		h.drop(f, func(promise) bool { return true })
 		h.fellows = slices.DeleteFunc(h.fellows, func(o *fellow) bool { return o == f })
+		h.apart = slices.DeleteFunc(h.apart, func(o *fellow) bool { return o == f })
 	}
+}
+
+// concerns takes note of whom a fellow serves, and reports whether what it shows concerns our guests.
+func (h *Handout) concerns(f *fellow, known bool) bool {
+	if known {
+		f.strangers = 0
+		if at := slices.Index(h.apart, f); at >= 0 {
+			h.apart = slices.Delete(h.apart, at, at+1)
+			h.enter(f)
+		}
+		return true
+	}
+	if f.strangers++; f.strangers < manyStrangers {
+		return true
+	}
+	if at := slices.Index(h.fellows, f); at >= 0 {
+		h.drop(f, func(promise) bool { return true })
+		h.fellows = slices.Delete(h.fellows, at, at+1)
+		h.apart = append(h.apart, f)
+	}
+	return false
 }
 
 // FellowHolds says that a fellow holds a piece.
@@ -64,7 +97,7 @@ func (h *Handout) FellowHolds(id, piece int) {
 // Promised says that a fellow showed a piece to a guest; guest is 0 for one that we do not know.
 func (h *Handout) Promised(id, piece, guest int, now time.Time) {
 	f, g := h.fellow(id), h.guests[guest]
-	if f == nil || !h.data.Has(piece) || g == nil && h.holders[piece] > 0 || g != nil && g.has.Has(piece) {
+	if f == nil || !h.concerns(f, g != nil) || !h.data.Has(piece) || g == nil && h.holders[piece] > 0 || g != nil && g.has.Has(piece) {
 		return
 	}
 	if h.bare.Has(piece) || h.shown[piece] > 0 && h.at == piece+1 {
@@ -117,9 +150,11 @@ func (h *Handout) Showings() (list []Showing) {
 }
 
 func (h *Handout) fellow(id int) *fellow {
-	for _, f := range h.fellows {
-		if f.id == id {
-			return f
+	for _, list := range [][]*fellow{h.fellows, h.apart} {
+		for _, f := range list {
+			if f.id == id {
+				return f
+			}
 		}
 	}
 	return nil

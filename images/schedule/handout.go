@@ -33,6 +33,9 @@ type Handout struct {
 	busy      float64  // so many seconds, in which some were open
 	expired   time.Time
 	window    int // limit of live
+	// total and each bound the rate of sending, see Limit; takes is how long a showing takes at these rates, 0 without them.
+	total, each float64
+	takes       time.Duration
 	// at is where the first pass goes on, and begun says that it has begun; before, its place follows from Name.
 	at    int
 	begun bool
@@ -51,6 +54,7 @@ type Handout struct {
 	AwaitUntil, HoldUntil time.Time
 
 	fellows  []*fellow // the others who hand out, by name
+	apart    []*fellow // those who serve other guests than ours, see manyStrangers
 	promised []int32   // by piece: showings of fellows that are not announced yet
 	taken    []int     // pieces whose showing we take back, see TakenBack
 	choice   Set       // see choose
@@ -89,8 +93,10 @@ const (
 	maxWindow      = 256
 	minWindowBytes = 4 << 20
 	windowTime     = 250 * time.Millisecond
-	minStall       = 4 * time.Second  // and 4 x usual
+	limitedTime    = time.Second      // of a rate that is limited, in flight at most
+	minStall       = 4 * time.Second  // and stallTimes x usual
 	firstStall     = 15 * time.Second // while usual is unknown
+	stallTimes     = 4                // times usual
 	extraShare     = 3                // pieces from neighbours for each extra one
 	slowTimes      = 4                // times usual: who takes longer is slow
 	leastHoard     = 2                // pieces
@@ -124,10 +130,24 @@ func (h *Handout) Hungry(now time.Time) bool { return h.hungry() && now.Sub(h.su
 // ones.
 func (h *Handout) Announced() int { return h.announced }
 
-// Pace sets the window from the rate of sending and the mean length of a piece on the wire, both in bytes.
+// Limit says how fast may be sent at most, to all guests together and to each, in bytes a second; 0 is no limit. It counts with
+// the next Pace.
+func (h *Handout) Limit(total, each float64) { h.total, h.each = total, each }
+
+// Pace sets the window from the rate of sending and the mean length of a piece on the wire, both in bytes. Where a limit makes
+// sending slow, less is open than else: what waits for its turn is asked of nobody else meanwhile.
 func (h *Handout) Pace(bytesPerSecond float64, pieceLength int64) {
-	want := max(minWindowBytes, int64(bytesPerSecond*windowTime.Seconds())) / max(pieceLength, 1)
-	h.window = int(min(max(want, MinWindow), maxWindow))
+	pieceLength = max(pieceLength, 1)
+	want := max(minWindowBytes, int64(bytesPerSecond*windowTime.Seconds())) / pieceLength
+	h.window, h.takes = int(min(max(want, MinWindow), maxWindow)), 0
+	bound := h.total
+	if all := h.each * float64(len(h.guests)); all > 0 && (bound == 0 || all < bound) {
+		bound = all
+	}
+	if bound > 0 {
+		h.window = min(h.window, max(leastWindow, int(bound*limitedTime.Seconds())/int(pieceLength)))
+		h.takes = time.Duration(float64(h.window) * float64(pieceLength) / bound * float64(time.Second))
+	}
 }
 
 // Join adds a guest with the pieces that it holds; has stays the caller's.
@@ -288,7 +308,7 @@ func (h *Handout) Retry() {
 
 // Expire stops counting on showings that take too long, ours and those of fellows.
 func (h *Handout) Expire(now time.Time) {
-	limit := stallLimit(h.usual)
+	limit := max(stallLimit(h.usual), stallTimes*h.takes)
 	for _, g := range h.order {
 		g.takes -= g.takes / 256
 		for piece, s := range g.shown {
@@ -307,7 +327,7 @@ func stallLimit(usual time.Duration) time.Duration {
 	if usual == 0 {
 		return firstStall
 	}
-	return max(minStall, 4*usual)
+	return max(minStall, stallTimes*usual)
 }
 
 // Next returns the piece to show now and the guest to show it to, and counts it as shown; ok is false when nothing is

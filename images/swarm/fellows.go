@@ -14,6 +14,8 @@ import (
 func (st *state) handOut() {
 	st.hand = schedule.NewHandout(st.data, st.cfg.Pieces.Count(), st.cfg.timing.isolated)
 	st.hand.Name = string(st.cfg.PeerID[:])
+	st.hand.Limit(st.net.uploadLimits())
+	st.hand.Pace(0, st.count.total.Load()/int64(max(st.data.Len(), 1)))
 	for i := range st.data.All() {
 		if !st.have.Has(i) {
 			st.hand.Lacks(i)

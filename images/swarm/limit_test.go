@@ -221,3 +221,20 @@ func TestTransportIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// The hand-out is told of the narrowest limit of all links together, and of that of each.
+func TestHandOutIsToldOfLimits(t *testing.T) {
+	for _, c := range []struct {
+		own, shared, each int64
+		total             float64
+	}{{0, 0, 0, 0}, {4 << 20, 0, 0, 4 << 20}, {0, 2 << 20, 1 << 20, 2 << 20}, {4 << 20, 2 << 20, 0, 2 << 20}, {1 << 20, 2 << 20, 0, 1 << 20}} {
+		n := &network{transport: Transport{PeerUploadLimit: c.each}, up: newBucket(c.own)}
+		if c.shared > 0 {
+			n.transport.Shared = NewLimits(c.shared, 0)
+		}
+		total, each := n.uploadLimits()
+		if low := c.total * contentShare; total < low || total > c.total || each != float64(c.each) {
+			t.Errorf("%+v: %.0f and %.0f", c, total, each)
+		}
+	}
+}

@@ -248,6 +248,20 @@ func (n *network) pacers() (up, down pacer) {
 	return newPacer(newBucket(t.PeerUploadLimit), n.up, shared.up), newPacer(newBucket(t.PeerDownloadLimit), n.down, shared.down)
 }
 
+// uploadLimits returns the lowest limit of all that is sent, and that of what is sent on each link, in bytes a second; 0 is none.
+func (n *network) uploadLimits() (total, each float64) {
+	all := []*rate.Limiter{n.up}
+	if n.transport.Shared != nil {
+		all = append(all, n.transport.Shared.up)
+	}
+	for _, b := range all {
+		if b != nil && (total == 0 || float64(b.Limit()) < total) {
+			total = float64(b.Limit())
+		}
+	}
+	return total, float64(n.transport.PeerUploadLimit)
+}
+
 func (n *network) stats() (list []TransportStats) {
 	for _, e := range n.ends {
 		s := TransportStats{Interface: e.device, DSCP: n.transport.DSCP, Links: int(e.links.Load()), Sent: e.sent.Load(), Received: e.received.Load()}
