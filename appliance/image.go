@@ -57,13 +57,13 @@ func imageList(o *options) *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
-			t := newTable(cmd.OutOrStdout(), "NAME", "VERSION", "DIGEST", "CREATED", "DISK", "USED", "STORED", "PARTITIONS")
+			t := newTable(cmd.OutOrStdout(), "NAME", "VERSION", "DIGEST", "CREATED", "DISK", "USED", "STORED", "PARTITIONS", "SWARM")
 			for _, i := range list {
 				if i.Problem != "" {
 					t.row(i.Name, i.Version, i.Digest.Short(), i.Problem)
 					continue
 				}
-				t.row(i.Name, i.Version, i.Digest.Short(), timeText(i.Created), bytesText(i.DiskLength), bytesText(i.UsedLength), bytesText(i.EncodedLength), i.Partitions)
+				t.row(i.Name, i.Version, i.Digest.Short(), timeText(i.Created), bytesText(i.DiskLength), bytesText(i.UsedLength), bytesText(i.EncodedLength), i.Partitions, openText(i.Open))
 			}
 			return t.flush()
 		})
@@ -114,6 +114,7 @@ func printImage(w io.Writer, d *api.ImageDetail, u *api.ImageUsage) error {
 	} else {
 		printUsage(w, d, u)
 	}
+	printOpenState(w, d.Open)
 	if m.Origin != "" {
 		fmt.Fprintf(w, "origin    %s\n", m.Origin)
 	}

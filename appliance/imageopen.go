@@ -22,7 +22,11 @@ func imageOpen(o *options) *cobra.Command {
 alone for aria2 and transmission 3: the partitions as files p0001, p0002, ..., free space as zeros. All of them are one swarm. It reads the whole image once. The appliance then seeds it, is its
 tracker, and has the .torrent file under /torrents/ on its HTTP port, until "seedbed image close".
 
-` + openWarning + " Deployments go on in the closed swarm."}
+` + openWarning + `
+
+Deployments, "get" and seed nodes stay in the closed swarm of the image, with certificates and TLS: a stock client never gives a machine of a
+deployment anything, and never learns of one. The appliance seeds both swarms from the same image, under the same limits (--swarm-upload-limit
+of "seedbed serve" holds for both together). "image ls" and "image show" say which images are open.`}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return o.withImages(cmd.Context(), func(lib api.Images) error {
@@ -50,6 +54,33 @@ func printOpen(w io.Writer, s *api.OpenSwarm) {
 	}
 	fmt.Fprintf(w, "torrent   %s\n          %s for clients that do not read hybrid torrents\ntracker   %s\nmagnet    %s\n",
 		s.Torrent, s.PlainTorrent, s.Announce, s.Magnet)
+}
+
+// openText says in one word or two who may have an image.
+func openText(s *api.OpenState) string {
+	switch {
+	case s == nil:
+		return "closed"
+	case s.Guests == nil:
+		return "OPEN"
+	}
+	return fmt.Sprintf("OPEN, %d guests", *s.Guests)
+}
+
+// printOpenState says how an image is open, if it is.
+func printOpenState(w io.Writer, s *api.OpenState) {
+	if s == nil {
+		return
+	}
+	fmt.Fprintf(w, "OPEN      since %s to stock BitTorrent clients: plain TCP without TLS, for whoever reaches the appliance; deployments stay in the closed swarm\n", timeText(s.Since))
+	if o := s.Swarm; o != nil {
+		fmt.Fprintf(w, "          infohash v1 %s\n                   v2 %s\n             v1 alone %s\n", o.V1, o.InfoHash, o.Plain)
+	}
+	if s.Guests == nil {
+		fmt.Fprintln(w, "          not served now: no appliance runs")
+		return
+	}
+	fmt.Fprintf(w, "          guests now: %d, of which %d lack something\n", *s.Guests, *s.Lacking)
 }
 
 func imageClose(o *options) *cobra.Command {

@@ -43,8 +43,10 @@ type library struct {
 	reopen func(ctx context.Context, image images.Digest)
 	bucket repository.Bucket // under repo
 	open   *openSwarms
-	web    string // "http://10.77.0.1" of a running appliance, where stock clients find tracker and torrents; else ""
-	signed *signed
+	// openPeers counts the peers of an open swarm that a running appliance knows; else nil.
+	openPeers func(h images.InfoHash) (complete, lacking int)
+	web       string // "http://10.77.0.1" of a running appliance, where stock clients find tracker and torrents; else ""
+	signed    *signed
 }
 
 // openLibrary opens the repository at a location, see openBucket, with its spool in the data directory, under its lock, and the identity, which no other process makes
@@ -137,9 +139,14 @@ func (l *library) List(ctx context.Context) ([]api.ImageListing, error) {
 			DiskLength: i.DiskLength, UsedLength: i.UsedLength, Partitions: i.Partitions,
 		})
 	}
+	open, err := l.openStates(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var g errgroup.Group
 	g.SetLimit(8) // storage may be far away
 	for i := range list {
+		list[i].Open = open[list[i].Digest]
 		if list[i].Problem == "" {
 			g.Go(func() error {
 				r, err := l.repo.OpenImage(ctx, list[i].Digest)
@@ -170,8 +177,12 @@ func (l *library) Show(ctx context.Context, ref string) (*api.ImageDetail, error
 	if err != nil {
 		return nil, err
 	}
+	open, err := l.openState(ctx, image)
+	if err != nil {
+		return nil, err
+	}
 	return &api.ImageDetail{
-		Digest: d, InfoHash: info.InfoHash, Manifest: image.Manifest, EncodedLength: reader.EncodedLength(),
+		Open: open, Digest: d, InfoHash: info.InfoHash, Manifest: image.Manifest, EncodedLength: reader.EncodedLength(),
 		Signed: images.Verify(l.site.PublicKey(), image.Raw, image.Signature) == nil,
 	}, nil
 }

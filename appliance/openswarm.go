@@ -223,6 +223,51 @@ func (l *library) describe(one *openImage) *api.OpenSwarm {
 	return s
 }
 
+// openStates returns the state of all images that are open.
+func (l *library) openStates(ctx context.Context) (map[images.Digest]*api.OpenState, error) {
+	list, err := l.repo.OpenImages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	states := map[images.Digest]*api.OpenState{}
+	for _, d := range list {
+		if since, err := l.repo.OpenSince(ctx, d); err == nil {
+			states[d] = &api.OpenState{Since: since}
+			l.countPeers(states[d], d)
+		}
+	}
+	return states, ctx.Err()
+}
+
+// openState returns the state of an image with the names of its swarm; nil if it is not open.
+func (l *library) openState(ctx context.Context, image *repository.Image) (*api.OpenState, error) {
+	since, err := l.repo.OpenSince(ctx, image.Digest)
+	if errors.Is(err, repository.ErrNotOpen) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	state := &api.OpenState{Since: since}
+	if one, err := l.openOf(ctx, image); err == nil { // else its sums are damaged, which `image verify` tells
+		state.Swarm = l.describe(one)
+	}
+	l.countPeers(state, image.Digest)
+	return state, nil
+}
+
+func (l *library) countPeers(state *api.OpenState, d images.Digest) {
+	l.open.mu.Lock()
+	one := l.open.list[d]
+	l.open.mu.Unlock()
+	if l.openPeers == nil || one == nil {
+		return
+	}
+	complete, lacking := l.openPeers(one.info.InfoHash)
+	complete += lacking
+	state.Guests, state.Lacking = &complete, &lacking
+}
+
 // CloseSwarm implements api.Opening.
 func (l *library) CloseSwarm(ctx context.Context, ref string) error {
 	d, err := l.repo.Resolve(ctx, ref)

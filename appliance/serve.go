@@ -281,6 +281,7 @@ func (a *appliance) openSwarm() error {
 		return err
 	}
 	a.tracker = tracker.New(tracker.Config{Policy: policy, Names: a.fleet.Names, Log: a.log})
+	a.lib.openPeers = a.tracker.Machines
 	a.openTopology()
 	seeders, err := seed.New(seed.Config{
 		Mux: a.mux, Open: a.lib.repo.OpenImage, Layer: a.lib.repo.Layer, LayerRange: a.lib.repo.LayerRange, CA: a.lib.site.CA(), Changed: a.lib.open.changed, Log: a.log,

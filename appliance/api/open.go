@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"time"
 
 	"seedbed/images"
 )
@@ -23,6 +24,17 @@ type OpenSwarm struct {
 	Torrent      string `json:"torrent,omitempty"`
 	PlainTorrent string `json:"plain_torrent,omitempty"`
 	Magnet       string `json:"magnet,omitempty"`
+}
+
+// OpenState says since when an image is open, and how its swarm is.
+type OpenState struct {
+	Since time.Time `json:"since"`
+	// Guests are the peers that announced themselves to the tracker and are not silent, Lacking those of them that lack something.
+	// Both are nil while no appliance serves the image.
+	Guests  *int `json:"guests,omitempty"`
+	Lacking *int `json:"lacking,omitempty"`
+	// Swarm is set where one image is asked for.
+	Swarm *OpenSwarm `json:"swarm,omitempty"`
 }
 
 // Opening are the operations on open swarms. Safe for concurrent use; progress as in Upkeep.

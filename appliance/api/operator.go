@@ -70,6 +70,8 @@ type ImageListing struct {
 	// EncodedLength are the encoded bytes of the distinct data tiles, shared with other images or not.
 	EncodedLength int64 `json:"encoded_length"`
 	Partitions    int   `json:"partitions"`
+	// Open is set where stock BitTorrent clients may have the image.
+	Open *OpenState `json:"open,omitempty"`
 }
 
 // ImageDetail is everything about an image but its content.
@@ -82,6 +84,8 @@ type ImageDetail struct {
 	EncodedLength int64 `json:"encoded_length"`
 	// Warnings are sentences from the capture.
 	Warnings []string `json:"warnings,omitempty"`
+	// Open is set where stock BitTorrent clients may have the image.
+	Open *OpenState `json:"open,omitempty"`
 	// Added is set in the answer to the order for the image.
 	Added *Added `json:"added,omitempty"`
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"seedbed/images"
 )
@@ -60,6 +61,15 @@ func (r *Repository) OpenSums(ctx context.Context, d images.Digest) ([]byte, err
 		return nil, fmt.Errorf("object %s is damaged: its bytes have another digest; `seedbed image close` and `seedbed image open` make it anew", openKey(d))
 	}
 	return b[sha256.Size:], nil
+}
+
+// OpenSince returns when an image was opened. ErrNotOpen if it is not open.
+func (r *Repository) OpenSince(ctx context.Context, d images.Digest) (time.Time, error) {
+	o, err := r.bucket.Stat(ctx, openKey(d))
+	if errors.Is(err, ErrNotExist) {
+		err = ErrNotOpen
+	}
+	return o.Modified, err
 }
 
 // RemoveOpen makes an image open no more. ErrNotOpen if it is not open.
