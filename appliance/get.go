@@ -54,7 +54,8 @@ file, and is left as it is on a device.
 
 A file is named OUT.part until it is whole, and a get that was interrupted goes on with what is there: on a device too. The
 key by which it does so is in OUT.part.pass, or for a device in the user's cache; remove both files to give up.
-Everything is read back and compared at the end; --unverified leaves that out, and the file is then named OUT.unverified.
+Everything is read back and compared at the end; --unverified leaves that out: the file is then named OUT.unverified, the output and --json ("verified": false) say so, and so does the
+appliance's event. Tiles are compared with their hashes when they arrive all the same. Deployments are always verified.
 
 On the appliance's own host nothing else is needed. Elsewhere a token is: made with "seedbed token new --for get" at the
 appliance, and given with --token-file or in ` + tokenVariable + `.`}
@@ -96,6 +97,7 @@ appliance, and given with --token-file or in ` + tokenVariable + `.`}
 			return err
 		}
 		defer g.close()
+		g.unverified = order.unverified
 		g.limits = order.network.share()
 		run := &getting{order: &order, out: out, g: g, show: os.Stderr, tell: func(r *GetReport) error {
 			if asJSON {

@@ -105,6 +105,15 @@ func TestGetGivesWhatExportGives(t *testing.T) {
 		t.Errorf("it does not say that nothing was verified: %s", out)
 	}
 	same(t, unchecked+".unverified", s.exported)
+	if _, err := os.Stat(unchecked); err == nil {
+		t.Error("what was not verified has the name of what was")
+	}
+	if err := os.Remove(unchecked + ".unverified"); err != nil {
+		t.Fatal(err)
+	}
+	if r := report(t, must(t, s.data, "get", "debian", unchecked, "--unverified", "--json")); r.Verified || r.FromDisk || r.Path != unchecked+".unverified" {
+		t.Errorf("%+v", r)
+	}
 	list, err := os.ReadDir(dir)
 	if err != nil || len(list) != 4 {
 		t.Errorf("beside what was asked for there is more: %v, %v", list, err)
@@ -113,7 +122,15 @@ func TestGetGivesWhatExportGives(t *testing.T) {
 	for _, e := range decode[[]fleet.Event](t, s.data, "event", "ls") {
 		kinds += e.Kind + " "
 	}
-	if !strings.Contains(kinds, "token.created") || strings.Count(kinds, "guest.joined") != 4 {
+	for _, e := range decode[[]fleet.Event](t, s.data, "event", "ls") {
+		if strings.Contains(e.Text, "UNVERIFIED") {
+			kinds += "unverified "
+		}
+	}
+	if strings.Count(kinds, "unverified") != 2 {
+		t.Errorf("events %s", kinds)
+	}
+	if !strings.Contains(kinds, "token.created") || strings.Count(kinds, "guest.joined") != 5 {
 		t.Errorf("events %s", kinds)
 	}
 }

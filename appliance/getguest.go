@@ -44,13 +44,15 @@ type pass struct {
 
 // guest is a program outside a boot, towards the appliances of a site. Safe for concurrent use.
 type guest struct {
-	role  job.Role
-	name  string
-	token string      // "" on the appliance's own host
-	local *api.Client // nil elsewhere
-	file  string      // of the pass; "" keeps none
-	http  *http.Client
-	log   *slog.Logger
+	role job.Role
+	name string
+	// unverified says that what is fetched will not be read back.
+	unverified bool
+	token      string      // "" on the appliance's own host
+	local      *api.Client // nil elsewhere
+	file       string      // of the pass; "" keeps none
+	http       *http.Client
+	log        *slog.Logger
 	// limits are those of the program's swarms; nil is none.
 	limits *swarm.Limits
 
@@ -253,7 +255,7 @@ func (g *guest) join(ctx context.Context, image string, part bool) (*job.Joined,
 	g.mu.Lock()
 	public := g.public
 	g.mu.Unlock()
-	request := job.Join{PublicKey: public, Role: g.role, Name: g.name, Image: image, Part: part}
+	request := job.Join{PublicKey: public, Role: g.role, Name: g.name, Image: image, Part: part, Unverified: g.unverified}
 	if g.local == nil && len(g.certificate().Certificate) == 0 {
 		request.Token = g.token
 	}

@@ -154,6 +154,9 @@ func (d *draft) admit(r job.Join, key string, known, local bool, remote netip.Ad
 		if g.Token != "" {
 			by = ", from " + remote.String() + " by token " + g.Token[:12]
 		}
+		if r.Unverified {
+			by += "; UNVERIFIED: what it writes is not read back, as was asked"
+		}
 		d.event(Event{Kind: "guest.joined", Text: g.Name + " joined to " + string(g.Role) + " " + image.Name() + by})
 	}
 	g.Expires = now.Add(GuestLifetime)

@@ -42,6 +42,8 @@ type Join struct {
 	Image string `json:"image,omitempty"`
 	// Part says that only a part of the image is wanted, see swarm.Config.Part.
 	Part bool `json:"part,omitempty"`
+	// Unverified says that what is written will not be read back and compared: a person asked for that.
+	Unverified bool `json:"unverified,omitempty"`
 }
 
 // Joined answers Join.
