@@ -70,7 +70,9 @@ type (
 )
 
 // New checks the configuration and listens where it says so. It starts nothing; Run or Close gives the listener back.
+// On Linux the timers of the process are up to a millisecond late from then on, where it may ask for that.
 func New(cfg Config) (*Swarm, error) {
+	slacken()
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
