@@ -110,7 +110,7 @@ func (c *computer) boot(ctx context.Context, a *appliance) (<-chan result, *Scre
 func bootMachine(t *testing.T, ctx context.Context, a *appliance, m Machine, idle time.Duration) (<-chan result, *Screen) {
 	t.Helper()
 	screen := NewScreen(testWriter{t})
-	agent, err := New(Config{Boot: a.boot(), Machine: m, Screen: screen, ListenAddr: "127.0.0.1:0", Version: "test",
+	agent, err := New(Config{Boot: a.boot(), Machine: m, Screen: screen, ListenAddr: "127.0.0.1:0", Version: "test", relayLeast: 1,
 		timing: timing{rest: time.Millisecond, rescan: 20 * time.Millisecond, progress: time.Second, failed: 50 * time.Millisecond, alone: 2 * time.Second,
 			idle: cmp.Or(idle, time.Minute)}})
 	if err != nil {

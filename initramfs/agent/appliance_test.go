@@ -23,6 +23,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +53,11 @@ type appliance struct {
 	seeder *swarm.Swarm
 	seed   *seedStorage
 	fresh  bool // the seeder began with the deployment
+	// sources answers who has what describes the image; nil knows of nobody. layers counts what the endpoint gave of that
+	// itself, in bytes. name is the machine's.
+	sources http.Handler
+	layers  *atomic.Int64
+	name    string
 
 	mu      sync.Mutex // guards everything below
 	token   string     // "" once it was redeemed
@@ -80,7 +86,7 @@ func newAppliance(t *testing.T) *appliance { return newApplianceOf(t, disktest.N
 // newApplianceOf deploys another image.
 func newApplianceOf(t *testing.T, img *disktest.Image) *appliance {
 	t.Helper()
-	a := &appliance{t: t, img: img, token: strings.Repeat("ab", 32), seen: make(chan struct{}),
+	a := &appliance{t: t, img: img, token: strings.Repeat("ab", 32), seen: make(chan struct{}), layers: new(atomic.Int64), name: "m1",
 		say: func(r job.Report) job.Directive { return job.Directive{State: r.State, Release: true} }, on: func(string) {}}
 	var err error
 	if a.info, err = torrent.FromManifest(a.img.Manifest); err != nil {
@@ -259,7 +265,17 @@ func (a *appliance) handler() http.Handler {
 			deny(w, http.StatusNotFound, "layer-unknown", "no such layer")
 			return
 		}
+		if r.Header.Get("Range") == "" {
+			a.layers.Add(int64(len(a.img.Layers[d])))
+		}
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.img.Layers[d]))
+	})
+	mux.HandleFunc("GET "+job.PathSources, func(w http.ResponseWriter, r *http.Request) {
+		if a.sources == nil {
+			deny(w, http.StatusNotFound, "unknown", "this appliance is of an earlier version")
+			return
+		}
+		a.sources.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET "+job.PathAnnounce, func(w http.ResponseWriter, r *http.Request) {
 		req, err := announce.ParseRequest(r.URL.RawQuery)
@@ -301,7 +317,7 @@ func (a *appliance) claim(w http.ResponseWriter, r *http.Request, answer func(ht
 	a.claimed = true
 	key := r.TLS.VerifiedChains[0][0].PublicKey.(*ecdsa.PublicKey)
 	answer(w, job.Job{ID: "j1", Kind: job.Deploy, Machine: "m1", Deployment: "d1", Epoch: 1, Image: a.img.Digest, ImageName: "test:1",
-		InfoHash: a.info.InfoHash, Certificate: a.issue(key, job.URIJob+"j1", swarm.InfoHashURI(a.info.InfoHash)),
+		InfoHash: a.info.InfoHash, Certificate: a.issue(key, job.URIMachine+a.name, job.URIJob+"j1", swarm.InfoHashURI(a.info.InfoHash)),
 		Seeds: a.seeds, DiskSerial: a.pin, After: Reboot, ReportEvery: 50 * time.Millisecond})
 }
 
