@@ -35,9 +35,16 @@ type Source struct {
 	holds   int   // how many those are
 	can     Set   // of the pieces we lack, those of which it can give something
 	shown   []int // handed out, and not asked for yet
-	asks    map[int]int64
-	bytes   int64 // sum of asks
+	asks    map[int]asked
+	bytes   int64         // sum of asks
+	usual   time.Duration // from asking it for a piece to having it, a moving mean
 	refused map[int]bool
+}
+
+// asked is a piece that a link was asked for.
+type asked struct {
+	bytes int64
+	at    time.Time
 }
 
 // fetching is a piece that was asked for.
@@ -80,7 +87,7 @@ func NewPuller(have, unseen Set, pieces int, random *rand.Rand) *Puller {
 
 // Join adds a link.
 func (p *Puller) Join() *Source {
-	s := &Source{Has: NewSet(p.pieces), can: NewSet(p.pieces), asks: map[int]int64{}, refused: map[int]bool{}}
+	s := &Source{Has: NewSet(p.pieces), can: NewSet(p.pieces), asks: map[int]asked{}, refused: map[int]bool{}}
 	p.sources = append(p.sources, s)
 	return s
 }
@@ -290,8 +297,8 @@ func (p *Puller) Ask(s *Source, piece int, bytes int64, now time.Time) {
 	if _, asked := s.asks[piece]; !asked {
 		f.sources++
 	}
-	s.bytes += bytes - s.asks[piece]
-	s.asks[piece] = bytes
+	s.bytes += bytes - s.asks[piece].bytes
+	s.asks[piece] = asked{bytes, now}
 	f.progress = now
 	p.begin(piece)
 }
@@ -305,10 +312,12 @@ func (s *Source) Asked(piece int) bool {
 // Answered says that nothing more of a piece is outstanding on the link. It returns how many links are still asked.
 func (p *Puller) Answered(s *Source, piece int) (others int) {
 	f := p.fetching[piece]
-	if n, asked := s.asks[piece]; asked {
-		s.bytes -= n
+	if a, asked := s.asks[piece]; asked {
+		s.bytes -= a.bytes
 		delete(s.asks, piece)
-		f.sources--
+		if f.sources--; f.progress.After(a.at) {
+			s.usual = mean(s.usual, f.progress.Sub(a.at))
+		}
 	}
 	if f == nil {
 		return 0
@@ -385,7 +394,8 @@ func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece i
 	}
 	var oldest time.Time
 	for i, f := range p.fetching {
-		slow := now.Sub(f.progress) > endgameAfter || now.Sub(f.begun) > p.lateAfter()
+		stuck := now.Sub(f.progress) > endgameAfter
+		slow := stuck || !p.slow(s) && (now.Sub(f.begun) > p.lateAfter() || p.askedOfSlow(i))
 		few := f.sources == 1 || now.Sub(f.progress) > stall // links that live and never answer
 		allowed := p.filter(s)
 		if !slow || !few || f.done || f.sources == 0 || !s.can.Has(i) || allowed != nil && !allowed(i) {
@@ -396,6 +406,19 @@ func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece i
 		}
 	}
 	return piece, ok
+}
+
+// slow reports whether the link takes far longer for a piece than others.
+func (p *Puller) slow(s *Source) bool { return p.usual > 0 && s.usual > late*p.usual }
+
+// askedOfSlow reports whether only slow links are asked for a piece.
+func (p *Puller) askedOfSlow(piece int) bool {
+	for _, s := range p.sources {
+		if s.Asked(piece) && !p.slow(s) {
+			return false
+		}
+	}
+	return true
 }
 
 // lateAfter returns how long a piece may be on its way.

@@ -259,3 +259,34 @@ func TestPullerOfWhoIsFarBehindTakesLittle(t *testing.T) {
 		t.Error("one piece at a time beside one that hands out")
 	}
 }
+
+// A link that takes far longer than others is not waited for at the end, nor asked for what another is about to send.
+func TestPullerKnowsSlowLinksAtTheEnd(t *testing.T) {
+	p, a, b := newPullers(12)
+	fetch := func(s *Source, piece int, took time.Duration) {
+		p.Ask(s, piece, 1, noon)
+		p.Progress(piece, noon.Add(took))
+		p.Answered(s, piece)
+		p.Complete(piece)
+		p.Hold(piece)
+	}
+	for piece := range 9 {
+		fetch(a, piece, 100*time.Millisecond)
+	}
+	fetch(b, 9, time.Second)
+	p.Ask(a, 10, 1, noon)
+	p.Ask(a, 11, 1, noon)
+	if piece, ok := p.Endgame(b, noon.Add(endgameAfter), time.Minute); ok {
+		t.Errorf("a slow link is asked for piece %d, which makes progress", piece)
+	}
+	if _, ok := p.Endgame(b, noon.Add(endgameAfter+1), time.Minute); !ok {
+		t.Error("a slow link is not asked for a piece that makes no progress")
+	}
+	p.Answered(a, 10)
+	p.Answered(a, 11)
+	p.Ask(b, 10, 1, noon)
+	p.Ask(b, 11, 1, noon)
+	if piece, ok := p.Endgame(a, noon.Add(time.Millisecond), time.Minute); !ok || piece != 10 {
+		t.Error("a slow link is waited for")
+	}
+}
