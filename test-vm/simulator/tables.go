@@ -50,6 +50,7 @@ func tables() []table {
 			{"64, four at 10 Mbit/s", small(64, func(c *model.Config) { c.Slow = 4 })},
 			{"8, one comes at 11 s", small(8, func(c *model.Config) { c.Late, c.LateAt = 1, 11*time.Second })},
 			{"64, a tenth crashes", small(64, func(c *model.Config) { c.Churn, c.Reboot = 0.1, 5*time.Second })},
+			{"8, one lies", small(8, func(c *model.Config) { c.Liars = 1 })},
 			{"16, two hand out", small(16, func(c *model.Config) { c.Seeders = 2 })},
 			{"16, one of two killed at 11 s", small(16, func(c *model.Config) { c.Seeders, c.KillSeeder = 2, 11*time.Second })},
 			{"3 switches x 5, uplinks 100 Mbit/s", small(15, func(c *model.Config) { c.Ports, c.Uplink = 5, 100e6 })},

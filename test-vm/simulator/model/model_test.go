@@ -148,6 +148,7 @@ func TestWhoStaysCompletesWhateverOthersDo(t *testing.T) {
 		"churn, gone":   {func(c *Config) { c.Churn = 0.2 }, 0.80, 0},
 		"slow":          {func(c *Config) { c.Slow = 1 }, 0.84, 1},
 		"late":          {func(c *Config) { c.Late, c.LateAt = 2, 6*time.Second }, 0.84, 2},
+		"liar":          {func(c *Config) { c.Liars = 1 }, 0.84, 1},
 		"killed seeder": {func(c *Config) { c.Seeders, c.KillSeeder = 2, 5*time.Second }, 0.80, 0},
 		"switches": {func(c *Config) {
 			c.Ports, c.Uplink, c.Churn, c.Reboot = 8, 100e6, 0.1, 2*time.Second
