@@ -386,8 +386,8 @@ func (p *Puller) Oldest() (piece int, ok bool) {
 	return p.orphans[0], true
 }
 
-// Endgame returns a piece to ask of an idle link as well, which another one is slow to send. stall is how long a piece may
-// make no progress before more than two links are asked.
+// Endgame returns a piece to ask of an idle link as well, which another one is slow to send; of a link upstream, where cables may
+// be thin, only one that makes no progress. stall is how long a piece may make none before more than two links are asked.
 func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece int, ok bool) {
 	if !s.Ready || s.Choking || s.Stalled || len(s.asks) > 0 || p.lacking == 0 || !p.allBegun() {
 		return 0, false
@@ -395,7 +395,7 @@ func (p *Puller) Endgame(s *Source, now time.Time, stall time.Duration) (piece i
 	var oldest time.Time
 	for i, f := range p.fetching {
 		stuck := now.Sub(f.progress) > endgameAfter
-		slow := stuck || !p.slow(s) && (now.Sub(f.begun) > p.lateAfter() || p.askedOfSlow(i))
+		slow := stuck || !s.Upstream && !p.slow(s) && (now.Sub(f.begun) > p.lateAfter() || p.askedOfSlow(i))
 		few := f.sources == 1 || now.Sub(f.progress) > stall // links that live and never answer
 		allowed := p.filter(s)
 		if !slow || !few || f.done || f.sources == 0 || !s.can.Has(i) || allowed != nil && !allowed(i) {
