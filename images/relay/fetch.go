@@ -86,7 +86,7 @@ func (f *Fetcher) Fetch(ctx context.Context, refs []images.Ref) (*Fetched, error
 			break
 		}
 		list, err := f.Sources(ctx, failed)
-		list = slices.DeleteFunc(list, func(a netip.AddrPort) bool { return slices.Contains(failed, a) })
+		list = slices.DeleteFunc(slices.Clone(list), func(a netip.AddrPort) bool { return slices.Contains(failed, a) })
 		if err != nil || len(list) == 0 {
 			break
 		}
