@@ -143,8 +143,6 @@ type membership struct {
 	ends  atomic.Int64 // nanoseconds since 1970
 	ca    *x509.Certificate
 	hash  images.InfoHash
-	// trackers are base URLs to announce to beside those of the pass.
-	trackers []string
 }
 
 func (g *guest) membership(joined *job.Joined, part bool) (*membership, error) {
@@ -152,7 +150,7 @@ func (g *guest) membership(joined *job.Joined, part bool) (*membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &membership{g: g, image: joined.Image, part: part, ca: ca, hash: joined.InfoHash, trackers: joined.Trackers}
+	m := &membership{g: g, image: joined.Image, part: part, ca: ca, hash: joined.InfoHash}
 	m.take(joined)
 	return m, nil
 }

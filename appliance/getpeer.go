@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -101,7 +100,7 @@ func (g *guest) takePart(ctx context.Context, m *membership, d *described, c swa
 	})
 	p.group.Go(func() { m.renew(ctx, func(j *job.Joined) { sw.AddPeers(j.Seeds) }) })
 	g.mu.Lock()
-	appliances := slices.Concat(g.pass.Appliances, m.trackers)
+	appliances := g.pass.Appliances
 	g.mu.Unlock()
 	for _, end := range sw.Endpoints() {
 		client, idle := m.http(&c.Transport, end.Interface)

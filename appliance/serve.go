@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,8 +57,6 @@ type config struct {
 	// Seeding is how the seeders use the network, Machines how machines do.
 	Seeding  swarm.Transport
 	Machines job.Transport
-	// Others are the addresses of the site's other appliances, which listen on the usual ports.
-	Others []netip.Addr
 	// Topology is the path of the policy file for the links among machines; empty is none: one group.
 	Topology string
 	// NoBoot leaves out DHCP, TFTP and HTTP: for machines that other means boot, and for tests of the rest.
@@ -77,7 +76,6 @@ type addresses struct {
 func serveCommand(o *options) *cobra.Command {
 	var c config
 	var address, admit string
-	var others []string
 	var verifyRate int64
 	var transport transportFlags
 	cmd := &cobra.Command{
@@ -93,7 +91,6 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 	f.StringVar(&c.HTTP, "http", ":80", "`ADDRESS` of the boot files")
 	f.StringVar(&c.HTTPS, "https", ":443", "`ADDRESS` of the agents' interface")
 	f.StringVar(&c.Swarm, "swarm", ":6881", "`ADDRESS` of the seeders")
-	f.StringSliceVar(&others, "other-appliance", nil, "`ADDRESS` of another appliance of this site, on the usual ports: where both deploy an image, their machines are one swarm")
 	f.StringVar(&c.Topology, "topology", "", "policy `FILE` that says which machines may be linked; SIGHUP reads it again")
 	f.BoolVar(&c.NoDHCP, "no-dhcp", false, "do not answer DHCP")
 	f.BoolVar(&c.NoBoot, "no-boot", false, "answer neither DHCP, TFTP nor HTTP")
@@ -113,13 +110,6 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 			if c.Address, err = netip.ParseAddr(address); err != nil || !c.Address.Is4() {
 				return usageError{fmt.Errorf("%q is no IPv4 address", address)}
 			}
-		}
-		for _, o := range others {
-			a, err := netip.ParseAddr(o)
-			if err != nil {
-				return usageError{fmt.Errorf("--other-appliance: %q is no IP address", o)}
-			}
-			c.Others = append(c.Others, a)
 		}
 		if c.Admit = fleet.Admit(admit); c.Admit != fleet.AdmitAsk && c.Admit != fleet.AdmitAuto {
 			return usageError{fmt.Errorf("--admit is ask or auto, not %q", admit)}
@@ -171,8 +161,8 @@ type appliance struct {
 	id      string // of this appliance among those of its site
 	fleet   *fleet.Fleet
 	tracker *tracker.Tracker
-	named   map[images.InfoHash]bool // swarms in which the tracker names the seeder; owned by wanted
-	opened  map[images.InfoHash]bool // open swarms that the tracker serves; owned by wanted
+	named   map[images.InfoHash][]netip.AddrPort // seeders that the tracker names, by swarm; owned by wanted
+	opened  map[images.InfoHash]bool             // open swarms that the tracker serves; owned by wanted
 	https   net.Listener
 	http    net.Listener // nil with NoBoot
 	local   net.Listener
@@ -217,7 +207,7 @@ func (a *appliance) open(ctx context.Context) error {
 		ID: a.id, Self: a.self(), Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
 		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
 		Appliances: []string{a.url()},
-		Seeds:      append([]netip.AddrPort{a.seeder()}, a.otherSeeders()...), Trackers: a.otherTrackers(), Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
+		Seeds:      []netip.AddrPort{a.seeder()}, Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
 	})
 	if err != nil {
 		return err
@@ -253,28 +243,6 @@ func (a *appliance) seeder() netip.AddrPort {
 	return netip.AddrPortFrom(a.address, a.mux.Addr().Port())
 }
 
-// The usual ports, which other appliances of the site are reached at.
-const (
-	usualHTTPS = 443
-	usualSwarm = 6881
-)
-
-// otherSeeders are the seeders of the site's other appliances.
-func (a *appliance) otherSeeders() (list []netip.AddrPort) {
-	for _, o := range a.config.Others {
-		list = append(list, netip.AddrPortFrom(o, usualSwarm))
-	}
-	return list
-}
-
-// otherTrackers are the base URLs of their trackers.
-func (a *appliance) otherTrackers() (list []string) {
-	for _, o := range a.config.Others {
-		list = append(list, "https://"+netip.AddrPortFrom(o, usualHTTPS).String())
-	}
-	return list
-}
-
 func (a *appliance) openSwarm() error {
 	policy, err := readTopology(a.config.Topology)
 	if err != nil {
@@ -288,7 +256,9 @@ func (a *appliance) openSwarm() error {
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return a.lib.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
-		Others: func(h images.InfoHash) []netip.AddrPort { return append(a.otherSeeders(), a.fleet.SeedNodes(h)...) },
+		Others: func(h images.InfoHash) []netip.AddrPort {
+			return append(a.fleet.OtherSeeders(), a.fleet.SeedNodes(h)...)
+		},
 		Wanted: a.wanted, Damaged: a.lib.damaged.of, Transport: a.config.Seeding,
 	})
 	if err != nil {
@@ -299,21 +269,21 @@ func (a *appliance) openSwarm() error {
 	return nil
 }
 
-// wanted returns the swarms that machines need, and lets the tracker name the seeder in these. The seeders call it, on
+// wanted returns the swarms that machines need, and lets the tracker name the seeders of the site's appliances in these. The seeders call it, on
 // one goroutine.
 func (a *appliance) wanted() []seed.Wanted {
 	var list []seed.Wanted
-	now := map[images.InfoHash]bool{}
+	now, seeders := map[images.InfoHash][]netip.AddrPort{}, append([]netip.AddrPort{a.seeder()}, a.fleet.OtherSeeders()...)
 	for _, w := range a.fleet.Swarms() {
-		now[w.InfoHash] = true
-		for _, seeder := range append(a.otherSeeders(), a.seeder()) {
+		now[w.InfoHash] = seeders
+		for _, seeder := range seeders {
 			a.tracker.AddSeed(w.InfoHash, seeder)
 		}
 		list = append(list, seed.Wanted{Image: w.Image, InfoHash: w.InfoHash})
 	}
-	for h := range a.named {
-		if !now[h] {
-			for _, seeder := range append(a.otherSeeders(), a.seeder()) {
+	for h, before := range a.named {
+		for _, seeder := range before {
+			if !slices.Contains(now[h], seeder) {
 				a.tracker.RemoveSeed(h, seeder)
 			}
 		}

@@ -43,7 +43,7 @@ func readTopology(path string) (*topology.Policy, error) {
 
 // mayReach is fleet.Config.MayReach; the tracker is opened before anybody claims.
 func (a *appliance) mayReach(names []string, at netip.Addr, seeder netip.AddrPort) bool {
-	if seeder == a.seeder() || slices.Contains(a.otherSeeders(), seeder) {
+	if seeder == a.seeder() || slices.Contains(a.fleet.OtherSeeders(), seeder) {
 		return a.tracker.MayReachAppliance(names, at)
 	}
 	return a.tracker.MayReachSeedNode(names, at, seeder.Addr())

@@ -190,7 +190,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		ID: id, Kind: claimed.Kind, Machine: claimed.Machine, Deployment: claimed.Deployment, Epoch: claimed.Epoch,
 		Image: claimed.Image, ImageName: claimed.ImageName, InfoHash: claimed.InfoHash, Certificate: cert,
 		Seeds: f.seedsFor(claimed.InfoHash, c), Hint: hint, SeedFor: dep.SeedFor, After: dep.After, ReportEvery: reportEvery,
-		Transport: f.config.Transport, Trackers: f.config.Trackers,
+		Transport: f.config.Transport,
 	}
 	if c := claimed.Capture; c != nil {
 		answer.Capture, answer.DiskSerial, answer.After, answer.Seeds = c.Clone(), c.DiskSerial, c.After, nil

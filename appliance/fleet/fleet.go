@@ -78,8 +78,6 @@ type Config struct {
 	Appliances []string
 	// Seeds are the addresses of the appliances' seeders.
 	Seeds []netip.AddrPort
-	// Trackers are the base URLs of appliances that machines announce themselves to beside Appliances.
-	Trackers []string
 	// Transport is how machines use the network for content.
 	Transport job.Transport
 	// MayReach reports whether a machine with these names (see Fleet.Names), at this address, may be told of a seeder before

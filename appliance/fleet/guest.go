@@ -181,7 +181,6 @@ func (f *Fleet) joined(ctx context.Context, s *Session, remote netip.Addr, r job
 		answer.Image, answer.ImageName, answer.InfoHash = image.Digest, image.Name(), image.InfoHash
 		answer.Seeds = f.seedsFor(image.InfoHash, Caller{session: s}.At(remote)) // it may have moved since it came
 		uris = append(uris, f.config.InfoHashURI(image.InfoHash))
-		answer.Trackers = f.config.Trackers
 		f.require(image.InfoHash, image.Digest)
 		if r.Part {
 			uris = append(uris, f.config.PartURI)

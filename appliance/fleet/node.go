@@ -284,6 +284,13 @@ func (f *Fleet) onNodes(ref string) (d job.NodeKept, found bool) {
 	return d, found
 }
 
+// OtherSeeders returns the addresses of the seeders of the site's other appliances that are there.
+func (f *Fleet) OtherSeeders() []netip.AddrPort {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.seeders()[len(f.config.Seeds):]
+}
+
 // SeedNodes returns the addresses of seed nodes that hold something of a swarm.
 func (f *Fleet) SeedNodes(h images.InfoHash) []netip.AddrPort {
 	f.mu.RLock()

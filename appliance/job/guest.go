@@ -61,8 +61,6 @@ type Joined struct {
 	ImageName string           `json:"image_name,omitempty"` // "debian:1"
 	InfoHash  images.InfoHash  `json:"info_hash"`
 	Seeds     []netip.AddrPort `json:"seeds,omitempty"`
-	// Trackers are base URLs of further appliances, to announce to beside Appliances.
-	Trackers []string `json:"trackers,omitempty"`
 }
 
 // URIGuest and a guest's ID stand in its certificate.

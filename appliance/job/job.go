@@ -163,8 +163,6 @@ type Job struct {
 	Certificate []byte `json:"certificate"`
 	// Seeds are addresses of the appliances' seeders, known before the first announce.
 	Seeds []netip.AddrPort `json:"seeds"`
-	// Trackers are base URLs of further appliances, to announce to beside those of the boot.
-	Trackers []string `json:"trackers,omitempty"`
 	// Capture says what a job of kind Capture makes; its Image and InfoHash are zero.
 	Capture *CaptureOrder `json:"capture,omitempty"`
 	// DiskSerial, where set, is the only disk that may be written, or captured.

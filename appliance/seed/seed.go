@@ -101,9 +101,13 @@ func (s *Seeders) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-time.After(lookAgain): // others come and go without a change here
 		}
 	}
 }
+
+// lookAgain is after how long at most seeders look again for others.
+const lookAgain = 5 * time.Second
 
 // settle starts seeders that are wanted and stops the others.
 func (s *Seeders) settle(ctx context.Context, group *sync.WaitGroup, fresh bool) {
@@ -111,13 +115,20 @@ func (s *Seeders) settle(ctx context.Context, group *sync.WaitGroup, fresh bool)
 	for _, w := range s.config.Wanted() {
 		wanted[w.InfoHash] = true
 		s.mu.Lock()
-		_, running := s.running[w.InfoHash]
+		one, running := s.running[w.InfoHash]
+		var peer *swarm.Swarm
+		if running {
+			peer = one.swarm
+		}
 		s.mu.Unlock()
+		if peer != nil && s.config.Others != nil { // one may have come since
+			peer.AddPeers(s.config.Others(w.InfoHash))
+		}
 		if running || ctx.Err() != nil {
 			continue
 		}
 		own, cancel := context.WithCancel(ctx)
-		one := &seeder{cancel: cancel, done: make(chan struct{})}
+		one = &seeder{cancel: cancel, done: make(chan struct{})}
 		s.mu.Lock()
 		s.running[w.InfoHash] = one
 		s.mu.Unlock()

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"seedbed/appliance/job"
@@ -14,7 +13,7 @@ import (
 // the swarm of the peers that they name, until ctx ends.
 func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {
 	d.a.client.mu.Lock()
-	appliances, usual := slices.Concat(d.a.client.appliances, d.j.Trackers), d.a.client.http
+	appliances, usual := append([]string(nil), d.a.client.appliances...), d.a.client.http
 	d.a.client.mu.Unlock()
 	var group sync.WaitGroup
 	for _, e := range sw.Endpoints() {
