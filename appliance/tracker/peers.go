@@ -175,8 +175,21 @@ func (s *swarmPeers) answer(m *machine, answer *announce.Response, interval time
 	if sum := sumOf(answer.Peers, told); sum != m.told {
 		m.told, m.changed = sum, now
 	}
-	if now.Sub(m.changed) < interval || len(s.machines) <= everyone && now.Sub(s.changed) < interval {
-		return max((interval / soon).Truncate(time.Second), time.Second)
+	return s.again(m, interval, now)
+}
+
+// again returns when a machine should come again: soon while its neighbours change. In a small swarm it is as soon as a
+// second after any machine came, then more and more rarely: machines that start together each take too large a share of
+// what crosses an uplink until they have heard of each other.
+func (s *swarmPeers) again(m *machine, interval time.Duration, now time.Time) time.Duration {
+	often := max((interval / soon).Truncate(time.Second), time.Second)
+	quiet := now.Sub(m.changed)
+	if len(s.machines) <= everyone {
+		quiet = min(quiet, now.Sub(s.changed))
+		often = min(often, max((2*quiet).Truncate(time.Second), time.Second))
+	}
+	if quiet < interval {
+		return often
 	}
 	return interval
 }

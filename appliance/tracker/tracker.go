@@ -271,7 +271,7 @@ func (t *Tracker) note(a netip.AddrPort, i identity, r announce.Request, now tim
 	} else {
 		answer.Interval = s.answer(m, &answer, t.cfg.Interval, now)
 	}
-	m.expires = now.Add(expiry * answer.Interval)
+	m.expires = now.Add(expiry * max(answer.Interval, t.cfg.Interval/soon))
 	if s.open {
 		m.expires = now.Add(openExpiry)
 	}
