@@ -59,7 +59,9 @@ func tables() []table {
 		{title: "60 GB, 1 Gbit/s, switches of 47 machines, uplinks 10 Gbit/s, 1 % crash", slow: true, rows: []row{
 			{"1000", large(1000, nil)},
 			{"1000, tree of 2", large(1000, func(c *model.Config) { c.Fanout = 2 })},
-			{"10000, pieces of 16 MiB", large(10000, func(c *model.Config) { c.PieceLength = 16 << 20 })},
+			{"10000, pieces of 16 MiB", large(10000, func(c *model.Config) {
+				c.PieceLength, c.Memory, c.Bursts = 16<<20, 1<<30, 1
+			})},
 		}},
 	}
 }
