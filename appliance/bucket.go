@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"seedbed/images/repository"
-	"seedbed/images/repository/s3"
 )
 
 const repositoryUsage = "`LOCATION` of the images: a folder, or s3://BUCKET/PREFIX?endpoint=URL&region=NAME with keys from AWS_ACCESS_KEY_ID " +
@@ -15,11 +14,7 @@ const repositoryUsage = "`LOCATION` of the images: a folder, or s3://BUCKET/PREF
 // openBucket opens the storage of images at a location, as --repository has it. close gives its connections back.
 func openBucket(ctx context.Context, data, location string) (bucket repository.Bucket, close func() error, err error) {
 	if strings.HasPrefix(location, "s3://") {
-		b, err := s3.Open(ctx, location)
-		if err != nil {
-			return nil, nil, err
-		}
-		return b, b.Close, nil
+		return openS3(ctx, location)
 	}
 	if location == "" {
 		location = filepath.Join(data, "repository")

@@ -216,13 +216,15 @@ func (g *guest) save() error {
 	return nil
 }
 
-// replaceFile puts a file (mode 0600) there whole or not at all.
+// replaceFile puts a file that only its owner may read there, whole or not at all.
 func replaceFile(path string, b []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-*")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	if err = keepPrivate(f.Name()); err == nil {
+		_, err = f.Write(b)
+	}
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"seedbed/appliance/fleet"
 	"seedbed/images"
 	"seedbed/images/parttable"
@@ -42,7 +40,7 @@ func (o *getOrder) open() (*getOut, error) {
 	out := &getOut{path: o.path, final: o.path, force: o.force}
 	info, err := os.Stat(o.path)
 	switch {
-	case err == nil && info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0:
+	case restore.IsDevice(o.path, info):
 		out.device = true
 		// Refused before anything is asked of an appliance.
 		if out.disk, err = out.openDisk(o.path); err != nil {
@@ -70,7 +68,10 @@ func (o *getOrder) open() (*getOut, error) {
 	if _, err := os.Lstat(o.path); err == nil {
 		return nil, &fleet.Refusal{Code: codeFileExists, Detail: o.path + " is a link that leads nowhere; remove it, or choose another name. Nothing was written"}
 	}
-	if err := unix.Access(filepath.Dir(o.path), unix.W_OK|unix.X_OK); err != nil {
+	if err := checkName(o.path); err != nil {
+		return nil, usageError{err}
+	}
+	if err := mayWriteIn(filepath.Dir(o.path)); err != nil {
 		return nil, &fleet.Refusal{Code: codeNoFolder, Detail: fmt.Sprintf("%s cannot be made: %v; make the folder first, or choose another that "+
 			"you may write to", o.path, err)}
 	}
@@ -90,7 +91,7 @@ func (o *getOrder) open() (*getOut, error) {
 func (out *getOut) resume() error {
 	info, err := os.Lstat(out.pass)
 	passed := err == nil
-	if s, ok := statOf(info); passed && (!info.Mode().IsRegular() || ok && int(s.Uid) != os.Geteuid()) {
+	if passed && (!info.Mode().IsRegular() || !isOwn(out.pass, info)) {
 		return &fleet.Refusal{Code: codeFileExists, Detail: out.pass + " is no file of your own; remove it, or choose another name. Nothing was written"}
 	}
 	info, err = os.Lstat(out.part)
@@ -103,27 +104,19 @@ func (out *getOut) resume() error {
 		return &fleet.Refusal{Code: codeFileExists,
 			Detail: out.part + " is there, and no interrupted get left it; remove it, or choose another name. Nothing was written"}
 	}
-	f, err := os.OpenFile(out.part, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	f, err := openPart(out.part, false)
 	if err != nil {
 		return err
 	}
 	return out.lock(f)
 }
 
-func statOf(info fs.FileInfo) (s *syscall.Stat_t, ok bool) {
-	if info == nil {
-		return nil, false
-	}
-	s, ok = info.Sys().(*syscall.Stat_t)
-	return s, ok
-}
-
 // lock keeps another get from the file in the making, until close.
 func (out *getOut) lock(f *os.File) error {
-	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err := lockFile(f, false)
 	ours, _ := f.Stat()
 	there, statErr := os.Lstat(out.part)
-	if errors.Is(err, syscall.EWOULDBLOCK) || statErr != nil || !os.SameFile(ours, there) {
+	if errors.Is(err, errHeld) || statErr != nil || !os.SameFile(ours, there) {
 		f.Close()
 		return &fleet.Refusal{Code: codeFileExists, Detail: "another `seedbed get` writes " + out.part + "; wait for it, or choose another name"}
 	}
@@ -153,12 +146,13 @@ func (out *getOut) prepare(length, data int64) error {
 		return nil
 	}
 	if out.held == nil {
-		f, err := os.OpenFile(out.part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := openPart(out.part, true)
 		if errors.Is(err, fs.ErrExist) {
 			return &fleet.Refusal{Code: codeFileExists, Detail: out.part + " was made by somebody else meanwhile; choose another name"}
 		}
 		if err == nil {
 			out.fresh = true
+			restore.MakeSparse(f)
 			err = out.lock(f)
 		}
 		if err != nil {
@@ -184,18 +178,11 @@ func (out *getOut) abandon() {
 
 // room refuses a file system that has not enough room for data bytes in a file of which some may be there.
 func (out *getOut) room(f *os.File, data int64) error {
-	var have unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &have); err != nil {
+	free, allocated, err := roomFor(f)
+	if err != nil {
 		return nil // it will show
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		data -= s.Blocks * 512
-	}
-	if free := int64(have.Bavail) * have.Frsize; free < data {
+	if data -= allocated; free < data {
 		return &fleet.Refusal{Code: codeNoRoom, Detail: fmt.Sprintf("there is no room for %s: %d bytes are needed and %d are free in %s; "+
 			"make room, or choose another place", out.path, data, free, filepath.Dir(out.path))}
 	}
@@ -221,26 +208,15 @@ func (out *getOut) commit() error {
 	if out.device {
 		return nil
 	}
-	err := os.Link(out.part, out.final) // unlike a rename it replaces nothing
-	switch {
-	case err == nil:
-		err = os.Remove(out.part)
-	case errors.Is(err, fs.ErrExist):
+	err := nameFile(out.part, out.final)
+	if errors.Is(err, fs.ErrExist) {
 		return &fleet.Refusal{Code: codeFileExists,
 			Detail: out.final + " was made by somebody else meanwhile; what was fetched is whole and in " + out.part}
-	default: // a file system without links
-		if _, there := os.Lstat(out.final); errors.Is(there, fs.ErrNotExist) {
-			err = os.Rename(out.part, out.final)
-		}
 	}
 	if err != nil {
 		return fmt.Errorf("name %s: %w", out.final, err)
 	}
-	dir, err := os.Open(filepath.Dir(out.final))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return restore.SyncFolder(filepath.Dir(out.final))
 }
 
 func (out *getOut) close() {
@@ -257,7 +233,7 @@ func (out *getOut) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.ENOSPC):
+	case isFull(err):
 		return &fleet.Refusal{Code: codeNoRoom, Detail: fmt.Sprintf("the disk is full on which %s is written; make room and run the same "+
 			"command again, it goes on with what is there: %v", out.path, err)}
 	case ctx.Err() != nil && out.disk != nil:

@@ -4,21 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"sync"
 
-	"seedbed/appliance/heal"
 	"seedbed/images"
 	"seedbed/images/capture"
 	"seedbed/images/intake"
 	"seedbed/images/repository"
 	"seedbed/images/restore"
-	"seedbed/images/swarm"
 	"seedbed/images/tile"
-	"seedbed/images/torrent"
 )
 
 // damagedTiles are tiles that verification found damaged and that are not healed, by image and piece. The zero value is
@@ -275,24 +270,4 @@ func (l *library) heal(ctx context.Context, image images.Digest, damage []*repos
 		l.reopen(ctx, image)
 	}
 	return report.Failed, nil
-}
-
-// fromMachines fetches damaged tiles from the machines of the image's swarm, as far as they have them.
-func (a *appliance) fromMachines(ctx context.Context, r *repository.Reader, damaged map[int]images.TileSet, put putTile) error {
-	info, err := torrent.FromManifest(r.Image().Manifest)
-	if err != nil {
-		return err
-	}
-	if len(a.tracker.Peers(info.InfoHash)) == 0 {
-		return nil
-	}
-	cert, err := a.lib.site.Peer(swarm.InfoHashURI(info.InfoHash))
-	if err != nil {
-		return fmt.Errorf("certificate to fetch tiles with: %w", err)
-	}
-	_, err = heal.Fetch(ctx, heal.Config{
-		InfoHash: info.InfoHash, Layout: r.Layout(), Tiles: r, Damaged: damaged, Certificate: cert, CA: a.lib.site.CA(), Put: put,
-		Peers: func() []netip.AddrPort { return a.tracker.Peers(info.InfoHash) }, Log: a.log,
-	})
-	return err
 }

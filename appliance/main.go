@@ -94,6 +94,8 @@ func exitCode(err error) int {
 	return exitRefused
 }
 
+const recordsUsage = "`LOCATION` of the records: a file, or postgres://USER@HOST/NAME for several appliances (default: records.db in the data directory)"
+
 // options are the flags that all commands share.
 type options struct {
 	data       string
@@ -122,7 +124,7 @@ func command() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&o.repository, "repository", "", repositoryUsage)
 	root.PersistentFlags().StringVar(&o.records, "store", "", recordsUsage)
-	root.PersistentFlags().StringVar(&o.data, "data", "/var/lib/seedbed", "`DIR` of identity, records, images and the local socket")
+	root.PersistentFlags().StringVar(&o.data, "data", dataFolder(), "`DIR` of identity, records, images and the local socket")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(o), getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o), eventCommand(o), topologyCommand())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -136,13 +135,4 @@ func some(list []string, more int) string {
 		s += fmt.Sprintf("; and %d more", more)
 	}
 	return s
-}
-
-// openSchedule adds the upkeep of the repository to what runs.
-func (a *appliance) openSchedule() {
-	s := &schedule{
-		lib: a.lib, note: a.fleet.Note, log: a.log, first: time.Hour, pruneEvery: a.config.PruneEvery, verifyRate: a.config.VerifyRate, lookEvery: time.Hour,
-		turns: &turns{bucket: a.lib.bucket, path: filepath.Join(a.config.Data, "verifying"), every: 7 * 24 * time.Hour},
-	}
-	a.parts = append(a.parts, s.Run)
 }

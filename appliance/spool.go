@@ -5,12 +5,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
-// importSpool is the folder of disks that are read from standard input. Who writes one holds a lock on the file (flock(2)),
+// importSpool is the folder of disks that are read from standard input. Who writes one holds a lock on the file,
 // which ends with the process however it ends: a file without a lock is a leftover.
 func importSpool(data string) string { return filepath.Join(data, "spool", "import") }
+
+// errHeld says that another process has a lock.
+var errHeld = errors.New("another process has it locked")
 
 // createSpooled removes leftovers and makes a file for a disk. The lock lasts until it is closed.
 func createSpooled(dir string) (*os.File, error) {
@@ -26,7 +28,7 @@ func createSpooled(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+	if err := lockFile(f, true); err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	return f, nil
@@ -34,15 +36,12 @@ func createSpooled(dir string) (*os.File, error) {
 
 // sweepSpool removes leftovers. Until end is called nobody else makes or removes files.
 func sweepSpool(dir string) (end func() error, err error) {
-	folder, err := os.Open(dir)
+	folder, err := lockFolder(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return func() error { return nil }, nil
 	}
 	if err != nil {
 		return nil, err
-	}
-	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(err, folder.Close())
 	}
 	list, err := filepath.Glob(filepath.Join(dir, "disk-*.raw"))
 	for _, name := range list {
@@ -63,13 +62,12 @@ func removeLeftover(name string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	err = errors.Join(lockFile(f, false), f.Close())
+	if errors.Is(err, errHeld) {
 		return nil // a disk that is being read or captured
 	}
 	if err == nil {
-		err = os.Remove(name)
+		err = os.Remove(name) // nobody takes it meanwhile: that needs the folder
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
-	"time"
 
 	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
-	"seedbed/appliance/store"
 	"seedbed/images"
 	"seedbed/images/repository"
 )
@@ -51,37 +47,6 @@ func (l *library) Remove(ctx context.Context, ref string) error {
 		}
 	}
 	return asRefusal(l.repo.Remove(ctx, name, version))
-}
-
-// usedByRecords looks for deployments of an image in the records of an appliance that does not run.
-func (l *library) usedByRecords(ctx context.Context, d images.Digest) (string, error) {
-	location, err := recordsAt(l.data, l.records)
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(location); l.records == "" && errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	records, err := store.Open(ctx, location)
-	if err != nil {
-		return "", err
-	}
-	defer records.Close()
-	s, err := records.Load(ctx, time.Now())
-	if err != nil {
-		return "", err
-	}
-	var jobs []fleet.Job
-	var deployments []fleet.Deployment
-	for _, r := range s.Put {
-		switch r := r.(type) {
-		case *fleet.Job:
-			jobs = append(jobs, *r)
-		case *fleet.Deployment:
-			deployments = append(deployments, *r)
-		}
-	}
-	return userOf(d, deployments, jobs), nil
 }
 
 // usedByFleet looks for deployments of an image in a running fleet.

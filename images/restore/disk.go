@@ -24,7 +24,14 @@ type File struct {
 	SectorLength int
 
 	f      *os.File
-	noZero atomic.Bool // it does not zero a range by itself
+	at     readerWriterAt // f, or what makes whole sectors of it
+	noZero atomic.Bool    // it does not zero a range by itself
+}
+
+// readerWriterAt reads and writes anywhere.
+type readerWriterAt interface {
+	io.ReaderAt
+	io.WriterAt
 }
 
 // Open opens a disk, for reading only unless write is true. A disk that is mounted or otherwise in use is not opened for
@@ -39,7 +46,7 @@ func Open(path string, write bool) (*File, error) {
 
 // OpenInUse opens a disk for writing even if it is mounted or otherwise in use: for who was told to.
 func OpenInUse(path string) (*File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openInUse(path)
 	if err != nil {
 		return nil, fmt.Errorf("open disk %s: %w", path, err)
 	}
@@ -48,21 +55,19 @@ func OpenInUse(path string) (*File, error) {
 
 // opened measures an open disk. exclusive refuses a file that is the disk of something else.
 func opened(path string, f *os.File, exclusive bool) (*File, error) {
-	d := &File{Name: path, f: f}
+	d := &File{Name: path, f: f, at: f}
 	st, err := f.Stat()
 	switch {
+	case IsDevice(path, st): // of which Windows has no Stat
+		err = d.measure()
 	case err != nil:
 	case st.Mode().IsRegular():
 		d.Length = st.Size()
 		if exclusive {
 			err = unused(f, st)
 		}
-	case st.Mode()&os.ModeDevice == 0 || st.Mode()&os.ModeCharDevice != 0:
-		err = ErrNoDisk
 	default:
-		if d.SectorLength, err = sectorLength(f); err == nil {
-			d.Length, err = f.Seek(0, io.SeekEnd)
-		}
+		err = ErrNoDisk
 	}
 	if err != nil {
 		f.Close()
@@ -79,14 +84,14 @@ func (d *File) Close() error { return d.f.Close() }
 func (d *File) IsDevice() bool { return d.SectorLength != 0 }
 
 // ReadAt implements Disk.
-func (d *File) ReadAt(b []byte, offset int64) (int, error) { return d.f.ReadAt(b, offset) }
+func (d *File) ReadAt(b []byte, offset int64) (int, error) { return d.at.ReadAt(b, offset) }
 
 // WriteAt implements Disk. Bytes outside the disk are an error and nothing is written.
 func (d *File) WriteAt(b []byte, offset int64) (int, error) {
 	if err := d.inside(offset, int64(len(b))); err != nil {
 		return 0, err
 	}
-	n, err := d.f.WriteAt(b, offset)
+	n, err := d.at.WriteAt(b, offset)
 	if err != nil {
 		return n, fmt.Errorf("write disk %s at byte %d: %w", d.Name, offset, err)
 	}
@@ -130,7 +135,7 @@ func (d *File) Zero(offset, length int64) error {
 
 // Sync implements Disk.
 func (d *File) Sync() error {
-	if err := d.f.Sync(); err != nil {
+	if err := d.flush(); err != nil {
 		return fmt.Errorf("flush disk %s: %w", d.Name, err)
 	}
 	return nil
@@ -138,7 +143,7 @@ func (d *File) Sync() error {
 
 // Direct implements Disk. Flush first.
 func (d *File) Direct() (DirectReader, bool, error) {
-	r, err := openDirect(d.f)
+	r, err := d.openDirect()
 	if err == nil {
 		return r, true, nil
 	}

@@ -25,6 +25,17 @@ func openFile(path string, write bool) (*os.File, error) {
 	return f, err
 }
 
+// openInUse opens a disk to write, whatever else uses it.
+func openInUse(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) }
+
+// IsDevice reports whether a path, of which Stat says info, is a disk and not a file.
+func IsDevice(_ string, info os.FileInfo) bool {
+	return info != nil && info.Mode()&os.ModeDevice != 0 && info.Mode()&os.ModeCharDevice == 0
+}
+
+// MakeSparse makes a file whose holes take no room: every file is one here, where the file system has them.
+func MakeSparse(*os.File) {}
+
 // unused refuses a file that is the disk of a loop device.
 func unused(_ *os.File, st os.FileInfo) error {
 	list, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
@@ -41,7 +52,15 @@ func unused(_ *os.File, st os.FileInfo) error {
 	return nil
 }
 
-func sectorLength(f *os.File) (int, error) { return unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET) }
+// measure finds the length and the sectors of a disk.
+func (d *File) measure() (err error) {
+	if d.SectorLength, err = unix.IoctlGetInt(int(d.f.Fd()), unix.BLKSSZGET); err == nil {
+		d.Length, err = d.f.Seek(0, io.SeekEnd)
+	}
+	return err
+}
+
+func (d *File) flush() error { return d.f.Sync() }
 
 // adviseSequential doubles the read-ahead, and makes the kernel forget what it has of the disk in memory.
 func adviseSequential(f *os.File) {
@@ -83,8 +102,8 @@ type direct struct {
 	buf []byte // mapped, so that it begins at a page
 }
 
-func openDirect(f *os.File) (DirectReader, error) {
-	again, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDONLY|unix.O_DIRECT, 0)
+func (d *File) openDirect() (DirectReader, error) {
+	again, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", d.f.Fd()), os.O_RDONLY|unix.O_DIRECT, 0)
 	if errors.Is(err, unix.EINVAL) {
 		return nil, errNotDirect
 	}
@@ -96,12 +115,12 @@ func openDirect(f *os.File) (DirectReader, error) {
 		again.Close()
 		return nil, err
 	}
-	d := &direct{again, buf}
+	r := &direct{again, buf}
 	if _, err := again.ReadAt(buf[:directAlign], 0); errors.Is(err, unix.EINVAL) { // opened, and not read that way
-		d.Close()
+		r.Close()
 		return nil, errNotDirect
 	}
-	return d, nil
+	return r, nil
 }
 
 // ReadAt implements DirectReader.
@@ -123,12 +142,3 @@ func (d *direct) ReadAt(b []byte, offset int64) (done int, err error) {
 }
 
 func (d *direct) Close() error { return errors.Join(unix.Munmap(d.buf), d.f.Close()) }
-
-// syncFolder makes names in a folder durable.
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}

@@ -63,6 +63,7 @@ func (o *Output) create(name string, length int64) error {
 		return fmt.Errorf("make %s: %w", name, err)
 	}
 	o.files = append(o.files, f)
+	MakeSparse(f)
 	if err := f.Truncate(length); err != nil {
 		return fmt.Errorf("make %s of %d bytes: %w", name, length, err)
 	}
@@ -122,7 +123,7 @@ func (o *Output) Commit() error {
 		}
 	}
 	o.files = nil
-	return syncFolder(filepath.Dir(o.names[0]))
+	return SyncFolder(filepath.Dir(o.names[0]))
 }
 
 // name gives a file its name, which nothing has.

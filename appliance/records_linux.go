@@ -15,9 +15,8 @@ import (
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/store"
+	"seedbed/images"
 )
-
-const recordsUsage = "`LOCATION` of the records: a file, or postgres://USER@HOST/NAME for several appliances (default: records.db in the data directory)"
 
 // recordsAt returns where the records are. A password has no place in a URL on the command line, which every user of the
 // host can read.
@@ -80,4 +79,35 @@ func (a *appliance) self() *fleet.Appliance {
 		name = a.id
 	}
 	return &fleet.Appliance{Name: name, URL: a.url(), Seeder: a.seeder(), Started: time.Now().UTC()}
+}
+
+// usedByRecords looks for deployments of an image in the records of an appliance that does not run.
+func (l *library) usedByRecords(ctx context.Context, d images.Digest) (string, error) {
+	location, err := recordsAt(l.data, l.records)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(location); l.records == "" && errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	records, err := store.Open(ctx, location)
+	if err != nil {
+		return "", err
+	}
+	defer records.Close()
+	s, err := records.Load(ctx, time.Now())
+	if err != nil {
+		return "", err
+	}
+	var jobs []fleet.Job
+	var deployments []fleet.Deployment
+	for _, r := range s.Put {
+		switch r := r.(type) {
+		case *fleet.Job:
+			jobs = append(jobs, *r)
+		case *fleet.Deployment:
+			deployments = append(deployments, *r)
+		}
+	}
+	return userOf(d, deployments, jobs), nil
 }

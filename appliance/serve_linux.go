@@ -489,3 +489,12 @@ func or(s, otherwise string) string {
 	}
 	return s
 }
+
+// openSchedule adds the upkeep of the repository to what runs.
+func (a *appliance) openSchedule() {
+	s := &schedule{
+		lib: a.lib, note: a.fleet.Note, log: a.log, first: time.Hour, pruneEvery: a.config.PruneEvery, verifyRate: a.config.VerifyRate, lookEvery: time.Hour,
+		turns: &turns{bucket: a.lib.bucket, path: filepath.Join(a.config.Data, "verifying"), every: 7 * 24 * time.Hour},
+	}
+	a.parts = append(a.parts, s.Run)
+}

@@ -1,0 +1,10 @@
+package main
+
+import "golang.org/x/sys/unix"
+
+// freeBytes returns what an unprivileged process can still write to the file system of an open file.
+func freeBytes(fd int) (int64, error) {
+	var have unix.Statfs_t
+	err := unix.Fstatfs(fd, &have)
+	return int64(have.Bavail) * have.Frsize, err
+}

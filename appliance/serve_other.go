@@ -1,0 +1,16 @@
+//go:build !linux
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func serveCommand(*options) *cobra.Command {
+	return &cobra.Command{
+		Use: "serve", Short: "Boot machines from the network and image them (on Linux)", DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return needsLinux("seedbed serve", "run it on a host with Linux; `seedbed get` and `seedbed seed` work here, with a token of that appliance")
+		},
+	}
+}
