@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench bench-swarm simulate setup assets build initramfs golden lab vet clean
+.PHONY: help demo test test-full bench bench-swarm simulate setup assets build programs initramfs golden lab vet clean
 
 BUILD := build
 # The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
@@ -52,6 +52,15 @@ assets: setup ## fetch kernel, modules, firmware and boot loaders from Debian 13
 
 build: ## build the seedbed program into build/seedbed
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BUILD)/seedbed ./appliance
+
+# Systems where everything works but what an appliance does.
+PORTS := windows-amd64 windows-arm64 darwin-amd64 darwin-arm64 freebsd-amd64 freebsd-arm64
+
+programs: ## build the program for Windows, macOS and FreeBSD into build/programs
+	@for port in $(PORTS); do \
+	  os=$${port%-*}; name=seedbed-$$port; [ $$os = windows ] && name=$$name.exe; \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$${port#*-} go build -trimpath -ldflags "-s -w" -o $(BUILD)/programs/$$name ./appliance; \
+	done
 
 initramfs: assets ## build the agent and its initramfs into build/boot
 	go run ./initramfs/build initramfs

@@ -39,8 +39,12 @@ type getOut struct {
 func (o *getOrder) open() (*getOut, error) {
 	out := &getOut{path: o.path, final: o.path, force: o.force}
 	info, err := os.Stat(o.path)
+	device := restore.IsDevice(o.path, info)
+	if err := checkName(o.path); err != nil && !device {
+		return nil, usageError{err}
+	}
 	switch {
-	case restore.IsDevice(o.path, info):
+	case device:
 		out.device = true
 		// Refused before anything is asked of an appliance.
 		if out.disk, err = out.openDisk(o.path); err != nil {
@@ -67,9 +71,6 @@ func (o *getOrder) open() (*getOut, error) {
 	}
 	if _, err := os.Lstat(o.path); err == nil {
 		return nil, &fleet.Refusal{Code: codeFileExists, Detail: o.path + " is a link that leads nowhere; remove it, or choose another name. Nothing was written"}
-	}
-	if err := checkName(o.path); err != nil {
-		return nil, usageError{err}
 	}
 	if err := mayWriteIn(filepath.Dir(o.path)); err != nil {
 		return nil, &fleet.Refusal{Code: codeNoFolder, Detail: fmt.Sprintf("%s cannot be made: %v; make the folder first, or choose another that "+

@@ -483,13 +483,6 @@ func tcpAddr(l net.Listener) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
-}
-
 // openSchedule adds the upkeep of the repository to what runs.
 func (a *appliance) openSchedule() {
 	s := &schedule{

@@ -12,6 +12,7 @@ import (
 	"seedbed/appliance/site"
 	"seedbed/images"
 	"seedbed/images/repository"
+	"seedbed/images/restore"
 )
 
 // signed records which manifests this appliance signed, each as a line with its digest in hexadecimal, durable before the
@@ -36,11 +37,7 @@ func (s *signed) add(d images.Digest) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(s.path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return restore.SyncFolder(filepath.Dir(s.path))
 }
 
 func (s *signed) has(d images.Digest) (bool, error) {

@@ -136,7 +136,7 @@ func forwarder(library, name, target string) []byte {
 func TestWindows(t *testing.T) {
 	w := newWine(t)
 	for name, test := range map[string]func(*testing.T, *wine){
-		"get goes on after a kill": windowsGets, "a seed node": windowsSeeds, "what it cannot": windowsRefuses,
+		"get goes on after a kill": windowsGets, "a seed node": windowsSeeds, "files": windowsFiles, "what it cannot": windowsRefuses,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, &wine{t, w.program, w.prefix}) })
 	}
@@ -197,7 +197,7 @@ func windowsGets(t *testing.T, w *wine) {
 func windowsSeeds(t *testing.T, w *wine) {
 	s := newTestSite(t, 12<<20)
 	var log bytes.Buffer
-	node := w.start(&log, "seed", "debian", "--data", w.path(t.TempDir()), "--listen", machineAddr+":6881",
+	node := w.start(&log, "seed", "debian", "--data", w.path(t.TempDir()), "--listen", ":6882",
 		"--token-file", w.path(s.token("--for", "seed")))
 	for end := time.Now().Add(time.Minute); !hold(1, 1)(decode[[]fleet.NodeView](t, s.data, "seed", "ls")); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -207,7 +207,7 @@ func windowsSeeds(t *testing.T, w *wine) {
 		}
 	}
 	out := filepath.Join(t.TempDir(), "disk.img")
-	text, code := elsewhere(t, "get", "debian", out, "--token-file", s.token("--for", "get"), "--json")
+	text, code := elsewhere(t, "get", "debian", out, "--token-file", s.token("--for", "get"), "--limit", "4M", "--json")
 	if code != 0 {
 		t.Fatalf("exit code %d: %s", code, text)
 	}
@@ -215,6 +215,20 @@ func windowsSeeds(t *testing.T, w *wine) {
 	if r := report(t, text); r.FromPeers == 0 {
 		t.Errorf("nothing came from the seed node: %+v", r)
 	}
+}
+
+// windowsFiles captures a disk from a file, in a repository of its own, and gives it back.
+func windowsFiles(t *testing.T, w *wine) {
+	disk, dir := newReferenceDisk(t, 4<<20, 9), t.TempDir()
+	data, out := w.path(filepath.Join(dir, "data")), filepath.Join(dir, "disk.img")
+	for _, args := range [][]string{{"image", "add", w.path(disk), "--name", "debian"}, {"image", "verify", "debian"}, {"image", "export", "debian", w.path(out)},
+		{"verify", "debian", w.path(out)}} {
+		if text, code := w.run(append(args, "--data", data)...); code != 0 {
+			t.Fatalf("%q: exit code %d: %s", args, code, text)
+		}
+	}
+	tools(t, "", "sgdisk", "--verify", out)
+	must(t, t.TempDir(), "image", "add", out, "--name", "debian")
 }
 
 func windowsRefuses(t *testing.T, w *wine) {
@@ -226,7 +240,7 @@ func windowsRefuses(t *testing.T, w *wine) {
 		{[]string{"serve", "--admit", "auto"}, exitRefused, "seedbed serve needs Linux, and this is windows"},
 		{[]string{"image", "ls", "--repository", "s3://bucket/images"}, exitRefused, "needs Linux"},
 		{[]string{"image", "add", `\\.\PhysicalDrive0`, "--name", "debian"}, exitFailure, "captured on Linux"},
-		{[]string{"get", "debian", "NUL"}, exitUsage, "cannot be the name of a file"},
+		{[]string{"get", "debian", "NUL"}, exitUsage, "NUL is no disk"},
 		{[]string{"get", "debian", `C:\disk.img:stream`}, exitUsage, "cannot be the name of a file"},
 		{[]string{"get", "debian", `\\.\C:`}, exitUsage, "PhysicalDrive1"},
 		{[]string{"get", "debian", `\\.\PhysicalDrive77`}, exitRefused, "PhysicalDrive77"},

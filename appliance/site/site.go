@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"seedbed/appliance/job"
 	"seedbed/images"
@@ -222,6 +223,9 @@ func writeFile(path string, b []byte) (err error) {
 	}
 	if err = os.Rename(path+".new", path); err != nil {
 		return err
+	}
+	if runtime.GOOS == "windows" {
+		return nil // folders cannot be opened for sync; NTFS journals names
 	}
 	d, err := os.Open(filepath.Dir(path))
 	if err != nil {

@@ -15,6 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// isDisk reports whether a name, of which Stat says st, is a block device.
+func isDisk(_ string, st os.FileInfo) bool {
+	return st != nil && st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0
+}
+
 // openDisk opens a block device and sets it read-only for as long as it is open, so that nobody changes it meanwhile.
 func (s *Source) openDisk() error {
 	use, err := diskInUse(s.name)

@@ -74,12 +74,13 @@ func Open(ctx context.Context, name string, o Options) (*Source, error) {
 		return nil, fmt.Errorf("a sector of %d bytes: it is either 512 or 4096", o.SectorLength)
 	}
 	st, err := os.Stat(name)
-	if err != nil {
+	disk := isDisk(name, st)
+	if err != nil && !disk {
 		return nil, err
 	}
 	s := &Source{name: name, SectorLength: o.SectorLength, live: o.Live}
 	switch {
-	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
+	case disk:
 		err = s.openDisk()
 	case st.Mode().IsRegular():
 		err = s.openFile(ctx)

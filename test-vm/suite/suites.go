@@ -15,12 +15,15 @@ func suites(full bool) []suite {
 		e2e.args = slices.Insert(e2e.args, 2, "-tags", "full")
 		e2e.args[slices.Index(e2e.args, "-timeout")+1] = "2h"
 	}
+	var wine []step
+	if full { // 700 MB of packages
+		wine = []step{run("make", "setup", "PACKAGES=wine64"), run("go", "test", "-tags", "full", "-count=1", "-run", "^TestWindows$", "-v", "./appliance/")}
+	}
 	return []suite{
 		{name: "set-up", budget: 10 * time.Minute, needs: true, steps: []step{
-			run("make", "setup", "build", "assets", "initramfs", "golden"),
+			run("make", "setup", "build", "programs", "assets", "initramfs", "golden"),
 			run("go", "vet", "./..."),
-			run("go", "vet", "-tags", "full", "./test-vm/e2e/"),
-			run("env", "GOOS=windows", "go", "build", "./images/..."),
+			run("go", "vet", "-tags", "full", "./test-vm/e2e/", "./appliance/"),
 		}},
 		{name: "images", budget: 6 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "-timeout", "2h", "./images/", "./images/tile/", "./images/layout/", "./images/parttable/", "./images/fsmap/",
@@ -38,10 +41,10 @@ func suites(full bool) []suite {
 		{name: "fleet", budget: 5 * time.Minute, steps: []step{
 			run("go", "test", "-count=1", "-race", "./appliance/..."),
 		}},
-		{name: "machines", budget: 4 * time.Minute, steps: []step{
+		{name: "machines", budget: 4 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "./bootloader-configs/...", "./initramfs/..."),
 			run("go", "test", "-count=1", "-race", "./initramfs/agent/", "./initramfs/disk/"),
-		}},
+		}, wine...)},
 		{name: "road", budget: 10 * time.Minute, steps: []step{
 			run("go", "test", "-count=1", "./test-vm/lab/...", "./test-vm/golden/...", "./test-vm/demo/...", "./test-vm/suite/..."),
 			e2e,
