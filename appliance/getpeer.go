@@ -75,6 +75,7 @@ type peer struct {
 	ended chan struct{} // closed when err is set
 	idle  []func()      // close idle connections
 	relay *relay.Server // nil where no description is given
+	liars []relay.Liar  // who lied about the description
 	err   error         // of the swarm
 }
 
@@ -92,7 +93,7 @@ func (g *guest) takePart(ctx context.Context, m *membership, d *described, c swa
 	p := &peer{Swarm: sw, ended: make(chan struct{})}
 	ctx, p.quit = context.WithCancel(ctx)
 	server, stop := d.give(m, sw, &c.Transport)
-	p.relay = server
+	p.relay, p.liars = server, d.liars
 	p.group.Go(func() {
 		defer stop()
 		p.err = sw.Run(ctx)
@@ -127,6 +128,19 @@ func (p *peer) Stats() swarm.Stats {
 		s.ToPeers += p.relay.Sent()
 	}
 	return s
+}
+
+// Liars are those of the swarm, and those who lied about descriptions or flooded us with requests for them.
+func (p *peer) Liars() []swarm.Liar {
+	list := p.Swarm.Liars()
+	about := p.liars
+	if p.relay != nil {
+		about = slices.Concat(about, p.relay.Liars())
+	}
+	for _, l := range about {
+		list = append(list, l.Liar)
+	}
+	return list
 }
 
 // stop leaves the swarm and waits for everything that takePart started.
