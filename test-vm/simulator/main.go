@@ -25,7 +25,7 @@ func main() {
 func run(args []string) (err error) {
 	var c model.Config
 	f := flag.NewFlagSet("simulator", flag.ContinueOnError)
-	full := f.Bool("full", false, "the standard tables with 10,000 machines; takes long and 6 GiB")
+	full := f.Bool("full", false, "the standard tables with 10,000 machines; takes a quarter of an hour and 1.2 GB")
 	profile := f.String("profile", "", "file for a CPU profile of the simulator itself")
 	flags(f, &c)
 	if err := f.Parse(args); err != nil {
