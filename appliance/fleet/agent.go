@@ -107,23 +107,30 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.config.ClaimPoll)
 	defer cancel()
+	defer f.await(c.session.Machine)()
 	for {
 		changed := f.Changed()
-		if j := f.next(c); j != nil {
+		turns, later := f.decide()
+		if j := f.next(c, turns); j != nil {
 			if answer, err := f.claim(ctx, c, j.ID); answer != nil || err != nil {
 				return answer, err
 			}
+		}
+		again := make(<-chan time.Time)
+		if later > 0 {
+			again = time.After(later)
 		}
 		select {
 		case <-ctx.Done():
 			return nil, nil
 		case <-changed:
+		case <-again:
 		}
 	}
 }
 
-// next returns the oldest job that the caller could claim, or nil.
-func (f *Fleet) next(c Caller) (oldest *Job) {
+// next returns the job that the caller may claim: the one that its machine is at already, else the one whose turn it is; or nil.
+func (f *Fleet) next(c Caller, turns *turns) (turn *Job) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if s := f.state.sessions[c.session.ID]; s == nil || s.Revoked {
@@ -133,21 +140,15 @@ func (f *Fleet) next(c Caller) (oldest *Job) {
 		return nil
 	}
 	for _, j := range f.open {
-		if j.Machine == c.session.Machine && !j.HeldByOperator &&
-			(oldest == nil || comesBefore(j, oldest)) {
-			oldest = j
+		switch {
+		case j.Machine != c.session.Machine || j.HeldByOperator:
+		case j.State == job.Claimed, j.State == job.Running, j.State == job.Paused:
+			return j
+		case turns.may(j.ID):
+			turn = j
 		}
 	}
-	return oldest
-}
-
-// comesBefore reports whether a machine does a before b: a capture first, since a deployment destroys what it is about,
-// then the older one.
-func comesBefore(a, b *Job) bool {
-	if (a.Kind == job.Capture) != (b.Kind == job.Capture) {
-		return a.Kind == job.Capture
-	}
-	return a.Created.Before(b.Created)
+	return turn
 }
 
 // claim gives a job to the caller; nil if the job is not to be had any more.
@@ -155,8 +156,9 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	var claimed *Job
 	dep := new(Deployment) // of a capture: none
 	err := f.change(ctx, func(d *draft) error {
+		claimed = nil // of a try that another appliance was faster than
 		j, s := d.job(id), d.session(c.session.ID)
-		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator {
+		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator || j.State == job.Waiting && !d.hasPlace(j) {
 			return nil
 		}
 		own := d.editJob(j)
@@ -299,7 +301,10 @@ func (d *draft) advance(j *Job, r job.Report) {
 	switch {
 	case r.State == job.Failed:
 		j.Log = r.Log
-		d.end(j, job.Failed, r.Code, r.Reason)
+		j.Failures++
+		if !d.again(j) {
+			d.end(j, job.Failed, r.Code, r.Reason)
+		}
 	case was != r.State || r.State == job.Paused:
 		j.State = r.State
 		d.jobEvent(j)
@@ -317,6 +322,10 @@ func (d *draft) advance(j *Job, r job.Report) {
 // directive is what the agent of a job is to do. The caller holds mu.
 func (f *Fleet) directive(j *Job) job.Directive {
 	d := job.Directive{State: j.State}
+	if f.live[j.ID].report.State == job.Failed && !j.State.Ended() {
+		d.Again = true
+		return d
+	}
 	if j.State == job.Claimed || j.State == job.Waiting {
 		d.State = job.Running // its report says that it is at work
 	}

@@ -210,9 +210,11 @@ type Assignment struct {
 func (f *Fleet) NextBoot(_ context.Context, mac, uuid string) Assignment {
 	mac = strings.ToLower(mac)
 	m := f.lookup(identity{macs: []string{mac}, uuid: canonicalUUID(uuid)})
+	turns, _ := f.decide()
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	a := Assignment{Loader: f.sights[mac].loader}
+	now := f.now()
 	if m == nil {
 		a.Agent = f.config.Admit == AdmitAsk
 		for _, dep := range f.state.deployments {
@@ -222,7 +224,7 @@ func (f *Fleet) NextBoot(_ context.Context, mac, uuid string) Assignment {
 	}
 	a.Agent = !m.Admitted
 	for _, j := range f.open {
-		if j.Machine == m.ID && m.Admitted && !j.HeldByOperator {
+		if j.Machine == m.ID && m.Admitted && !j.HeldByOperator && !turns.later(j.ID, now) {
 			a.Agent = true
 		}
 	}

@@ -16,7 +16,7 @@ type asked struct {
 
 // change runs fn and writes what it put into the draft; an error of fn, or of the transaction, leaves everything as it
 // was. Changes that are asked for while a transaction is written share the next one. fn runs again where another
-// appliance was faster; it must not block on anything but memory.
+// appliance was faster; it must not block on anything but memory, and what it hands out through variables it sets each time.
 func (f *Fleet) change(ctx context.Context, fn func(d *draft) error) error {
 	a := &asked{fn: fn, done: make(chan struct{})}
 	f.asking.Lock()
@@ -87,7 +87,9 @@ func (f *Fleet) commit(ctx context.Context, d *draft) error {
 	}
 	c.Base = f.number
 	if d.office {
-		c.Epoch = f.office.Load().Epoch
+		if c.Epoch = f.office.Load().Epoch; c.Epoch == 0 || !f.InOffice() {
+			return ErrFenced
+		}
 	}
 	number, err := f.config.Records.Commit(ctx, c)
 	if errors.Is(err, ErrConflict) && f.config.Records.Shared() {

@@ -142,7 +142,8 @@ func (d *draft) addJob(dep *Deployment, m *Machine) {
 	}
 	j := &Job{
 		ID: newID(), Kind: job.Deploy, Machine: m.ID, Deployment: dep.ID, State: job.Waiting, Created: d.f.now().UTC(),
-		Image: dep.Image, ImageName: dep.ImageName, InfoHash: dep.InfoHash, Reason: "waits until the machine boots from the network",
+		Image: dep.Image, ImageName: dep.ImageName, InfoHash: dep.InfoHash, Reason: waitsForBoot,
+		Priority: dep.Priority, NotBefore: dep.NotBefore, Windowless: dep.Windowless,
 	}
 	d.add(j)
 	d.jobEvent(j)
@@ -155,7 +156,10 @@ func (d *draft) end(j *Job, state job.State, code, reason string) {
 }
 
 // jobEvent records the state that a job has come to.
-func (d *draft) jobEvent(j *Job) {
+func (d *draft) jobEvent(j *Job) { d.jobEventBy(context.Background(), j) }
+
+// jobEventBy is jobEvent where somebody asked for it.
+func (d *draft) jobEventBy(ctx context.Context, j *Job) {
 	name := j.Machine
 	if m := d.machine(j.Machine); m != nil {
 		name = m.Name
@@ -164,7 +168,7 @@ func (d *draft) jobEvent(j *Job) {
 	if j.Reason != "" {
 		text += ": " + j.Reason
 	}
-	d.event(Event{Kind: "job." + string(j.State), Machine: j.Machine, Job: j.ID, Deployment: j.Deployment, Text: text})
+	d.event(by(ctx, Event{Kind: "job." + string(j.State), Machine: j.Machine, Job: j.ID, Deployment: j.Deployment, Text: text}))
 }
 
 // Admit admits the machine with this code, ID, name or MAC; open deployments to all machines give it a job.

@@ -47,9 +47,44 @@ const OfficeVacant = officeVacant
 // Follow is what Run does with others' changes.
 func Follow(f *Fleet, ctx context.Context) { f.follow(ctx) }
 
+// Schedule makes a change that only the site's scheduler may make.
+func Schedule(f *Fleet, ctx context.Context) error {
+	return f.schedule(ctx, func(d *draft) error {
+		d.event(Event{Kind: "test.scheduled"})
+		return nil
+	})
+}
+
 // CatchUp is what Run does several times a second; Exchange every few seconds.
 func CatchUp(f *Fleet)                             { f.refresh() }
 func Exchange(f *Fleet, ctx context.Context) error { return f.exchange(ctx) }
 
 // MachinesByID returns the records of all machines.
 func MachinesByID(f *Fleet) map[string]*Machine { return f.state.machines }
+
+// Put writes a record as it is.
+func Put(f *Fleet, ctx context.Context, r Record) error {
+	return f.change(ctx, func(d *draft) error {
+		d.add(r)
+		return nil
+	})
+}
+
+// Join1 puts a machine into a group.
+func Join1(f *Fleet, ctx context.Context, machine, group string) error {
+	return f.change(ctx, func(d *draft) error {
+		own := d.editMachine(d.machine(machine))
+		own.Groups = append(own.Groups, group)
+		return nil
+	})
+}
+
+// Asking is how many agents wait for a job.
+func Asking(f *Fleet) (n int) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, c := range f.claims {
+		n += c
+	}
+	return n
+}

@@ -118,18 +118,24 @@ type Fleet struct {
 	writing sync.Mutex
 	office  atomic.Pointer[Office] // as this appliance saw it last
 
-	mu      sync.RWMutex          // guards what follows; held for moments, never during I/O
-	number  int64                 // of the last commit that is in state
-	state   records               // pointers are to records that are never changed
-	open    map[string]*Job       // the jobs of state that have not ended
-	live    map[string]live       // last report by job ID
-	hints   map[string][]byte     // last bitmap of held pieces that was reported, by ID of an open job
-	sights  map[string]sight      // how far machines are on their way, by MAC
-	changed chan struct{}         // closed and replaced at every change
-	keys    map[string]string     // session ID by public key
-	beat    int64                 // of what the other appliances are told
-	peers   map[string]*neighbour // the other appliances, by ID
-	seen    map[string]time.Time  // last time that anything was heard of a machine, by ID
+	mu       sync.RWMutex          // guards what follows; held for moments, never during I/O
+	number   int64                 // of the last commit that is in state
+	state    records               // pointers are to records that are never changed
+	open     map[string]*Job       // the jobs of state that have not ended
+	live     map[string]live       // last report by job ID
+	hints    map[string][]byte     // last bitmap of held pieces that was reported, by ID of an open job
+	sights   map[string]sight      // how far machines are on their way, by MAC
+	revision int64                 // raised with every change of what the queue decides by
+	claims   map[string]int        // agents that ask for a job, by machine
+	called   map[string]time.Time  // when the machine of a job was woken, by job
+	changed  chan struct{}         // closed and replaced at every change
+	keys     map[string]string     // session ID by public key
+	beat     int64                 // of what the other appliances are told
+	peers    map[string]*neighbour // the other appliances, by ID
+	seen     map[string]time.Time  // last time that anything was heard of a machine, by ID
+
+	deciding sync.Mutex
+	turns    *turns // what the queue decided last
 
 	needs map[images.InfoHash]need // swarms that guests need
 	nodes map[string]*node         // seed nodes by ID of the guest
@@ -189,7 +195,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	f := &Fleet{
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
-		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{},
+		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{}, called: map[string]time.Time{},
 		accused: map[string]*accused{},
 	}
 	f.office.Store(&Office{})

@@ -238,6 +238,7 @@ func (f *Fleet) stillNeeded(wire [20]byte) (found bool) {
 
 // wake lets who waits for Changed look again. The caller holds mu.
 func (f *Fleet) wake() {
+	f.revision++
 	close(f.changed)
 	f.changed = make(chan struct{})
 }

@@ -22,6 +22,10 @@ type Machine struct {
 	FirstSeen time.Time      `json:"first_seen"`
 	Inventory *job.Inventory `json:"inventory,omitempty"` // of the last boot of the agent
 	Deployed  *Deployed      `json:"deployed,omitempty"`  // what its disk holds, by its last receipt
+	// Groups are the IDs of those that it belongs to; Seat is its place in the plan of its room.
+	Groups []string `json:"groups,omitempty"`
+	Seat   *Seat    `json:"seat,omitempty"`
+	Notes  string   `json:"notes,omitempty"`
 	// MergedInto is set on a record that turned out to be the same computer as another; it is kept for its history.
 	MergedInto string `json:"merged_into,omitempty"`
 }
@@ -68,6 +72,14 @@ type Job struct {
 	Image     images.Digest   `json:"image"`
 	ImageName string          `json:"image_name"` // "name:version"
 	InfoHash  images.InfoHash `json:"info_hash"`
+	// Priority orders the queue, higher first. NotBefore is when it may begin; zero is at once. Windowless lets it begin outside
+	// the windows of its machine's groups.
+	Priority   int       `json:"priority,omitempty"`
+	NotBefore  time.Time `json:"not_before,omitzero"`
+	Windowless bool      `json:"windowless,omitempty"`
+	// Failures counts how often it failed and was tried again by itself; RetriedBy is the job that a person had done in its place.
+	Failures  int    `json:"failures,omitempty"`
+	RetriedBy string `json:"retried_by,omitempty"`
 	// Capture says what a job of kind job.Capture makes; such a job has no Deployment, and an Image when it has succeeded.
 	Capture *Capture `json:"capture,omitempty"`
 
@@ -96,7 +108,17 @@ type Deployment struct {
 	Closed  bool          `json:"closed"`
 	SeedFor time.Duration `json:"seed_for"`
 	After   string        `json:"after"` // "reboot", "poweroff", "stay"
-	Created time.Time     `json:"created"`
+	// Priority, NotBefore and Windowless are those of its jobs. Retries is how often a job that failed is tried again by itself;
+	// nil is what the settings say.
+	Priority   int       `json:"priority,omitempty"`
+	NotBefore  time.Time `json:"not_before,omitzero"`
+	Windowless bool      `json:"windowless,omitempty"`
+	Retries    *int      `json:"retries,omitempty"`
+	// Preload is the share of the image that seed nodes fetch before its jobs begin, from 0 to 1; Preloaded says that they have.
+	Preload   float64   `json:"preload,omitempty"`
+	Preloaded bool      `json:"preloaded,omitempty"`
+	By        string    `json:"by,omitempty"` // who ordered it
+	Created   time.Time `json:"created"`
 }
 
 // Session is one boot of the agent, from the token in its boot script to the end of its certificates. ID is the SHA-256

@@ -18,6 +18,8 @@ const (
 	KindSession    Kind = "session"
 	KindToken      Kind = "token"
 	KindAppliance  Kind = "appliance"
+	KindGroup      Kind = "group"
+	KindSettings   Kind = "settings"
 )
 
 // Key names a record.
@@ -60,6 +62,10 @@ func NewRecord(k Kind) (Record, error) {
 		return new(Token), nil
 	case KindAppliance:
 		return new(Appliance), nil
+	case KindGroup:
+		return new(Group), nil
+	case KindSettings:
+		return new(Settings), nil
 	}
 	return nil, fmt.Errorf("records of kind %q are not known to this version; all appliances of a site run one version", k)
 }
@@ -90,7 +96,7 @@ func (j *Job) Shelf() Shelf {
 
 func (m *Machine) copy() Record {
 	own := *m
-	own.MACs = slices.Clone(m.MACs)
+	own.MACs, own.Groups = slices.Clone(m.MACs), slices.Clone(m.Groups)
 	return &own
 }
 

@@ -18,24 +18,26 @@ func refuse(code, format string, a ...any) error {
 
 // Codes of refusals.
 const (
-	CodeTokenUnknown   = "token-unknown" // never given out, or too old
-	CodeTokenMissing   = "no-such-token" // an operator names one that is not there
-	CodeTokenUsed      = "token-used"    // redeemed by another key
-	CodeTokenExpired   = "token-expired"
-	CodeRevoked        = "revoked"         // this boot's certificate was revoked
-	CodeUnauthorised   = "unauthorised"    // no certificate, or none of a boot that is known
-	CodeForbidden      = "forbidden"       // the caller's role does not include it
-	CodeMachineUnknown = "machine-unknown" // no inventory yet, or not this machine's certificate
-	CodeJobUnknown     = "job-unknown"
-	CodeJobEnded       = "job-ended"
-	CodeClaimLost      = "claim-lost" // a later boot of the machine claimed the job
-	CodeReceiptWrong   = "receipt-wrong"
-	CodeImageUnknown   = "image-unknown"
-	CodeInvalid        = "invalid" // the request says something that cannot be
-	CodeAmbiguous      = "ambiguous"
-	CodeCodeUnknown    = "code-unknown"
-	CodeVersionExists  = "image-exists" // versions of an image never change
-	CodeCaptureBusy    = "capture-busy" // another capture makes this version
-	CodeImageUsed      = "image-used"   // a deployment uses it
-	CodeMachineBusy    = "machine-busy" // it has another job
+	CodeTokenUnknown      = "token-unknown" // never given out, or too old
+	CodeTokenMissing      = "no-such-token" // an operator names one that is not there
+	CodeTokenUsed         = "token-used"    // redeemed by another key
+	CodeTokenExpired      = "token-expired"
+	CodeRevoked           = "revoked"         // this boot's certificate was revoked
+	CodeUnauthorised      = "unauthorised"    // no certificate, or none of a boot that is known
+	CodeForbidden         = "forbidden"       // the caller's role does not include it
+	CodeMachineUnknown    = "machine-unknown" // no inventory yet, or not this machine's certificate
+	CodeJobUnknown        = "job-unknown"
+	CodeDeploymentUnknown = "deployment-unknown"
+	CodeGroupUnknown      = "group-unknown"
+	CodeJobEnded          = "job-ended"
+	CodeClaimLost         = "claim-lost" // a later boot of the machine claimed the job
+	CodeReceiptWrong      = "receipt-wrong"
+	CodeImageUnknown      = "image-unknown"
+	CodeInvalid           = "invalid" // the request says something that cannot be
+	CodeAmbiguous         = "ambiguous"
+	CodeCodeUnknown       = "code-unknown"
+	CodeVersionExists     = "image-exists" // versions of an image never change
+	CodeCaptureBusy       = "capture-busy" // another capture makes this version
+	CodeImageUsed         = "image-used"   // a deployment uses it
+	CodeMachineBusy       = "machine-busy" // it has another job
 )

@@ -174,8 +174,13 @@ func TestApplianceTakesOverTheScheduleOfASilentOne(t *testing.T) {
 	if !one.InOffice() {
 		t.Fatal("the old one knows already; the test tests nothing")
 	}
-	if err := fleet.Tidy(one.Fleet, t.Context()); err != nil {
-		t.Fatal(err)
+	for _, do := range []func(*fleet.Fleet, context.Context) error{fleet.Tidy, fleet.Schedule} {
+		if err := do(one.Fleet, t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Contains(two.events(), "test.scheduled") {
+		t.Fatal("the old one scheduled")
 	}
 	if one.InOffice() {
 		t.Fatal("the old one was not told that it is relieved")

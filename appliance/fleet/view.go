@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"seedbed/appliance/job"
+	"seedbed/appliance/queue"
 	"seedbed/images"
 )
 
@@ -29,8 +30,13 @@ type JobView struct {
 	Phase  job.Phase `json:"phase"`
 	Reason string    `json:"reason,omitempty"`
 	Code   string    `json:"code,omitempty"`
-	Log    string    `json:"log,omitempty"`
-	Epoch  int64     `json:"epoch"` // claims so far
+	// Wait is what a job that waits waits for, a short fixed word of package queue; Reason says it in words. Place is where it stands
+	// in the queue, from 1.
+	Wait     string `json:"wait,omitempty"`
+	Place    int    `json:"place,omitempty"`
+	Priority int    `json:"priority"`
+	Log      string `json:"log,omitempty"`
+	Epoch    int64  `json:"epoch"` // claims so far
 
 	Disk          string `json:"disk,omitempty"`
 	DiskSerial    string `json:"disk_serial,omitempty"`
@@ -67,11 +73,14 @@ type JobView struct {
 
 // Jobs returns the jobs in the order of their creation: those that have not ended, and those of the last 30 days.
 func (f *Fleet) Jobs() []JobView {
+	turns, _ := f.decide()
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	list := make([]JobView, 0, len(f.state.jobs))
 	for _, j := range f.state.jobs {
-		list = append(list, f.jobView(j))
+		v := f.jobView(j)
+		v.waits(turns)
+		list = append(list, v)
 	}
 	slices.SortFunc(list, func(a, b JobView) int {
 		if c := a.Created.Compare(b.Created); c != 0 {
@@ -82,12 +91,32 @@ func (f *Fleet) Jobs() []JobView {
 	return list
 }
 
+// waits says what the job waits for. What it came back to the queue for goes before.
+func (v *JobView) waits(t *turns) {
+	if v.State != job.Waiting {
+		return
+	}
+	w, ok := t.Waits[v.ID]
+	if !ok {
+		return
+	}
+	v.Wait, v.Place = w.Code, t.Order[v.ID]
+	if v.Reason == "" || v.Reason == waitsForBoot {
+		v.Reason = w.Text
+	} else if v.Wait != queue.WaitsMachine {
+		v.Reason += "; " + w.Text
+	}
+}
+
+// waitsForBoot is the reason of a job that nothing happened to yet.
+const waitsForBoot = "waits until the machine boots from the network"
+
 // jobView joins what is known of a job. The caller holds mu.
 func (f *Fleet) jobView(j *Job) JobView {
 	v := JobView{
 		ID: j.ID, Kind: j.Kind, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, Machine: j.Machine,
 		State: j.State, Reason: j.Reason, Code: j.Code, Log: j.Log, Epoch: j.Epoch, Created: j.Created, BootSeen: j.BootSeen,
-		HelloAt: j.HelloAt, Claimed: j.Claimed, Started: j.Started, Ended: j.Ended,
+		HelloAt: j.HelloAt, Priority: j.Priority, Claimed: j.Claimed, Started: j.Started, Ended: j.Ended,
 	}
 	if j.State == job.Succeeded {
 		v.Succeeded = j.Ended

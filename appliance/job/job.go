@@ -253,6 +253,8 @@ type Liar struct {
 type Directive struct {
 	// State is what the appliance holds the job to be: Running, Paused, Cancelled.
 	State State `json:"state"`
+	// Again says that the job failed and is to be done again: the agent asks for it.
+	Again bool `json:"again,omitempty"`
 	// Release says that no machine of the deployment needs this one any more.
 	Release bool `json:"release"`
 }

@@ -61,6 +61,8 @@ type Wait struct {
 	Code string
 	// Text is a sentence for people, without the machine's name: "waits until Mon 18:00, when its maintenance window opens".
 	Text string
+	// Until is when that changes, where time alone changes it.
+	Until time.Time
 }
 
 // Codes of waits.
@@ -101,7 +103,7 @@ func Decide(now time.Time, jobs []Job, limits Limits) Decision {
 		case AtWork, Called:
 			t.take(j)
 			if j.State == Called {
-				t.decision.Waits[j.ID] = Wait{WaitsMachine, "waits until the machine, which was woken, boots from the network"}
+				t.decision.Waits[j.ID] = Wait{Code: WaitsMachine, Text: "waits until the machine, which was woken, boots from the network"}
 			}
 		default:
 			waiting = append(waiting, j)
@@ -192,22 +194,22 @@ func (t *table) consider(j *Job, turn map[string]*Job) {
 		return
 	}
 	t.decision.Call = append(t.decision.Call, j.ID)
-	t.decision.Waits[j.ID] = Wait{WaitsMachine, "waits until the machine boots from the network"}
+	t.decision.Waits[j.ID] = Wait{Code: WaitsMachine, Text: "waits until the machine boots from the network"}
 }
 
 func (t *table) wait(j *Job, turn map[string]*Job) Wait {
 	if j.State == Held {
-		return Wait{WaitsPerson, "was paused by a person, who lets it go on"}
+		return Wait{Code: WaitsPerson, Text: "was paused by a person, who lets it go on"}
 	}
 	if other := t.busy[j.Machine]; other != "" {
-		return Wait{WaitsTurn, "waits for job " + other + " of the same machine"}
+		return Wait{Code: WaitsTurn, Text: "waits for job " + other + " of the same machine"}
 	}
 	if next := turn[j.Machine]; next != nil && next != j {
-		return Wait{WaitsTurn, "waits for job " + next.ID + " of the same machine"}
+		return Wait{Code: WaitsTurn, Text: "waits for job " + next.ID + " of the same machine"}
 	}
 	if j.After.After(t.now) {
 		t.at(j.After)
-		return Wait{WaitsTime, "starts at " + clockText(j.After, t.now)}
+		return Wait{Code: WaitsTime, Text: "starts at " + clockText(j.After, t.now), Until: j.After}
 	}
 	for _, rule := range j.Windows {
 		if len(rule) == 0 {
@@ -216,22 +218,22 @@ func (t *table) wait(j *Job, turn map[string]*Job) Wait {
 		open, next := t.open(rule)
 		t.at(next)
 		if !open {
-			return Wait{WaitsWindow, "waits until " + clockText(next, t.now) + ", when its maintenance window opens"}
+			return Wait{Code: WaitsWindow, Text: "waits until " + clockText(next, t.now) + ", when its maintenance window opens", Until: next}
 		}
 	}
 	if j.Preload != "" {
-		return Wait{WaitsPreload, j.Preload}
+		return Wait{Code: WaitsPreload, Text: j.Preload}
 	}
 	if full(t.site, t.limits.Site) {
-		return Wait{WaitsSite, fmt.Sprintf("waits for a place: %d of %d machines of the site are at work", t.site, t.limits.Site)}
+		return Wait{Code: WaitsSite, Text: fmt.Sprintf("waits for a place: %d of %d machines of the site are at work", t.site, t.limits.Site)}
 	}
 	for _, g := range j.Groups {
 		if most := t.limits.Groups[g]; full(t.groups[g], most) {
-			return Wait{WaitsGroup, fmt.Sprintf("waits for a place: %d of %d machines of group %s are at work", t.groups[g], most, g)}
+			return Wait{Code: WaitsGroup, Text: fmt.Sprintf("waits for a place: %d of %d machines of group %s are at work", t.groups[g], most, g)}
 		}
 	}
 	if most := t.limits.Uplinks[j.Uplink]; j.Uplink != "" && full(t.uplinks[j.Uplink], most) {
-		return Wait{WaitsUplink, fmt.Sprintf("waits for a place: %d of %d machines behind uplink %s are at work", t.uplinks[j.Uplink], most, j.Uplink)}
+		return Wait{Code: WaitsUplink, Text: fmt.Sprintf("waits for a place: %d of %d machines behind uplink %s are at work", t.uplinks[j.Uplink], most, j.Uplink)}
 	}
 	return Wait{}
 }

@@ -110,7 +110,7 @@ const (
 var ErrRefused = errors.New("the appliance refused this boot")
 
 // Run works until a job has succeeded, and returns what is to follow: Reboot, PowerOff or Stay. After a failed job it
-// shows and reports the failure until ctx ends. ErrRefused says that the machine has to boot anew.
+// shows and reports the failure until ctx ends or the appliance has it tried again. ErrRefused says that the machine has to boot anew.
 func (a *Agent) Run(ctx context.Context) (after string, err error) {
 	if err := a.hello(ctx); err != nil {
 		return "", err
@@ -132,7 +132,9 @@ func (a *Agent) Run(ctx context.Context) (after string, err error) {
 		case errors.As(err, &failure) && failure.over:
 			a.screen.Say("%s", failure.Sentence)
 		case errors.As(err, &failure):
-			return "", a.stayFailed(ctx, j, failure)
+			if err := a.stayFailed(ctx, j, failure); err != nil {
+				return "", err
+			}
 		default:
 			return "", err
 		}
@@ -294,7 +296,7 @@ type Failure struct {
 func (f *Failure) Error() string { return f.Sentence }
 func (f *Failure) Unwrap() error { return f.Err }
 
-// stayFailed shows a failure and reports it until ctx ends; nothing else is done any more.
+// stayFailed shows a failure and reports it until ctx ends, or until the appliance says that the job is to be done again: nil.
 func (a *Agent) stayFailed(ctx context.Context, j job.Job, f *Failure) error {
 	a.screen.Alarm(fmt.Sprintf("FAILED (%s): %s. This machine takes another job when it starts again: type \"reboot\" and Enter", f.Code,
 		strings.TrimSuffix(f.Sentence, ".")))
@@ -302,9 +304,13 @@ func (a *Agent) stayFailed(ctx context.Context, j job.Job, f *Failure) error {
 	wait := a.cfg.timing.failed
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 20*time.Second)
-		_, err := a.client.post(attempt, job.PathReport, report, &job.Directive{})
+		var answer job.Directive
+		_, err := a.client.post(attempt, job.PathReport, report, &answer)
 		cancel()
 		switch {
+		case err == nil && answer.Again:
+			a.screen.Say("the job is tried again in a moment")
+			return nil
 		case err == nil:
 			a.screen.SayOnce("failed", "the appliance knows of the failure; the disk is not touched any more")
 			wait = 3 * a.cfg.timing.failed // alive, for those who look

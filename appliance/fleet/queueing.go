@@ -1,0 +1,385 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"seedbed/appliance/job"
+	"seedbed/appliance/queue"
+)
+
+// turns is what the queue decided last.
+type turns struct {
+	queue.Decision
+	revision int64         // of the records that it was decided by
+	at       time.Time     // by the fleet's clock
+	took     time.Duration // by the clock of the host
+	taken    time.Time
+}
+
+// may reports whether a job has a turn now.
+func (t *turns) may(id string) bool {
+	_, waits := t.Waits[id]
+	return !waits
+}
+
+// soon is how long before its time a job's machine boots the agent, which waits there; a machine whose job begins later
+// boots its own disk.
+const soon = 5 * time.Minute
+
+// later reports whether a job waits for a time that is not soon.
+func (t *turns) later(id string, now time.Time) bool {
+	w := t.Waits[id]
+	return (w.Code == queue.WaitsTime || w.Code == queue.WaitsWindow) && w.Until.Sub(now) > soon
+}
+
+// calledFor is how long a machine that was woken keeps a place until its agent asks for the job.
+const calledFor = 5 * time.Minute
+
+// share of one processor that the queue may take: it decides again only after so many times what a decision takes.
+const decideGap = 10
+
+// decide returns what the queue decides for now, and after how long to ask again though nothing changes; zero is not at all.
+// The decision may be a moment old where the queue is long.
+func (f *Fleet) decide() (*turns, time.Duration) {
+	f.deciding.Lock()
+	defer f.deciding.Unlock()
+	now := f.now()
+	t := f.turns
+	f.mu.RLock()
+	revision := f.revision
+	fresh := t != nil && t.revision == revision && (t.Next.IsZero() || now.Before(t.Next)) && !now.Before(t.at)
+	if gap := decideGap * tookOf(t); t != nil && !fresh && time.Since(t.taken) < gap {
+		f.mu.RUnlock()
+		return t, gap - time.Since(t.taken)
+	}
+	if !fresh {
+		began := time.Now()
+		jobs, limits := f.queued(now)
+		f.mu.RUnlock()
+		t = &turns{Decision: queue.Decide(now, jobs, limits), revision: revision, at: now}
+		t.taken = time.Now()
+		t.took = t.taken.Sub(began)
+		f.turns = t
+	} else {
+		f.mu.RUnlock()
+	}
+	if t.Next.IsZero() {
+		return t, 0
+	}
+	return t, max(t.Next.Sub(now), time.Millisecond)
+}
+
+func tookOf(t *turns) time.Duration {
+	if t == nil {
+		return 0
+	}
+	return t.took
+}
+
+// queued returns the jobs that have not ended as the queue sees them. The caller holds mu.
+func (f *Fleet) queued(now time.Time) ([]queue.Job, queue.Limits) {
+	limits, rules := f.state.rules()
+	jobs := make([]queue.Job, 0, len(f.open))
+	for _, j := range f.open {
+		jobs = append(jobs, f.queuedJob(j, rules, now))
+	}
+	return jobs, limits
+}
+
+func (f *Fleet) queuedJob(j *Job, rules map[string]*rule, now time.Time) queue.Job {
+	q := queue.Job{
+		ID: j.ID, Machine: j.Machine, Priority: j.Priority, Since: j.Created, First: j.Kind == job.Capture, After: j.NotBefore,
+		State: queue.Absent,
+	}
+	if m := f.state.machines[j.Machine]; m != nil {
+		for _, g := range m.Groups {
+			r := rules[g]
+			if r == nil {
+				continue
+			}
+			q.Groups = append(q.Groups, g)
+			if len(r.windows) > 0 {
+				q.Windows = append(q.Windows, r.windows)
+			}
+			if r.uplink != "" && q.Uplink == "" {
+				q.Uplink = r.uplink
+			}
+		}
+	}
+	if j.Windowless {
+		q.Windows = nil
+	}
+	switch {
+	case j.HeldByOperator, j.State == job.Paused:
+		q.State = queue.Held
+	case j.State == job.Claimed, j.State == job.Running:
+		q.State = queue.AtWork
+	case f.isAsking(j.Machine):
+		q.State = queue.Present
+	case now.Sub(f.called[j.ID]) < calledFor:
+		q.State = queue.Called
+	}
+	if q.State != queue.AtWork {
+		q.Preload = f.preloading(j)
+	}
+	return q
+}
+
+// isAsking reports whether an agent of the machine waits for a job. The caller holds mu.
+func (f *Fleet) isAsking(machine string) bool { return f.claims[machine] > 0 }
+
+// rule is what a group demands.
+type rule struct {
+	windows []queue.Window
+	uplink  string
+}
+
+// rules returns the limits of the site and what its groups demand, by their IDs. The caller holds mu, or writing.
+func (s *records) rules() (queue.Limits, map[string]*rule) {
+	set := s.settings()
+	zone := set.zone()
+	limits := queue.Limits{Site: set.Limit, Groups: map[string]int{}, Uplinks: map[string]int{}}
+	rules := map[string]*rule{}
+	for k, r := range s.others {
+		g, ok := r.(*Group)
+		if !ok {
+			continue
+		}
+		rules[k.ID] = &rule{windows: g.windows(zone), uplink: g.Uplink}
+		if g.Limit > 0 {
+			limits.Groups[k.ID] = g.Limit
+		}
+		if g.Uplink != "" && g.UplinkLimit > 0 {
+			if have := limits.Uplinks[g.Uplink]; have == 0 || g.UplinkLimit < have {
+				limits.Uplinks[g.Uplink] = g.UplinkLimit
+			}
+		}
+	}
+	return limits, rules
+}
+
+// hasPlace reports whether the limits leave a place for a job, as the draft has the records: the queue's decision is of
+// before it.
+func (d *draft) hasPlace(j *Job) bool {
+	limits, rules := d.f.state.rules()
+	m := d.machine(j.Machine)
+	if m == nil {
+		return false
+	}
+	uplink := ""
+	for _, g := range m.Groups {
+		if r := rules[g]; r != nil && uplink == "" {
+			uplink = r.uplink
+		}
+	}
+	if limits.Site == 0 && len(limits.Groups) == 0 && limits.Uplinks[uplink] == 0 {
+		return true
+	}
+	site, groups, behind := 0, map[string]int{}, 0
+	for _, o := range d.openJobs() {
+		if o.ID == j.ID || o.State != job.Claimed && o.State != job.Running {
+			continue
+		}
+		site++
+		of := d.machine(o.Machine)
+		if of == nil {
+			continue
+		}
+		crosses := ""
+		for _, g := range of.Groups {
+			groups[g]++
+			if r := rules[g]; r != nil && crosses == "" {
+				crosses = r.uplink
+			}
+		}
+		if uplink != "" && crosses == uplink {
+			behind++
+		}
+	}
+	full := limits.Site > 0 && site >= limits.Site || limits.Uplinks[uplink] > 0 && behind >= limits.Uplinks[uplink]
+	for _, g := range m.Groups {
+		full = full || limits.Groups[g] > 0 && groups[g] >= limits.Groups[g]
+	}
+	return !full
+}
+
+// await counts a machine among those that ask for a job until the returned function is called.
+func (f *Fleet) await(machine string) (leave func()) {
+	count := func(by int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.claims[machine] += by
+		if f.claims[machine] == 0 {
+			delete(f.claims, machine)
+		}
+		f.revision++
+		if by > 0 && f.waitsHere(machine) {
+			f.wake() // its place may be another's turn
+		}
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
+// waitsHere reports whether a machine has a job that waits. The caller holds mu.
+func (f *Fleet) waitsHere(machine string) bool {
+	for _, j := range f.open {
+		if j.Machine == machine && j.State == job.Waiting {
+			return true
+		}
+	}
+	return false
+}
+
+// preloading says that seed nodes still fetch what a job's deployment has them fetch first, or returns "". The caller
+// holds mu.
+func (f *Fleet) preloading(j *Job) string {
+	dep := f.state.deployments[j.Deployment]
+	if dep == nil || dep.Preload == 0 || dep.Preloaded {
+		return ""
+	}
+	held, wanted := f.preloaded(dep)
+	if wanted == 0 {
+		return ""
+	}
+	return fmt.Sprintf("waits for the seed nodes to fetch %.0f %% of %s: they have %.0f %% of that", 100*dep.Preload, dep.ImageName, 100*float64(held)/float64(wanted))
+}
+
+// preloaded returns how many bytes the seed nodes hold of those that they are to fetch for a deployment. The caller holds mu.
+func (f *Fleet) preloaded(dep *Deployment) (held, wanted int64) {
+	for _, n := range f.nodes {
+		for _, i := range n.report.Images {
+			if i.InfoHash == dep.InfoHash {
+				held, wanted = held+i.Held, wanted+i.Wanted
+			}
+		}
+	}
+	return held, wanted
+}
+
+// again decides whether a job that failed is tried once more by itself, and has it wait for that.
+func (d *draft) again(j *Job) bool {
+	most := d.f.state.settings().Retries
+	if dep := d.deployment(j.Deployment); dep != nil && dep.Retries != nil {
+		most = *dep.Retries
+	}
+	if j.Failures > most || !retryable(j.Code) {
+		return false
+	}
+	pause := retryPause << (j.Failures - 1)
+	j.State, j.NotBefore = job.Waiting, d.f.now().UTC().Add(pause)
+	j.Reason = fmt.Sprintf("failed and is tried again (%d of %d): %s", j.Failures, most, j.Reason)
+	d.jobEvent(j)
+	return true
+}
+
+// retryPause is before the first try after a failure; it doubles.
+const retryPause = 10 * time.Second
+
+// retryable reports whether a failure may go away by itself: what came of the network, or of the appliance. A disk that fails
+// is not written again, and what a person has to change stays as it is.
+func retryable(code string) bool {
+	switch code {
+	case "swarm-error", "image-error", "appliance-error", "frame-refused", "receipt-refused", "receipt-unsigned", "verify-error", "disk-busy":
+		return true
+	}
+	return false
+}
+
+// Retry has a job that failed or was cancelled done again, at the end of the queue.
+func (f *Fleet) Retry(ctx context.Context, id string) (*JobView, error) {
+	if err := may(ctx, RoleOperator, "retry a job"); err != nil {
+		return nil, err
+	}
+	var again *Job
+	err := f.change(ctx, func(d *draft) error {
+		j := d.job(id)
+		if j == nil {
+			return refuse(CodeJobUnknown, "no job has the ID %q", id)
+		}
+		var err error
+		again, err = d.retry(ctx, j)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	view := f.jobView(f.state.jobs[again.ID])
+	return &view, nil
+}
+
+// retry makes a new job like one that has ended without success.
+func (d *draft) retry(ctx context.Context, j *Job) (*Job, error) {
+	switch {
+	case !j.State.Ended():
+		return nil, refuse(CodeInvalid, "job %s has not ended; cancel it first, or wait", j.ID)
+	case j.State == job.Succeeded:
+		return nil, refuse(CodeJobEnded, "job %s has succeeded; order it anew", j.ID)
+	case j.Capture != nil:
+		return nil, refuse(CodeInvalid, "a capture is ordered anew (`seedbed capture`), since its image may have another version")
+	case j.RetriedBy != "":
+		return nil, refuse(CodeInvalid, "job %s was tried again already, as job %s", j.ID, j.RetriedBy)
+	}
+	for _, o := range d.openJobs() {
+		if o.Machine == j.Machine && !o.State.Ended() {
+			return nil, refuse(CodeMachineBusy, "the machine has job %s, which has not ended; cancel it first (`seedbed job cancel %s`)", o.ID, o.ID)
+		}
+	}
+	again := &Job{
+		ID: newID(), Kind: j.Kind, Machine: j.Machine, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, InfoHash: j.InfoHash,
+		Priority: j.Priority, State: job.Waiting, Created: d.f.now().UTC(), Reason: "is tried again by a person",
+	}
+	d.editJob(j).RetriedBy = again.ID
+	d.add(again)
+	d.jobEventBy(ctx, again)
+	return again, nil
+}
+
+// RetryFailed has the jobs of a deployment done again that failed, and returns how many.
+func (f *Fleet) RetryFailed(ctx context.Context, deployment string) (count int, err error) {
+	if err := may(ctx, RoleOperator, "retry jobs"); err != nil {
+		return 0, err
+	}
+	err = f.change(ctx, func(d *draft) error {
+		count = 0
+		if d.deployment(deployment) == nil {
+			return refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", deployment)
+		}
+		for _, j := range d.jobs() {
+			if j.Deployment != deployment || j.State != job.Failed || j.RetriedBy != "" {
+				continue
+			}
+			if _, err := d.retry(ctx, j); err == nil { // a machine that is busy has something newer to do
+				count++
+			}
+		}
+		return nil
+	})
+	return count, err
+}
+
+// Prioritise gives a job that waits another priority.
+func (f *Fleet) Prioritise(ctx context.Context, id string, priority int) error {
+	if err := may(ctx, RoleOperator, "change a job's priority"); err != nil {
+		return err
+	}
+	return f.change(ctx, func(d *draft) error {
+		j := d.job(id)
+		switch {
+		case j == nil:
+			return refuse(CodeJobUnknown, "no job has the ID %q", id)
+		case j.State.Ended():
+			return refuse(CodeJobEnded, "job %s has already %s", id, j.State)
+		case j.Priority == priority:
+			return nil
+		}
+		d.editJob(j).Priority = priority
+		d.event(by(ctx, Event{Kind: "job.priority", Machine: j.Machine, Job: j.ID, Deployment: j.Deployment,
+			Text: fmt.Sprintf("job %s has priority %d now, it had %d", j.ID, priority, j.Priority)}))
+		return nil
+	})
+}
