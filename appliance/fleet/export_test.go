@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"time"
 
 	"seedbed/appliance/job"
 )
@@ -88,3 +89,9 @@ func Asking(f *Fleet) (n int) {
 	}
 	return n
 }
+
+// Guess counts a wrong password.
+func Guess(f *Fleet, now time.Time, keys ...string) { f.guesses.wrong(now, keys...) }
+
+// Guesses is how many series of wrong passwords are kept.
+func Guesses(f *Fleet) int { return len(f.guesses.seq) }

@@ -137,6 +137,8 @@ type Fleet struct {
 	deciding sync.Mutex
 	turns    *turns // what the queue decided last
 
+	guesses guesses
+
 	needs map[images.InfoHash]need // swarms that guests need
 	nodes map[string]*node         // seed nodes by ID of the guest
 	warm  []warmed                 // images that all seed nodes are to hold

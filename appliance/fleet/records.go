@@ -20,6 +20,9 @@ const (
 	KindAppliance  Kind = "appliance"
 	KindGroup      Kind = "group"
 	KindSettings   Kind = "settings"
+	KindUser       Kind = "user"
+	KindAPIKey     Kind = "apikey"
+	KindLogin      Kind = "login"
 )
 
 // Key names a record.
@@ -66,6 +69,12 @@ func NewRecord(k Kind) (Record, error) {
 		return new(Group), nil
 	case KindSettings:
 		return new(Settings), nil
+	case KindUser:
+		return new(User), nil
+	case KindAPIKey:
+		return new(APIKey), nil
+	case KindLogin:
+		return new(Login), nil
 	}
 	return nil, fmt.Errorf("records of kind %q are not known to this version; all appliances of a site run one version", k)
 }

@@ -33,7 +33,12 @@ const (
 	CodeClaimLost         = "claim-lost" // a later boot of the machine claimed the job
 	CodeReceiptWrong      = "receipt-wrong"
 	CodeImageUnknown      = "image-unknown"
-	CodeInvalid           = "invalid" // the request says something that cannot be
+	CodeUserUnknown       = "user-unknown"
+	CodeUserExists        = "user-exists"
+	CodeLogin             = "login-wrong" // name or password
+	CodeTooMany           = "too-many"    // try again later
+	CodeChanged           = "changed"     // by somebody else since it was read
+	CodeInvalid           = "invalid"     // the request says something that cannot be
 	CodeAmbiguous         = "ambiguous"
 	CodeCodeUnknown       = "code-unknown"
 	CodeVersionExists     = "image-exists" // versions of an image never change
