@@ -163,6 +163,9 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		}
 		own := d.editJob(j)
 		own.Epoch++
+		if m := d.machine(own.Machine); m != nil && m.Deployed != nil && own.Before.IsZero() {
+			own.Before = m.Deployed.Image
+		}
 		own.State, own.Code, own.Reason, own.Session = job.Claimed, "", "", s.ID
 		own.Claimed, own.BootSeen, own.HelloAt = f.now().UTC(), s.BootSeen, s.Redeemed
 		own.Last = job.Report{Phase: job.PhaseStart, Total: own.Last.Total}
@@ -191,7 +194,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	answer := &job.Job{
 		ID: id, Kind: claimed.Kind, Machine: claimed.Machine, Deployment: claimed.Deployment, Epoch: claimed.Epoch,
 		Image: claimed.Image, ImageName: claimed.ImageName, InfoHash: claimed.InfoHash, Certificate: cert,
-		Seeds: f.seedsFor(claimed.InfoHash, c), Hint: hint, SeedFor: dep.SeedFor, After: dep.After, ReportEvery: reportEvery,
+		Seeds: f.seedsFor(claimed.InfoHash, c), Hint: hint, SeedFor: dep.SeedFor, After: dep.After, Options: claimed.Options, ReportEvery: reportEvery,
 		Transport: f.config.Transport,
 	}
 	if c := claimed.Capture; c != nil {

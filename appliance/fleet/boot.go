@@ -67,7 +67,8 @@ func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 		f.mu.Lock()
 		f.seen[m.ID] = f.now()
 		f.mu.Unlock()
-		if said || s.Note == "" && s.Stage != "local" {
+		once := m.Boot != nil && m.Boot.Once && (s.Stage == "local" || s.Stage == "kernel")
+		if (said || s.Note == "" && s.Stage != "local") && !once {
 			return nil
 		}
 	}
@@ -77,6 +78,8 @@ func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 			return err
 		}
 		switch {
+		case d.usesUp(m, s.Stage):
+			d.event(Event{Kind: "machine.boot", Machine: m.ID, Text: m.Name + " boots " + string(m.Boot.To) + " this once, as a person said"})
 		case s.Stage == "local":
 			d.event(Event{Kind: "machine.local-boot", Machine: m.ID, Text: m.Name + " boots its own disk"})
 		case s.Note != "":
@@ -84,6 +87,15 @@ func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 		}
 		return nil
 	})
+}
+
+// usesUp ends a person's word about the next boot when the machine has come to that.
+func (d *draft) usesUp(m *Machine, stage string) bool {
+	if m.Boot == nil || !m.Boot.Once || (m.Boot.To == BootLocal) != (stage == "local") || m.Boot.To == BootAgent && stage != "kernel" {
+		return false
+	}
+	d.editMachine(m).Boot = nil
+	return true
 }
 
 // note keeps how far a machine is. said is true where the records have what this sighting tells: a machine that asks in
@@ -227,6 +239,9 @@ func (f *Fleet) NextBoot(_ context.Context, mac, uuid string) Assignment {
 		if j.Machine == m.ID && m.Admitted && !j.HeldByOperator && !turns.later(j.ID, now) {
 			a.Agent = true
 		}
+	}
+	if m.Boot != nil {
+		a.Agent = m.Boot.To == BootAgent
 	}
 	if m.Inventory != nil {
 		a.Known, a.SecureBoot = true, m.Inventory.SecureBoot

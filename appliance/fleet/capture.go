@@ -37,6 +37,9 @@ type CaptureOrder struct {
 // another capture makes it, and where the machine has something else to do first: a deployment would destroy what is to
 // be captured.
 func (f *Fleet) Capture(ctx context.Context, o CaptureOrder) (*JobView, error) {
+	if err := may(ctx, RoleOperator, "capture"); err != nil {
+		return nil, err
+	}
 	if err := o.Check(); err != nil {
 		return nil, refuse(CodeInvalid, "%v", err)
 	}

@@ -2,40 +2,65 @@ package fleet
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"seedbed/appliance/job"
+	"seedbed/images"
 )
 
 // Order asks for a deployment.
 type Order struct {
 	Image string `json:"image"` // name, name:version or the beginning of a digest
-	// All is for each machine of the site, those seen later too; else Machines are IDs, names or MACs.
+	// All is for each machine of the site, those seen later too; else Machines are IDs, names or MACs, Groups names of groups.
 	All      bool     `json:"all"`
 	Machines []string `json:"machines,omitempty"`
-	// SeedFor is how long a finished machine serves others at most; 0 is 60 s.
-	SeedFor time.Duration `json:"seed_for,omitempty"`
+	Groups   []string `json:"groups,omitempty"`
+	// SeedFor is how long a finished machine serves others at most; 0 is 60 s. SeedUntilDone has it serve until the last one of
+	// the deployment is done.
+	SeedFor       time.Duration `json:"seed_for,omitempty"`
+	SeedUntilDone bool          `json:"seed_until_done,omitempty"`
 	// After is "reboot" (also if empty), "poweroff" or "stay".
 	After string `json:"after,omitempty"`
+	// Priority orders the queue, higher first; NotBefore is when machines may begin. Windowless lets them begin outside their
+	// groups' windows.
+	Priority   int       `json:"priority,omitempty"`
+	NotBefore  time.Time `json:"not_before,omitzero"`
+	Windowless bool      `json:"windowless,omitempty"`
+	// Retries is how often a job that failed of the network is tried again by itself; nil is what the settings say.
+	Retries *int `json:"retries,omitempty"`
+	// Preload is the share of the image that seed nodes fetch before machines begin, from 0 to 1.
+	Preload float64 `json:"preload,omitempty"`
+	// Wake has machines woken over the network when it is their turn.
+	Wake bool `json:"wake,omitempty"`
+	// Options are how the disk is written.
+	Options job.Options `json:"options,omitzero"`
 }
 
 // defaultSeedFor bounds how long a finished machine waits for others.
 const defaultSeedFor = 60 * time.Second
 
-// Deploy makes a deployment and a job for each of its machines. A deployment to all machines closes an earlier one to
-// all: machines seen from now on get the new image. A machine at work finishes its present job first.
-func (f *Fleet) Deploy(ctx context.Context, o Order) (*Deployment, error) {
-	image, err := f.config.Library.Image(ctx, o.Image)
-	if err != nil {
-		return nil, err
-	}
-	if o.All == (len(o.Machines) > 0) {
-		return nil, refuse(CodeInvalid, "a deployment is either for all machines or for those that are named")
-	}
-	if o.SeedFor < 0 {
-		return nil, refuse(CodeInvalid, "machines cannot serve others for a negative time")
+// Bounds of an order.
+const (
+	maxPriority = 1000
+	maxRetries  = 100
+)
+
+// check completes an order, or says what is wrong with it.
+func (o *Order) check() error {
+	switch {
+	case o.All == (len(o.Machines)+len(o.Groups) > 0):
+		return refuse(CodeInvalid, "a deployment is either for all machines or for those that are named, by themselves or by groups")
+	case o.SeedFor < 0:
+		return refuse(CodeInvalid, "machines cannot serve others for a negative time")
+	case o.Priority < -maxPriority || o.Priority > maxPriority:
+		return refuse(CodeInvalid, "a priority is from %d to %d, not %d", -maxPriority, maxPriority, o.Priority)
+	case o.Retries != nil && (*o.Retries < 0 || *o.Retries > maxRetries):
+		return refuse(CodeInvalid, "a job is tried again 0 to %d times, not %d", maxRetries, *o.Retries)
+	case !(o.Preload >= 0 && o.Preload <= 1):
+		return refuse(CodeInvalid, "a share of an image is from 0 to 100 %%")
 	}
 	if o.SeedFor == 0 {
 		o.SeedFor = defaultSeedFor
@@ -45,20 +70,64 @@ func (f *Fleet) Deploy(ctx context.Context, o Order) (*Deployment, error) {
 		o.After = "reboot"
 	case "reboot", "poweroff", "stay":
 	default:
-		return nil, refuse(CodeInvalid, "after a job a machine can reboot, poweroff or stay, not %q", o.After)
+		return refuse(CodeInvalid, "after a job a machine can reboot, poweroff or stay, not %q", o.After)
 	}
-	dep := &Deployment{
-		ID: newID(), Image: image.Digest, ImageName: image.Name(), InfoHash: image.InfoHash, All: o.All, Closed: !o.All,
-		SeedFor: o.SeedFor, After: o.After, Created: f.now().UTC(),
+	return nil
+}
+
+// checkOptions completes how the disk is written, or says what the image has not.
+func checkOptions(o job.Options, m *images.Manifest) (job.Options, error) {
+	if err := o.Check(); err != nil {
+		return o, refuse(CodeInvalid, "%v", err)
 	}
-	err = f.change(ctx, func(d *draft) error {
-		machines := d.machines()
-		if !o.All {
-			var err error
-			if machines, err = pick(machines, o.Machines); err != nil {
-				return err
-			}
-		} else {
+	for _, number := range o.Keep {
+		if !slices.ContainsFunc(m.Partitions, func(p images.Partition) bool { return p.Number == number }) {
+			return o, refuse(CodeInvalid, "the image has no partition %d that could be kept; `seedbed image show` lists them", number)
+		}
+	}
+	if len(o.Keep) > 0 && len(o.Keep) == len(m.Partitions) {
+		return o, refuse(CodeInvalid, "a deployment that keeps every partition writes nothing; leave one out of --keep")
+	}
+	return o, nil
+}
+
+// Deploy makes a deployment and a job for each of its machines. A deployment to all machines closes an earlier one to
+// all: machines seen from now on get the new image. A machine at work finishes its present job first.
+func (f *Fleet) Deploy(ctx context.Context, o Order) (*Deployment, error) {
+	if err := may(ctx, RoleOperator, "deploy"); err != nil {
+		return nil, err
+	}
+	image, err := f.config.Library.Image(ctx, o.Image)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.Options, err = checkOptions(o.Options, image.Manifest); err != nil {
+		return nil, err
+	}
+	return f.deploy(ctx, o, image, "")
+}
+
+func (f *Fleet) deploy(ctx context.Context, o Order, image *Image, instead string) (*Deployment, error) {
+	id := newID()
+	var made *Deployment
+	err := f.change(ctx, func(d *draft) error {
+		dep := &Deployment{
+			ID: id, Image: image.Digest, ImageName: image.Name(), InfoHash: image.InfoHash, All: o.All, Closed: !o.All, SeedFor: o.SeedFor,
+			SeedUntilDone: o.SeedUntilDone, After: o.After, Priority: o.Priority, NotBefore: o.NotBefore.UTC(), Windowless: o.Windowless,
+			Retries: o.Retries, Preload: o.Preload, Wake: o.Wake, Options: o.Options, Instead: instead, Created: f.now().UTC(),
+		}
+		if a, known := ActorOf(ctx); known {
+			dep.By = a.Name
+		}
+		made = dep
+		machines, err := d.chosen(o)
+		if err != nil {
+			return err
+		}
+		if o.All {
 			for _, old := range d.deployments() {
 				if old.All && !old.Closed {
 					d.editDeployment(old).Closed = true
@@ -66,8 +135,7 @@ func (f *Fleet) Deploy(ctx context.Context, o Order) (*Deployment, error) {
 			}
 		}
 		d.add(dep)
-		d.event(Event{Kind: "deployment.created", Deployment: dep.ID, Text: "deployment of " + dep.ImageName + " begins"})
-		slices.SortFunc(machines, func(a, b *Machine) int { return strings.Compare(a.ID, b.ID) })
+		d.event(by(ctx, Event{Kind: "deployment.created", Deployment: dep.ID, Text: fmt.Sprintf("deployment of %s to %s begins", dep.ImageName, o.whom(len(machines)))}))
 		for _, m := range machines {
 			if m.Admitted {
 				d.addJob(dep, m)
@@ -80,18 +148,63 @@ func (f *Fleet) Deploy(ctx context.Context, o Order) (*Deployment, error) {
 	if err != nil {
 		return nil, err
 	}
-	return dep, nil
+	return made, nil
 }
 
-// pick returns the machines that the names mean.
-func pick(machines []*Machine, names []string) (list []*Machine, err error) {
+// whom says for people which machines an order is for.
+func (o *Order) whom(n int) string {
+	switch {
+	case o.All:
+		return "all machines"
+	case n == 1:
+		return "1 machine"
+	case len(o.Groups) == 1 && len(o.Machines) == 0:
+		return fmt.Sprintf("the %d machines of %s", n, o.Groups[0])
+	}
+	return fmt.Sprintf("%d machines", n)
+}
+
+// chosen returns the machines that an order is for, by ID.
+func (d *draft) chosen(o Order) (list []*Machine, err error) {
+	all := d.machines()
+	if o.All {
+		list = all
+	} else if list, err = d.pick(all, o.Machines, o.Groups); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, func(a, b *Machine) int { return strings.Compare(a.ID, b.ID) })
+	return list, nil
+}
+
+// pick returns the machines that names of machines and of groups mean.
+func (d *draft) pick(machines []*Machine, names, groups []string) (list []*Machine, err error) {
+	seen := map[string]bool{}
+	add := func(m *Machine) {
+		if !seen[m.ID] {
+			seen[m.ID] = true
+			list = append(list, m)
+		}
+	}
 	for _, name := range names {
 		m, err := find(machines, name)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(list, m) {
-			list = append(list, m)
+		add(m)
+	}
+	for _, name := range groups {
+		g, err := d.group(name)
+		if err != nil {
+			return nil, err
+		}
+		before := len(list)
+		for _, m := range machines {
+			if slices.Contains(m.Groups, g.ID) {
+				add(m)
+			}
+		}
+		if len(list) == before && len(groups)+len(names) == 1 {
+			return nil, refuse(CodeInvalid, "no machine belongs to group %s; `seedbed group add %s MACHINE` puts one into it", g.Name, g.Name)
 		}
 	}
 	return list, nil
@@ -135,15 +248,15 @@ func (d *draft) enlist(m *Machine) {
 // begun comes first, since the deployment would destroy what is to be captured.
 func (d *draft) addJob(dep *Deployment, m *Machine) {
 	for _, j := range d.openJobs() {
-		if j.Machine == m.ID && !j.HeldByOperator && (j.State == job.Waiting && j.Epoch == 0 && j.Kind != job.Capture || j.State == job.Paused) {
-			own := d.editJob(j)
-			d.end(own, job.Cancelled, "superseded", "a later deployment took its place")
+		if j.Machine == m.ID && !j.State.Ended() && !j.HeldByOperator &&
+			(j.State == job.Waiting && j.Epoch == 0 && j.Kind != job.Capture || j.State == job.Paused) {
+			d.end(d.editJob(j), job.Cancelled, "superseded", "a later deployment took its place")
 		}
 	}
 	j := &Job{
 		ID: newID(), Kind: job.Deploy, Machine: m.ID, Deployment: dep.ID, State: job.Waiting, Created: d.f.now().UTC(),
 		Image: dep.Image, ImageName: dep.ImageName, InfoHash: dep.InfoHash, Reason: waitsForBoot,
-		Priority: dep.Priority, NotBefore: dep.NotBefore, Windowless: dep.Windowless,
+		Priority: dep.Priority, NotBefore: dep.NotBefore, Windowless: dep.Windowless, Options: dep.Options,
 	}
 	d.add(j)
 	d.jobEvent(j)
@@ -151,8 +264,13 @@ func (d *draft) addJob(dep *Deployment, m *Machine) {
 
 // end ends a job that is in the draft.
 func (d *draft) end(j *Job, state job.State, code, reason string) {
+	d.endBy(context.Background(), j, state, code, reason)
+}
+
+// endBy is end where somebody asked for it.
+func (d *draft) endBy(ctx context.Context, j *Job, state job.State, code, reason string) {
 	j.State, j.Code, j.Reason, j.Ended = state, code, reason, d.f.now().UTC()
-	d.jobEvent(j)
+	d.jobEventBy(ctx, j)
 }
 
 // jobEvent records the state that a job has come to.
@@ -164,7 +282,7 @@ func (d *draft) jobEventBy(ctx context.Context, j *Job) {
 	if m := d.machine(j.Machine); m != nil {
 		name = m.Name
 	}
-	text := name + ": job " + j.ID + " (" + j.ImageName + ") is " + string(j.State)
+	text := name + ": job " + j.ID + " (" + orEmpty(j.ImageName, string(j.Kind)) + ") is " + string(j.State)
 	if j.Reason != "" {
 		text += ": " + j.Reason
 	}
@@ -173,6 +291,9 @@ func (d *draft) jobEventBy(ctx context.Context, j *Job) {
 
 // Admit admits the machine with this code, ID, name or MAC; open deployments to all machines give it a job.
 func (f *Fleet) Admit(ctx context.Context, name string) (*Machine, error) {
+	if err := may(ctx, RoleOperator, "admit machines"); err != nil {
+		return nil, err
+	}
 	var admitted *Machine
 	err := f.change(ctx, func(d *draft) error {
 		machines := d.machines()
@@ -193,7 +314,7 @@ func (f *Fleet) Admit(ctx context.Context, name string) (*Machine, error) {
 		own := d.editMachine(m)
 		own.Admitted, own.Code = true, ""
 		admitted = own
-		d.event(Event{Kind: "machine.admitted", Machine: m.ID, Text: m.Name + " was admitted"})
+		d.event(by(ctx, Event{Kind: "machine.admitted", Machine: m.ID, Text: m.Name + " was admitted"}))
 		d.enlist(own)
 		return nil
 	})
@@ -202,44 +323,111 @@ func (f *Fleet) Admit(ctx context.Context, name string) (*Machine, error) {
 
 // CloseDeployment ends the growth of a deployment to all machines; its jobs go on.
 func (f *Fleet) CloseDeployment(ctx context.Context, id string) error {
+	if err := may(ctx, RoleOperator, "close deployments"); err != nil {
+		return err
+	}
 	return f.change(ctx, func(d *draft) error {
-		dep := d.deployment(id)
-		if dep == nil {
-			return refuse(CodeInvalid, "no deployment has the ID %q", id)
+		dep, err := d.known(id)
+		if err != nil {
+			return err
 		}
 		d.editDeployment(dep).Closed = true
-		d.event(Event{Kind: "deployment.closed", Deployment: id, Text: "machines seen from now on do not get " + dep.ImageName})
+		d.event(by(ctx, Event{Kind: "deployment.closed", Deployment: id, Text: "machines seen from now on do not get " + dep.ImageName}))
 		return nil
 	})
 }
 
+// known returns the deployment with an ID.
+func (d *draft) known(id string) (*Deployment, error) {
+	dep := d.deployment(id)
+	if dep == nil {
+		return nil, refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", id)
+	}
+	return dep, nil
+}
+
+// Rollback puts on the machines of a deployment what each held before it: the image of its last successful job before. Only
+// what differs travels. Machines that held nothing of Seedbed's stay as they are; their number is returned beside.
+func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, left int, err error) {
+	if err := may(ctx, RoleOperator, "roll back"); err != nil {
+		return nil, 0, err
+	}
+	f.mu.RLock()
+	dep := f.state.deployments[id]
+	before := map[images.Digest][]string{} // machines by what they held
+	for _, j := range f.state.jobs {
+		if j.Deployment != id || j.Kind != job.Deploy || j.Claimed.IsZero() {
+			continue
+		}
+		if j.Before.IsZero() {
+			left++
+			continue
+		}
+		if !slices.Contains(before[j.Before], j.Machine) {
+			before[j.Before] = append(before[j.Before], j.Machine)
+		}
+	}
+	f.mu.RUnlock()
+	if dep == nil {
+		return nil, 0, refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", id)
+	}
+	if len(before) == 0 {
+		return nil, left, refuse(CodeInvalid, "no machine of deployment %s is known to have held an image before it", id)
+	}
+	found := map[images.Digest]*Image{}
+	for d := range before { // all are looked for before any machine is touched
+		if found[d], err = f.config.Library.Image(ctx, d.String()); err != nil {
+			return nil, left, err
+		}
+	}
+	for d, machines := range before {
+		o := Order{Machines: machines, SeedFor: dep.SeedFor, SeedUntilDone: dep.SeedUntilDone, After: dep.After, Priority: dep.Priority,
+			Windowless: dep.Windowless, Retries: dep.Retries, Wake: dep.Wake, Options: dep.Options}
+		back, err := f.deploy(ctx, o, found[d], id)
+		if err != nil {
+			return made, left, err
+		}
+		made = append(made, back)
+	}
+	return made, left, nil
+}
+
 // Cancel ends a job before its end; the machine hears it with its next report.
 func (f *Fleet) Cancel(ctx context.Context, id string) error {
-	return f.operate(ctx, id, func(d *draft, j *Job) {
-		d.end(j, job.Cancelled, "operator", "a person cancelled the job")
-	})
+	return f.operate(ctx, id, "cancel jobs", func(d *draft, j *Job) { d.cancel(ctx, j) })
+}
+
+func (d *draft) cancel(ctx context.Context, own *Job) {
+	d.endBy(ctx, own, job.Cancelled, "operator", "a person cancelled the job")
 }
 
 // Pause holds a job until Resume.
 func (f *Fleet) Pause(ctx context.Context, id string) error {
-	return f.operate(ctx, id, func(d *draft, j *Job) {
-		j.HeldByOperator, j.State, j.Code, j.Reason = true, job.Paused, "operator", "a person paused the job; resume it to go on"
-		d.jobEvent(j)
-	})
+	return f.operate(ctx, id, "pause jobs", func(d *draft, j *Job) { d.pause(ctx, j) })
+}
+
+func (d *draft) pause(ctx context.Context, own *Job) {
+	own.HeldByOperator, own.State, own.Code, own.Reason = true, job.Paused, "operator", "a person paused the job; resume it to go on"
+	d.jobEventBy(ctx, own)
 }
 
 // Resume lets a job that Pause holds go on.
 func (f *Fleet) Resume(ctx context.Context, id string) error {
-	return f.operate(ctx, id, func(d *draft, j *Job) {
-		if !j.HeldByOperator {
-			return
-		}
-		j.HeldByOperator, j.State, j.Code, j.Reason = false, job.Waiting, "", ""
-		d.jobEvent(j)
-	})
+	return f.operate(ctx, id, "resume jobs", func(d *draft, j *Job) { d.resume(ctx, j) })
 }
 
-func (f *Fleet) operate(ctx context.Context, id string, fn func(d *draft, own *Job)) error {
+func (d *draft) resume(ctx context.Context, own *Job) {
+	if !own.HeldByOperator {
+		return
+	}
+	own.HeldByOperator, own.State, own.Code, own.Reason = false, job.Waiting, "", ""
+	d.jobEventBy(ctx, own)
+}
+
+func (f *Fleet) operate(ctx context.Context, id, what string, fn func(d *draft, own *Job)) error {
+	if err := may(ctx, RoleOperator, what); err != nil {
+		return err
+	}
 	return f.change(ctx, func(d *draft) error {
 		j := d.job(id)
 		if j == nil {
@@ -251,4 +439,46 @@ func (f *Fleet) operate(ctx context.Context, id string, fn func(d *draft, own *J
 		fn(d, d.editJob(j))
 		return nil
 	})
+}
+
+// Verb is what can be done with all jobs of a deployment that have not ended.
+type Verb string
+
+const (
+	CancelAll Verb = "cancel"
+	PauseAll  Verb = "pause"
+	ResumeAll Verb = "resume"
+)
+
+// OperateDeployment cancels, pauses or resumes all jobs of a deployment that have not ended, and returns how many. A
+// cancelled deployment to all machines is closed too.
+func (f *Fleet) OperateDeployment(ctx context.Context, id string, verb Verb) (count int, err error) {
+	if err := may(ctx, RoleOperator, string(verb)+" deployments"); err != nil {
+		return 0, err
+	}
+	do := map[Verb]func(*draft, context.Context, *Job){CancelAll: (*draft).cancel, PauseAll: (*draft).pause, ResumeAll: (*draft).resume}[verb]
+	if do == nil {
+		return 0, refuse(CodeInvalid, "a deployment can be cancelled, paused and resumed; %q is none of these", verb)
+	}
+	err = f.change(ctx, func(d *draft) error {
+		count = 0
+		dep, err := d.known(id)
+		if err != nil {
+			return err
+		}
+		if verb == CancelAll && dep.All && !dep.Closed {
+			d.editDeployment(dep).Closed = true
+		}
+		for _, j := range d.openJobs() {
+			if j.Deployment != id || j.State.Ended() || verb == ResumeAll && !j.HeldByOperator || verb == PauseAll && j.HeldByOperator {
+				continue
+			}
+			do(d, ctx, d.editJob(j))
+			count++
+		}
+		d.event(by(ctx, Event{Kind: "deployment." + string(verb), Deployment: id,
+			Text: fmt.Sprintf("deployment of %s: %s, %d jobs", dep.ImageName, verb, count)}))
+		return nil
+	})
+	return count, err
 }

@@ -14,6 +14,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -80,6 +81,9 @@ type Config struct {
 	Seeds []netip.AddrPort
 	// Transport is how machines use the network for content.
 	Transport job.Transport
+	// Wake sends the packet that wakes a machine to the networks with these broadcast addresses; none are all that the appliance
+	// is in. nil is an appliance that wakes nobody.
+	Wake func(mac net.HardwareAddr, to []netip.Addr) error
 	// MayReach reports whether a machine with these names (see Fleet.Names), at this address, may be told of a seeder before
 	// it announced; nil means that each may be told of all. It must not call the fleet.
 	MayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -68,6 +69,7 @@ type room struct {
 	store    *store.Store
 	clock    *clock
 	lib      library
+	wake     func(net.HardwareAddr, []netip.Addr) error
 	// mayReach, where set before a start, is fleet.Config.MayReach.
 	mayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool
 }
@@ -98,7 +100,7 @@ func (r *room) start() {
 		ID: r.id, Records: r.store, Authority: r.site, Library: r.lib, Admit: r.admit, Now: r.clock.now, ClaimPoll: 20 * time.Millisecond,
 		Appliances: []string{"https://10.77.0.1:443"}, Seeds: []netip.AddrPort{netip.MustParseAddrPort("10.77.0.1:6881")},
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
-		MayReach:    r.mayReach,
+		MayReach:    r.mayReach, Wake: r.wake,
 	})
 	if err != nil {
 		r.t.Fatal(err)

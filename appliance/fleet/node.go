@@ -196,6 +196,9 @@ func (f *Fleet) Nodes() []NodeView {
 
 // Warm has all seed nodes fetch a share of an image now, from 0 to 1, and keep it. It returns how many nodes there are.
 func (f *Fleet) Warm(ctx context.Context, ref string, share float64) (nodes int, err error) {
+	if err := may(ctx, RoleOperator, "have seed nodes fetch images"); err != nil {
+		return 0, err
+	}
 	if !(share >= 0 && share <= 1) {
 		return 0, refuse(CodeInvalid, "a share of an image is from 0 to 100 %%")
 	}
@@ -226,6 +229,9 @@ type Dropped struct {
 // DropImage has all seed nodes remove what they hold of an image, but those that were started with it. An image that a
 // deployment uses is not dropped. One that the repository does not have any more is named by what the nodes say.
 func (f *Fleet) DropImage(ctx context.Context, ref string) (*Dropped, error) {
+	if err := may(ctx, RoleOperator, "have seed nodes drop images"); err != nil {
+		return nil, err
+	}
 	d, found := f.onNodes(ref)
 	if !found {
 		image, err := f.config.Library.Image(ctx, ref)

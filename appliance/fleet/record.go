@@ -26,6 +26,8 @@ type Machine struct {
 	Groups []string `json:"groups,omitempty"`
 	Seat   *Seat    `json:"seat,omitempty"`
 	Notes  string   `json:"notes,omitempty"`
+	// Boot is a person's word about what it boots; nil leaves that to its jobs.
+	Boot *BootOverride `json:"boot,omitempty"`
 	// MergedInto is set on a record that turned out to be the same computer as another; it is kept for its history.
 	MergedInto string `json:"merged_into,omitempty"`
 }
@@ -78,8 +80,11 @@ type Job struct {
 	NotBefore  time.Time `json:"not_before,omitzero"`
 	Windowless bool      `json:"windowless,omitempty"`
 	// Failures counts how often it failed and was tried again by itself; RetriedBy is the job that a person had done in its place.
-	Failures  int    `json:"failures,omitempty"`
-	RetriedBy string `json:"retried_by,omitempty"`
+	// Options are how the disk is written; Before is the image that the machine held when the job was claimed.
+	Options   job.Options   `json:"options,omitzero"`
+	Before    images.Digest `json:"before,omitzero"`
+	Failures  int           `json:"failures,omitempty"`
+	RetriedBy string        `json:"retried_by,omitempty"`
 	// Capture says what a job of kind job.Capture makes; such a job has no Deployment, and an Image when it has succeeded.
 	Capture *Capture `json:"capture,omitempty"`
 
@@ -115,10 +120,14 @@ type Deployment struct {
 	Windowless bool      `json:"windowless,omitempty"`
 	Retries    *int      `json:"retries,omitempty"`
 	// Preload is the share of the image that seed nodes fetch before its jobs begin, from 0 to 1; Preloaded says that they have.
-	Preload   float64   `json:"preload,omitempty"`
-	Preloaded bool      `json:"preloaded,omitempty"`
-	By        string    `json:"by,omitempty"` // who ordered it
-	Created   time.Time `json:"created"`
+	Preload       float64     `json:"preload,omitempty"`
+	Preloaded     bool        `json:"preloaded,omitempty"`
+	SeedUntilDone bool        `json:"seed_until_done,omitempty"`
+	Wake          bool        `json:"wake,omitempty"`
+	Options       job.Options `json:"options,omitzero"`
+	Instead       string      `json:"instead,omitempty"` // the deployment that it takes back
+	By            string      `json:"by,omitempty"`      // who ordered it
+	Created       time.Time   `json:"created"`
 }
 
 // Session is one boot of the agent, from the token in its boot script to the end of its certificates. ID is the SHA-256

@@ -29,6 +29,7 @@ const (
 	CodeJobUnknown        = "job-unknown"
 	CodeDeploymentUnknown = "deployment-unknown"
 	CodeGroupUnknown      = "group-unknown"
+	CodeGroupExists       = "group-exists"
 	CodeJobEnded          = "job-ended"
 	CodeClaimLost         = "claim-lost" // a later boot of the machine claimed the job
 	CodeReceiptWrong      = "receipt-wrong"

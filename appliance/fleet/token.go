@@ -53,6 +53,9 @@ type TokenOrder struct {
 // NewToken makes a token and returns it with what has to be given to the program that is to use it, which is told only
 // now.
 func (f *Fleet) NewToken(ctx context.Context, o TokenOrder) (*Token, *job.Ticket, error) {
+	if err := may(ctx, RoleAdmin, "make tokens"); err != nil {
+		return nil, nil, err
+	}
 	switch {
 	case o.Role != job.RoleGet && o.Role != job.RoleSeed:
 		return nil, nil, refuse(CodeInvalid, "a token is for get or for seed, not for %q", o.Role)
@@ -81,7 +84,7 @@ func (f *Fleet) NewToken(ctx context.Context, o TokenOrder) (*Token, *job.Ticket
 		if t.ImageName != "" {
 			of = t.ImageName
 		}
-		d.event(Event{Kind: "token.created", Text: "token " + t.Short() + " was made, to " + string(t.Role) + " " + of})
+		d.event(by(ctx, Event{Kind: "token.created", Text: "token " + t.Short() + " was made, to " + string(t.Role) + " " + of}))
 		return nil
 	})
 	if err != nil {
@@ -110,6 +113,9 @@ func (f *Fleet) Tokens() []Token {
 // RevokeToken ends a token, named by at least six digits of its ID. Programs that joined by it get no certificate any more;
 // those that they have end by themselves, GuestLifetime after they were given at the latest.
 func (f *Fleet) RevokeToken(ctx context.Context, id string) (*Token, error) {
+	if err := may(ctx, RoleAdmin, "revoke tokens"); err != nil {
+		return nil, err
+	}
 	var revoked *Token
 	err := f.change(ctx, func(d *draft) error {
 		var found []*Token
@@ -134,7 +140,7 @@ func (f *Fleet) RevokeToken(ctx context.Context, id string) (*Token, error) {
 				d.editSession(s).Revoked = true
 			}
 		}
-		d.event(Event{Kind: "token.revoked", Text: "token " + revoked.Short() + " was revoked"})
+		d.event(by(ctx, Event{Kind: "token.revoked", Text: "token " + revoked.Short() + " was revoked"}))
 		return nil
 	})
 	if err != nil {

@@ -180,13 +180,7 @@ func (f *Fleet) Machines() []MachineView {
 		if m.MergedInto != "" {
 			continue
 		}
-		v := MachineView{Machine: *m, MAC: m.MAC(), Firmware: f.firmware(m), LastSeen: f.seen[m.ID]}
-		if m.Inventory != nil {
-			v.SecureBoot = m.Inventory.SecureBoot
-		}
-		if t, ok := f.sights[m.MAC()]; ok {
-			v.BootSeen, v.Stage = t.first, t.stage
-		}
+		v := f.machineView(m)
 		if j := shown[m.ID]; j != nil {
 			v.State, v.JobID = j.State, j.ID
 		}
@@ -199,6 +193,18 @@ func (f *Fleet) Machines() []MachineView {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return list
+}
+
+// machineView is what is known of a machine beside its jobs. The caller holds mu.
+func (f *Fleet) machineView(m *Machine) MachineView {
+	v := MachineView{Machine: *m, MAC: m.MAC(), Firmware: f.firmware(m), LastSeen: f.seen[m.ID]}
+	if m.Inventory != nil {
+		v.SecureBoot = m.Inventory.SecureBoot
+	}
+	if t, ok := f.sights[m.MAC()]; ok {
+		v.BootSeen, v.Stage = t.first, t.stage
+	}
+	return v
 }
 
 // before reports whether a machine's job a is shown rather than b.

@@ -170,6 +170,8 @@ type Job struct {
 	// Hint is the last Bitmap that was reported for this job: pieces that the disk probably holds. It orders the search
 	// and proves nothing; nil if there is none.
 	Hint []byte `json:"hint,omitempty"`
+	// Options are how a deployment writes the disk.
+	Options Options `json:"options,omitzero"`
 	// SeedFor is how long a finished machine goes on seeding at most; zero means until no machine needs it.
 	SeedFor time.Duration `json:"seed_for"`
 	// After says what follows success: "reboot", "poweroff", "stay".
