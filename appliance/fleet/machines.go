@@ -112,13 +112,16 @@ func (d *draft) alter(own *Machine, o MachineOrder, all []*Machine) (what []stri
 		if o.Seat.Row < 0 || o.Seat.Column < 0 || o.Seat.Row > maxSeats || o.Seat.Column > maxSeats || (o.Seat.Row == 0) != (o.Seat.Column == 0) {
 			return nil, refuse(CodeInvalid, "a seat is a row and a column from 1 to %d, or 0 and 0 for none", maxSeats)
 		}
+		had := own.Seat
 		if own.Seat = o.Seat; o.Seat.Row == 0 {
 			own.Seat = nil
 		}
 		if other := d.seated(own, all); other != nil {
 			return nil, refuse(CodeAmbiguous, "%s stands at row %d, column %d of that room already", other.Name, own.Seat.Row, own.Seat.Column)
 		}
-		what = append(what, "has another seat")
+		if (had == nil) != (own.Seat == nil) || had != nil && *had != *own.Seat {
+			what = append(what, "has another seat")
+		}
 	}
 	if o.Boot != nil {
 		switch o.Boot.To {
