@@ -99,7 +99,8 @@ func (d *draft) merge(from, into *Machine) {
 	d.enlist(into)
 }
 
-// Claim returns the machine's next job with a certificate for its swarm, or nil if none came within the time of a poll.
+// Claim returns the machine's next job with a certificate for its swarm, or nil if none came within the time of a poll. Where one
+// waits for anything but a person or a later time, the answer says for what: job.Job.Waits.
 // A later boot of the machine takes over the claim of an earlier one.
 func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Job, error) {
 	if c.session.Machine == "" || request.Machine != c.session.Machine {
@@ -122,7 +123,7 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 		}
 		select {
 		case <-ctx.Done():
-			return nil, nil
+			return f.waiting(c), nil
 		case <-changed:
 		case <-again:
 		}
@@ -151,6 +152,29 @@ func (f *Fleet) next(c Caller, turns *turns) (turn *Job) {
 	return turn
 }
 
+// waiting returns what the job of the caller's machine waits for, as an answer to its claim, or nil.
+func (f *Fleet) waiting(c Caller) *job.Job {
+	turns, _ := f.decide()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if m := f.state.machines[c.session.Machine]; m == nil || !m.Admitted {
+		return nil
+	}
+	var first *Job
+	for _, j := range f.open {
+		if j.Machine != c.session.Machine || j.HeldByOperator || j.State != job.Waiting || turns.later(j.ID, f.now()) {
+			continue
+		}
+		if _, waits := turns.Waits[j.ID]; waits && (first == nil || turns.Order[j.ID] < turns.Order[first.ID]) {
+			first = j
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	return &job.Job{ID: first.ID, Waits: turns.Waits[first.ID].Text}
+}
+
 // claim gives a job to the caller; nil if the job is not to be had any more.
 func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error) {
 	var claimed *Job
@@ -163,7 +187,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		}
 		own := d.editJob(j)
 		own.Epoch++
-		if m := d.machine(own.Machine); m != nil && m.Deployed != nil && own.Before.IsZero() {
+		if m := d.machine(own.Machine); m != nil && m.Deployed != nil && own.Before.IsZero() && own.Kind == job.Deploy {
 			own.Before = m.Deployed.Image
 		}
 		own.State, own.Code, own.Reason, own.Session = job.Claimed, "", "", s.ID
@@ -184,8 +208,11 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	hint := f.hints[id]
 	f.mu.Unlock()
 	uris := []string{job.URIMachine + c.session.Machine, job.URIJob + id}
-	if claimed.Capture == nil {
+	if claimed.Kind.OfImage() {
 		uris = append(uris, f.config.InfoHashURI(claimed.InfoHash))
+	}
+	if len(claimed.Options.Keep) > 0 && f.config.PartURI != "" {
+		uris = append(uris, f.config.PartURI)
 	}
 	cert, err := f.config.Authority.Machine(c.session.PublicKey, f.now(), uris...)
 	if err != nil {
@@ -199,6 +226,12 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	}
 	if c := claimed.Capture; c != nil {
 		answer.Capture, answer.DiskSerial, answer.After, answer.Seeds = c.Clone(), c.DiskSerial, c.After, nil
+	}
+	if w := claimed.Work; w != nil {
+		answer.DiskSerial, answer.After, answer.Method, answer.SeedFor = w.DiskSerial, w.After, w.Method, defaultSeedFor
+	}
+	if !claimed.Kind.Swarms() {
+		answer.Seeds = nil
 	}
 	return answer, nil
 }
@@ -347,9 +380,14 @@ const recent = 2 * time.Minute
 // work on the content, or on its way there. The caller holds mu.
 func (f *Fleet) needed(j *Job) bool {
 	now := f.now()
+	dep := f.state.deployments[j.Deployment]
+	untilDone := dep != nil && dep.SeedUntilDone
 	for _, o := range f.open {
-		if o.ID == j.ID || o.InfoHash != j.InfoHash || o.HeldByOperator {
+		if o.ID == j.ID || o.InfoHash != j.InfoHash || o.HeldByOperator || !o.Kind.Swarms() {
 			continue
+		}
+		if untilDone && o.Deployment == j.Deployment && o.State != job.Paused {
+			return true
 		}
 		l := f.live[o.ID]
 		switch {

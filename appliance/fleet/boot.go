@@ -68,6 +68,7 @@ func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 		f.seen[m.ID] = f.now()
 		f.mu.Unlock()
 		once := m.Boot != nil && m.Boot.Once && (s.Stage == "local" || s.Stage == "kernel")
+		once = once || m.Clean != nil && m.Clean.Local.IsZero() && s.Stage == "local"
 		if (said || s.Note == "" && s.Stage != "local") && !once {
 			return nil
 		}
@@ -77,7 +78,9 @@ func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 		if err != nil {
 			return err
 		}
+		noted := d.cleaned(m, s.Stage)
 		switch {
+		case noted && said:
 		case d.usesUp(m, s.Stage):
 			d.event(Event{Kind: "machine.boot", Machine: m.ID, Text: m.Name + " boots " + string(m.Boot.To) + " this once, as a person said"})
 		case s.Stage == "local":
@@ -218,10 +221,15 @@ type Assignment struct {
 }
 
 // NextBoot says what a machine boots next: the agent if there is a job for it, or if nobody has admitted it yet; else
-// its own disk.
-func (f *Fleet) NextBoot(_ context.Context, mac, uuid string) Assignment {
+// its own disk. A machine of a group that is kept clean gets the repair of this boot here.
+func (f *Fleet) NextBoot(ctx context.Context, mac, uuid string) Assignment {
 	mac = strings.ToLower(mac)
 	m := f.lookup(identity{macs: []string{mac}, uuid: canonicalUUID(uuid)})
+	if m != nil && len(m.Groups) > 0 {
+		if err := f.keepClean(ctx, m); err != nil {
+			f.log.Error("a machine is not kept clean at this boot", "machine", m.Name, "err", err)
+		}
+	}
 	turns, _ := f.decide()
 	f.mu.RLock()
 	defer f.mu.RUnlock()

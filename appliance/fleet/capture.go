@@ -43,12 +43,8 @@ func (f *Fleet) Capture(ctx context.Context, o CaptureOrder) (*JobView, error) {
 	if err := o.Check(); err != nil {
 		return nil, refuse(CodeInvalid, "%v", err)
 	}
-	switch o.After {
-	case "":
-		o.After = "reboot"
-	case "reboot", "poweroff", "stay":
-	default:
-		return nil, refuse(CodeInvalid, "after a job a machine can reboot, poweroff or stay, not %q", o.After)
+	if err := checkAfter(&o.After); err != nil {
+		return nil, err
 	}
 	c := &Capture{CaptureOrder: *o.Clone(), Counted: o.Version == "", DiskSerial: o.DiskSerial, After: o.After}
 	next, err := f.freeVersion(ctx, c)
@@ -64,11 +60,8 @@ func (f *Fleet) Capture(ctx context.Context, o CaptureOrder) (*JobView, error) {
 		if !m.Admitted {
 			return refuse(CodeInvalid, "%s is not admitted; admit it by the code on its screen first", m.Name)
 		}
-		for _, other := range d.openJobs() {
-			if other.Machine == m.ID {
-				return refuse(CodeMachineBusy, "%s has job %s (%s %s), which has not ended; wait for it, or end it with `seedbed job cancel %s`",
-					m.Name, other.ID, other.Kind, other.ImageName, other.ID)
-			}
+		if err := d.free(m); err != nil {
+			return err
 		}
 		if c.Version, err = d.reserve(c, next, j.ID); err != nil {
 			return err

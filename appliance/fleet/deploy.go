@@ -19,7 +19,7 @@ type Order struct {
 	Machines []string `json:"machines,omitempty"`
 	Groups   []string `json:"groups,omitempty"`
 	// SeedFor is how long a finished machine serves others at most; 0 is 60 s. SeedUntilDone has it serve until the last one of
-	// the deployment is done.
+	// the deployment is done, those that are not switched on yet too; SeedFor bounds that, 0 is then 4 hours.
 	SeedFor       time.Duration `json:"seed_for,omitempty"`
 	SeedUntilDone bool          `json:"seed_until_done,omitempty"`
 	// After is "reboot" (also if empty), "poweroff" or "stay".
@@ -41,6 +41,9 @@ type Order struct {
 
 // defaultSeedFor bounds how long a finished machine waits for others.
 const defaultSeedFor = 60 * time.Second
+
+// defaultSeedUntil bounds it where it waits for the last machine of its deployment, which may never be switched on.
+const defaultSeedUntil = 4 * time.Hour
 
 // Bounds of an order.
 const (
@@ -64,15 +67,11 @@ func (o *Order) check() error {
 	}
 	if o.SeedFor == 0 {
 		o.SeedFor = defaultSeedFor
+		if o.SeedUntilDone {
+			o.SeedFor = defaultSeedUntil
+		}
 	}
-	switch o.After {
-	case "":
-		o.After = "reboot"
-	case "reboot", "poweroff", "stay":
-	default:
-		return refuse(CodeInvalid, "after a job a machine can reboot, poweroff or stay, not %q", o.After)
-	}
-	return nil
+	return checkAfter(&o.After)
 }
 
 // checkOptions completes how the disk is written, or says what the image has not.

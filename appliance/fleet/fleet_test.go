@@ -123,6 +123,7 @@ type agent struct {
 	caller fleet.Caller
 	me     job.Admission
 	job    *job.Job
+	waits  string // what the last claim was told that its job waits for
 }
 
 // powerOn boots a machine from the network as far as its boot script.
@@ -191,6 +192,9 @@ func (a *agent) claim() *job.Job {
 	var err error
 	if a.job, err = a.r.Claim(a.r.t.Context(), a.caller, job.Claim{Machine: a.me.Machine}); err != nil {
 		a.r.t.Fatal(err)
+	}
+	if a.waits = ""; a.job != nil && a.job.Waits != "" {
+		a.job, a.waits = nil, a.job.Waits
 	}
 	return a.job
 }

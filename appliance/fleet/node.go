@@ -162,7 +162,7 @@ func (f *Fleet) deployed(list []job.NodeTask) (more []job.NodeTask) {
 		seen[t.Image] = true
 	}
 	for _, j := range f.open {
-		if j.Kind == job.Deploy && !seen[j.Image] {
+		if j.Kind.Swarms() && !seen[j.Image] {
 			seen[j.Image] = true
 			more = append(more, job.NodeTask{Image: j.Image, ImageName: j.ImageName})
 		}

@@ -331,7 +331,8 @@ func (d *draft) retry(ctx context.Context, j *Job) (*Job, error) {
 	}
 	again := &Job{
 		ID: newID(), Kind: j.Kind, Machine: j.Machine, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, InfoHash: j.InfoHash,
-		Priority: j.Priority, State: job.Waiting, Created: d.f.now().UTC(), Reason: "is tried again by a person",
+		Priority: j.Priority, Windowless: j.Windowless, Options: j.Options, Work: j.Work, State: job.Waiting, Created: d.f.now().UTC(),
+		Reason: "is tried again by a person",
 	}
 	d.editJob(j).RetriedBy = again.ID
 	d.add(again)

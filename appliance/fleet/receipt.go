@@ -63,11 +63,15 @@ func (f *Fleet) Receipt(ctx context.Context, c Caller, signed job.SignedReceipt)
 	if j == nil || j.Machine != c.session.Machine || r.Machine != j.Machine {
 		return job.Countersigned{}, refuse(CodeJobUnknown, "this machine has no job %q", r.Job)
 	}
-	image, err := f.config.Library.Image(ctx, j.Image.String())
-	if err != nil {
-		return job.Countersigned{}, err
+	var manifest *images.Manifest
+	if j.Kind.OfImage() {
+		image, err := f.config.Library.Image(ctx, j.Image.String())
+		if err != nil {
+			return job.Countersigned{}, err
+		}
+		manifest = image.Manifest
 	}
-	if err := checkRoots(&r, j, image.Manifest); err != nil {
+	if err := checkReceipt(&r, j, manifest); err != nil {
 		return job.Countersigned{}, err
 	}
 	stored, err := f.config.Records.Receipt(ctx, j.ID)
@@ -82,7 +86,7 @@ func (f *Fleet) Receipt(ctx context.Context, c Caller, signed job.SignedReceipt)
 	}
 	countersignature := f.config.Authority.Countersign(signed.Receipt)
 	err = f.change(ctx, func(d *draft) error {
-		return d.succeed(c, &r, signed, image, countersignature)
+		return d.succeed(c, &r, signed, manifest, countersignature)
 	})
 	if err != nil {
 		return job.Countersigned{}, err
@@ -93,8 +97,8 @@ func (f *Fleet) Receipt(ctx context.Context, c Caller, signed job.SignedReceipt)
 	return job.Countersigned{Signature: countersignature}, nil
 }
 
-// succeed ends a job with its receipt.
-func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, image *Image, countersignature []byte) error {
+// succeed ends a job with its receipt; manifest is that of its image, nil where it is about none.
+func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, manifest *images.Manifest, countersignature []byte) error {
 	j := d.job(r.Job)
 	switch {
 	case j == nil || j.Session != c.session.ID:
@@ -106,19 +110,27 @@ func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, imag
 	own := d.editJob(j)
 	final := signed.Final
 	final.Bitmap, final.Log, final.Job, final.Epoch = nil, "", j.ID, j.Epoch
-	own.Last, own.HeldByOperator = final, false
-	d.end(own, job.Succeeded, "", "")
+	final.Found = r.Found
+	own.Last, own.HeldByOperator, own.Unproven, own.Wiped = final, false, r.Unproven, r.Wiped
+	d.end(own, job.Succeeded, "", outcome(own, r, final.Disk))
 	d.facts.receipts = append(d.facts.receipts, Receipt{
 		Job: j.ID, At: now, Receipt: signed.Receipt, Signature: signed.Signature, Countersignature: countersignature,
 	})
-	if m := d.machine(j.Machine); m != nil {
-		volume, partition := esp(image.Manifest)
+	m := d.machine(j.Machine)
+	switch {
+	case m == nil:
+	case j.Kind == job.WipeDisk:
+		if m.Deployed != nil && (m.Deployed.DiskSerial == r.DiskSerial || m.Deployed.Disk == final.Disk) {
+			d.editMachine(m).Deployed = nil
+		}
+	case manifest != nil:
+		volume, partition := esp(manifest)
 		if final.BIOSDrive == 0 {
 			final.BIOSDrive = biosDrive(m, final.Disk, r.DiskSerial)
 		}
 		d.editMachine(m).Deployed = &Deployed{
 			Image: j.Image, ImageName: j.ImageName, Job: j.ID, Disk: final.Disk, DiskSerial: r.DiskSerial,
-			BIOSDrive: final.BIOSDrive, ESPVolumeID: volume, ESPPartition: partition, At: now,
+			BIOSDrive: final.BIOSDrive, ESPVolumeID: volume, ESPPartition: partition, At: now, Unverified: len(r.Unproven) > 0,
 		}
 	}
 	return nil
@@ -149,23 +161,6 @@ func checkSignature(publicKey []byte, signed job.SignedReceipt) error {
 	return nil
 }
 
-// checkRoots reports the first way in which a receipt does not prove the job's image.
-func checkRoots(r *job.Receipt, j *Job, m *images.Manifest) error {
-	if r.Image != j.Image {
-		return refuse(CodeReceiptWrong, "the receipt is for image %s, job %s is for %s", r.Image.Short(), j.ID, j.Image.Short())
-	}
-	if len(r.Roots) != len(m.Partitions) {
-		return refuse(CodeReceiptWrong, "the receipt proves %d partitions, the image has %d", len(r.Roots), len(m.Partitions))
-	}
-	for i, root := range r.Roots {
-		if p := &m.Partitions[i]; root.Number != p.Number || root.Root != p.Root {
-			return refuse(CodeReceiptWrong, "partition %d of the disk is not partition %d of the image: root %s instead of %s",
-				root.Number, p.Number, root.Root.Short(), p.Root.Short())
-		}
-	}
-	return nil
-}
-
 // Claimed returns the images of the jobs that the caller holds the claim of: what it may read.
 func (f *Fleet) Claimed(c Caller) (list []images.Digest) {
 	f.mu.RLock()
@@ -174,7 +169,7 @@ func (f *Fleet) Claimed(c Caller) (list []images.Digest) {
 		return s.Guest.Images
 	}
 	for _, j := range f.state.jobs {
-		if j.Session == c.session.ID && j.Kind == job.Deploy {
+		if j.Session == c.session.ID && j.Kind.OfImage() {
 			list = append(list, j.Image)
 		}
 	}

@@ -28,6 +28,8 @@ type Machine struct {
 	Notes  string   `json:"notes,omitempty"`
 	// Boot is a person's word about what it boots; nil leaves that to its jobs.
 	Boot *BootOverride `json:"boot,omitempty"`
+	// Clean is how far the policy of a group has come that repairs the machine at every boot; nil is not yet.
+	Clean *Clean `json:"clean,omitempty"`
 	// MergedInto is set on a record that turned out to be the same computer as another; it is kept for its history.
 	MergedInto string `json:"merged_into,omitempty"`
 }
@@ -52,6 +54,8 @@ type Deployed struct {
 	// ESPPartition is the GPT GUID of the EFI system partition, "" without one.
 	ESPPartition string    `json:"esp_partition,omitempty"`
 	At           time.Time `json:"at"`
+	// Unverified says that not all of it was read back, as its deployment said.
+	Unverified bool `json:"unverified,omitempty"`
 }
 
 // Job is the record of one piece of work for one machine.
@@ -85,6 +89,11 @@ type Job struct {
 	Before    images.Digest `json:"before,omitzero"`
 	Failures  int           `json:"failures,omitempty"`
 	RetriedBy string        `json:"retried_by,omitempty"`
+	// Work says what a job is to do that belongs to no deployment and is no capture.
+	Work *Work `json:"work,omitempty"`
+	// Unproven are the partitions of which not everything was read back, and Wiped is what a wipe did, of a job that has succeeded.
+	Unproven []job.Unproven `json:"unproven,omitempty"`
+	Wiped    *job.Wiped     `json:"wiped,omitempty"`
 	// Capture says what a job of kind job.Capture makes; such a job has no Deployment, and an Image when it has succeeded.
 	Capture *Capture `json:"capture,omitempty"`
 

@@ -46,4 +46,5 @@ const (
 	CodeCaptureBusy       = "capture-busy" // another capture makes this version
 	CodeImageUsed         = "image-used"   // a deployment uses it
 	CodeMachineBusy       = "machine-busy" // it has another job
+	CodeUnconfirmed       = "unconfirmed"  // what cannot be taken back has to be confirmed
 )

@@ -51,6 +51,17 @@ type JobView struct {
 	ToPeers       int64  `json:"to_peers"`
 	Peers         int    `json:"peers"`
 
+	// Options are how a deployment writes the disk. Unverified says, of a job that has succeeded, that not all of it was read back;
+	// Unproven are the partitions concerned.
+	Options    job.Options    `json:"options,omitzero"`
+	Unverified bool           `json:"unverified,omitempty"`
+	Unproven   []job.Unproven `json:"unproven,omitempty"`
+	// Work is what a job is to do that belongs to no deployment; Found what a verify found or a repair has put right, Wiped what a
+	// wipe did.
+	Work  *Work        `json:"work,omitempty"`
+	Found *job.Finding `json:"found,omitempty"`
+	Wiped *job.Wiped   `json:"wiped,omitempty"`
+
 	// Barred are sentences about machines that take nothing from this one any more, for what it sent in the swarm.
 	Barred []string `json:"barred,omitempty"`
 
@@ -118,6 +129,7 @@ func (f *Fleet) jobView(j *Job) JobView {
 		State: j.State, Reason: j.Reason, Code: j.Code, Log: j.Log, Epoch: j.Epoch, Created: j.Created, BootSeen: j.BootSeen,
 		HelloAt: j.HelloAt, Priority: j.Priority, Claimed: j.Claimed, Started: j.Started, Ended: j.Ended,
 	}
+	v.Options, v.Unproven, v.Unverified, v.Work, v.Wiped = j.Options, j.Unproven, len(j.Unproven) > 0, j.Work, j.Wiped
 	if j.State == job.Succeeded {
 		v.Succeeded = j.Ended
 	}
@@ -137,6 +149,7 @@ func (f *Fleet) jobView(j *Job) JobView {
 	v.Written, v.WriteNanos = r.Written, r.WriteNanos
 	v.FromAppliance, v.FromPeers, v.ToPeers, v.Peers = r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers
 	v.Done, v.Sent, v.BytesPerSecond, v.Left, v.Warnings = r.Done, r.Sent, r.BytesPerSecond, r.Left, r.Warnings
+	v.Found = r.Found
 	v.Barred = f.accusations(j.ID)
 	return v
 }
@@ -252,7 +265,7 @@ func (f *Fleet) Swarms() (list []Swarm) {
 	defer f.mu.RUnlock()
 	seen := map[images.InfoHash]bool{}
 	for _, j := range f.open {
-		if j.Kind == job.Deploy && !seen[j.InfoHash] {
+		if j.Kind.Swarms() && !seen[j.InfoHash] {
 			seen[j.InfoHash] = true
 			list = append(list, Swarm{j.Image, j.InfoHash})
 		}

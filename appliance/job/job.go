@@ -14,7 +14,7 @@ import (
 const (
 	PathHello     = "/agent/v1/hello"     // POST Hello -> Welcome
 	PathInventory = "/agent/v1/inventory" // POST Inventory -> Admission
-	PathClaim     = "/agent/v1/claim"     // POST Claim -> Job, or 204 when there is none now (long poll, 20 s)
+	PathClaim     = "/agent/v1/claim"     // POST Claim -> Job, or 204 when there is none (long poll, 20 s); see Job.Waits
 	PathReport    = "/agent/v1/report"    // POST Report -> Directive
 	PathFrame     = "/agent/v1/frame"     // POST OldFrame (CBOR) -> 204 when durable
 	PathReceipt   = "/agent/v1/receipt"   // POST Receipt -> Countersigned
@@ -172,6 +172,10 @@ type Job struct {
 	Hint []byte `json:"hint,omitempty"`
 	// Options are how a deployment writes the disk.
 	Options Options `json:"options,omitzero"`
+	// Method is how a job of kind WipeDisk does it.
+	Method WipeMethod `json:"method,omitempty"`
+	// Waits is set where there is no job to begin now, but one that waits: it says for what. Nothing else is set then but ID.
+	Waits string `json:"waits,omitempty"`
 	// SeedFor is how long a finished machine goes on seeding at most; zero means until no machine needs it.
 	SeedFor time.Duration `json:"seed_for"`
 	// After says what follows success: "reboot", "poweroff", "stay".
@@ -234,8 +238,11 @@ type Report struct {
 	Log           string `json:"log,omitempty"`         // last lines, with State Failed
 	Liars         []Liar `json:"liars,omitempty"`       // peers that were barred in this boot
 
-	// Of a capture. Total are then the bytes to be read.
-	Done int64 `json:"done,omitempty"` // bytes read, hashed and compared with what the repository holds
+	// Found is what a verify found, or what a repair has put right so far.
+	Found *Finding `json:"found,omitempty"`
+
+	// Of a capture, where Total are the bytes to be read, and of a wipe, where it is the length of the disk.
+	Done int64 `json:"done,omitempty"` // bytes read, hashed and compared with what the repository holds, or wiped
 	Sent int64 `json:"sent,omitempty"` // encoded bytes that the appliance has taken
 	// BytesPerSecond is the rate of Done over the last seconds, Left how long the rest takes at it; 0 is not known.
 	BytesPerSecond float64       `json:"bytes_per_second,omitempty"`
@@ -279,12 +286,25 @@ type OldFrameRegion struct {
 
 // Receipt is the signed proof of what a machine's disk held after the job, from a read-back.
 type Receipt struct {
-	Job        string          `json:"job"`
-	Machine    string          `json:"machine"`
+	Job     string `json:"job"`
+	Machine string `json:"machine"`
+	// Kind is that of the job; empty is a deployment.
+	Kind       Kind            `json:"kind,omitempty"`
 	Image      images.Digest   `json:"image"`
 	DiskSerial string          `json:"disk_serial"`
 	DiskLength int64           `json:"disk_length"`
-	Roots      []PartitionRoot `json:"roots"`
+	// Roots are of the partitions that were read back as a whole.
+	Roots []PartitionRoot `json:"roots"`
+	// Level is how much was to be read back; empty is full. Unproven are the partitions of which not everything was, which makes
+	// the disk unverified; Kept the numbers of those that the job left as they were.
+	Level    Verify     `json:"level,omitempty"`
+	Unproven []Unproven `json:"unproven,omitempty"`
+	Kept     []int      `json:"kept,omitempty"`
+	// Result says what was found or done, for people: "right", "repaired", "wiped"; empty of a deployment.
+	Result string `json:"result,omitempty"`
+	// Found is what a repair has put right, Wiped what a wipe did.
+	Found *Finding `json:"found,omitempty"`
+	Wiped *Wiped   `json:"wiped,omitempty"`
 	// Table is the SHA-256 of the table's bytes as written: LBA 0, primary, backup.
 	Table images.Digest `json:"table"`
 	// Changes are sentences: every change after the proof.

@@ -131,6 +131,11 @@ func (a *Agent) Run(ctx context.Context) (after string, err error) {
 			return j.After, nil
 		case errors.As(err, &failure) && failure.over:
 			a.screen.Say("%s", failure.Sentence)
+		case errors.As(err, &failure) && failure.found != nil:
+			if err := a.tellFound(ctx, j, failure); err != nil {
+				return "", err
+			}
+			return j.After, nil
 		case errors.As(err, &failure):
 			if err := a.stayFailed(ctx, j, failure); err != nil {
 				return "", err
@@ -199,9 +204,15 @@ func (a *Agent) nextJob(ctx context.Context, first bool) (j job.Job, err error) 
 	}
 	began := time.Now()
 	for {
+		j = job.Job{}
 		got, err := a.claim(ctx, &j)
 		if err != nil {
 			return j, err
+		}
+		if got && j.Waits != "" {
+			a.screen.SayOnce("idle", "there is a job for this machine, which %s", j.Waits)
+			began = time.Now()
+			continue
 		}
 		if got {
 			a.screen.Say("job %s: %s %s", j.ID, j.Kind, j.ImageName)
@@ -259,7 +270,7 @@ func (a *Agent) claim(ctx context.Context, j *job.Job) (got bool, err error) {
 				"machine waited for a job; a new boot gets a new one"}}
 		}
 		got, err = a.client.post(ctx, job.PathClaim, job.Claim{Machine: a.machine}, j)
-		if err == nil && !got && time.Since(began) < time.Second {
+		if err == nil && (!got || j.Waits != "") && time.Since(began) < time.Second {
 			return sleep(ctx, time.Second) // an appliance that does not hold the question must not be asked in a loop
 		}
 		return err
@@ -274,7 +285,7 @@ func (a *Agent) claim(ctx context.Context, j *job.Job) (got bool, err error) {
 func (a *Agent) work(ctx context.Context, j job.Job) error {
 	defer runtime.GC() // buffers of a job are no use to the next one
 	switch j.Kind {
-	case job.Deploy:
+	case job.Deploy, job.VerifyDisk, job.RepairDisk, job.WipeDisk, job.InventoryOf:
 		return newDeployment(a, j).run(ctx)
 	case job.Capture:
 		return newCapturing(a, j).run(ctx)
@@ -291,10 +302,27 @@ type Failure struct {
 	Err      error  // the cause, may be nil
 	over     bool   // the job was ended by others, and the machine may take another one
 	at       job.Phase
+	found    *job.Finding // of a verify: the machine has done what it was to do, and goes on
 }
 
 func (f *Failure) Error() string { return f.Sentence }
 func (f *Failure) Unwrap() error { return f.Err }
+
+// tellFound reports what a verify found to be wrong, until the appliance has taken it or knows better.
+func (a *Agent) tellFound(ctx context.Context, j job.Job, f *Failure) error {
+	a.screen.Alarm(fmt.Sprintf("%s (%s)", strings.TrimSuffix(f.Sentence, "."), f.Code))
+	report := job.Report{Job: j.ID, Epoch: j.Epoch, Phase: f.at, State: job.Failed, Code: f.Code, Reason: f.Sentence, Log: a.screen.Tail(), Found: f.found}
+	err := a.retry(ctx, "take what was found", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		_, err := a.client.post(ctx, job.PathReport, report, new(job.Directive))
+		return err
+	})
+	if refused(err) != nil {
+		return nil // the job is another's by now
+	}
+	return err
+}
 
 // stayFailed shows a failure and reports it until ctx ends, or until the appliance says that the job is to be done again: nil.
 func (a *Agent) stayFailed(ctx context.Context, j job.Job, f *Failure) error {

@@ -32,7 +32,7 @@ func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {
 					// it lacks nothing is told of nobody who has something.
 					held, _ := d.store.Progress()
 					return announce.Request{InfoHash: d.j.InfoHash.Wire(), PeerID: e.PeerID, Port: e.Addr.Port(),
-						Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: d.layout.DataLength() - held}
+						Uploaded: s.ToPeers, Downloaded: s.FromAppliance + s.FromPeers, Left: d.total.Load() - held}
 				}, nil)
 			})
 		}

@@ -66,6 +66,10 @@ type appliance struct {
 	// unadmitted is how many inventories are answered before a person admits the machine.
 	unadmitted int
 	pin        string // DiskSerial of the job
+	order      func(*job.Job) // changes the job before it is given; may be nil
+	waits      int            // so many claims are told that the job waits
+	told       int            // inventories
+	uris       []string       // more of them in the job's certificate
 	seeds      []netip.AddrPort
 	reports    []job.Report
 	frames     []job.OldFrame
@@ -220,6 +224,7 @@ func (a *appliance) handler() http.Handler {
 	mux.HandleFunc("POST "+job.PathInventory, func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		a.told++
 		if a.unadmitted > 0 {
 			a.unadmitted--
 			answer(w, job.Admission{Machine: "m1", Name: "lab-1", Code: "AB12"})
@@ -314,11 +319,21 @@ func (a *appliance) claim(w http.ResponseWriter, r *http.Request, answer func(ht
 		return
 	}
 	defer a.mu.Unlock()
+	if a.waits > 0 {
+		a.waits--
+		answer(w, job.Job{ID: "j1", Waits: "waits for a place: 5 of 5 machines of the site are at work"})
+		return
+	}
 	a.claimed = true
 	key := r.TLS.VerifiedChains[0][0].PublicKey.(*ecdsa.PublicKey)
-	answer(w, job.Job{ID: "j1", Kind: job.Deploy, Machine: "m1", Deployment: "d1", Epoch: 1, Image: a.img.Digest, ImageName: "test:1",
-		InfoHash: a.info.InfoHash, Certificate: a.issue(key, job.URIMachine+a.name, job.URIJob+"j1", swarm.InfoHashURI(a.info.InfoHash)),
-		Seeds: a.seeds, DiskSerial: a.pin, After: Reboot, ReportEvery: 50 * time.Millisecond})
+	uris := append([]string{job.URIMachine + a.name, job.URIJob + "j1", swarm.InfoHashURI(a.info.InfoHash)}, a.uris...)
+	j := job.Job{ID: "j1", Kind: job.Deploy, Machine: "m1", Deployment: "d1", Epoch: 1, Image: a.img.Digest, ImageName: "test:1",
+		InfoHash: a.info.InfoHash, Certificate: a.issue(key, uris...),
+		Seeds: a.seeds, DiskSerial: a.pin, After: Reboot, ReportEvery: 50 * time.Millisecond}
+	if a.order != nil {
+		a.order(&j)
+	}
+	answer(w, j)
 }
 
 func (a *appliance) receive(w http.ResponseWriter, r *http.Request, answer func(http.ResponseWriter, any), deny func(http.ResponseWriter, int, string, string)) {

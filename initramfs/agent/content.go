@@ -99,8 +99,9 @@ func (c *content) start(ctx context.Context) error {
 	for _, l := range d.about.liars {
 		barred = append(barred, l.Certificate)
 	}
+	pieces, part := d.store.Pieces()
 	sw, err := d.a.join(swarm.Config{
-		InfoHash: d.j.InfoHash, Pieces: d.layout, Storage: d.store, TLS: d.swarmTLS(), Mux: d.about.mux,
+		InfoHash: d.j.InfoHash, Pieces: pieces, Part: part, Storage: d.store, TLS: d.swarmTLS(), Mux: d.about.mux,
 		ListenAddr: d.a.cfg.ListenAddr, Seeds: d.j.Seeds, Barred: barred, MemoryBytes: d.a.cfg.MemoryBytes, Log: d.a.log,
 		Transport: d.transport, Workers: d.j.Transport.HashThreads,
 	})

@@ -19,8 +19,8 @@ import (
 	"seedbed/initramfs/disk"
 )
 
-// deployment carries out one job that writes an image to a disk. Its steps run one after the other on the caller's
-// goroutine; reports and the swarm run beside them.
+// deployment carries out one job that is not a capture: most put an image on a disk. Its steps run one after the other on the
+// caller's goroutine; reports and the swarm run beside them.
 type deployment struct {
 	a *Agent
 	j job.Job
@@ -31,6 +31,9 @@ type deployment struct {
 	frame     []parttable.Region
 	need      disk.Need
 	transport swarm.Transport
+	keep      []int        // indexes of the partitions that stay as they are
+	spared    bool         // the disk has the image's table already, and keeps it
+	src       *disk.Source // of a job that only reads
 
 	group sync.WaitGroup // of what runs beside the steps
 
@@ -45,6 +48,7 @@ type deployment struct {
 	store   *disk.Storage
 	swarm   *swarm.Swarm
 	left    string        // what is on the disk if the job ends now, for people
+	found   *job.Finding  // of a verify
 	held    bool          // a person paused the job
 	changed chan struct{} // closed and replaced when held or status.released change
 }
@@ -78,7 +82,10 @@ func (d *deployment) run(ctx context.Context) (err error) {
 	}
 	cancel(nil)
 	d.group.Wait()
-	if dev != nil {
+	switch {
+	case d.src != nil:
+		_ = d.src.Close() // it was only read
+	case dev != nil:
 		err = errors.Join(err, dev.Close())
 	}
 	return err
@@ -102,7 +109,22 @@ func (d *deployment) over(err error, cancel context.CancelCauseFunc) {
 
 // steps is the sequence of the job. The swarm has been left when it returns.
 func (d *deployment) steps(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{d.prepare, d.choose, d.clear, d.look} {
+	switch d.j.Kind {
+	case job.VerifyDisk:
+		return d.compare(ctx)
+	case job.RepairDisk:
+		return d.write(ctx, d.inspect)
+	case job.WipeDisk:
+		return d.wipe(ctx)
+	case job.InventoryOf:
+		return d.tell(ctx)
+	}
+	return d.write(ctx, d.overwrite)
+}
+
+// write puts the image on a disk, which ready makes ready for that.
+func (d *deployment) write(ctx context.Context, ready func(context.Context) error) error {
+	for _, step := range []func(context.Context) error{d.prepare, d.choose, ready} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -112,7 +134,10 @@ func (d *deployment) steps(ctx context.Context) error {
 	if err := fetch.run(ctx); err != nil {
 		return err
 	}
-	roots, err := d.verify(ctx)
+	if err := d.zeroFree(ctx); err != nil {
+		return err
+	}
+	proven, err := d.verify(ctx)
 	if err != nil {
 		return err
 	}
@@ -120,15 +145,39 @@ func (d *deployment) steps(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.receipt(ctx, roots, table); err != nil {
+	r := job.Receipt{Roots: proven.Roots, Unproven: proven.Unproven, Level: d.j.Options.Verify, Kept: d.j.Options.Keep, Table: table, Changes: d.changesToCome()}
+	if d.j.Kind == job.RepairDisk {
+		r.Found = &job.Finding{Table: !d.spared, Damage: d.store.Fixed(d.manifest)}
+		if r.Result = "repaired"; r.Found.IsClean() {
+			r.Result, r.Found = "right", nil
+		}
+	}
+	if err := d.receipt(ctx, r); err != nil {
 		return err
 	}
 	if err := d.seed(ctx); err != nil {
 		return err
 	}
-	d.enter(job.PhaseReboot, fmt.Sprintf("disk %s, then %s", d.dev.Name, d.j.After))
-	_ = d.report(ctx, d.snapshot()) // the receipt has said it all
+	d.part(ctx)
 	return nil
+}
+
+// part says that the machine leaves the job.
+func (d *deployment) part(ctx context.Context) {
+	detail := "then " + d.j.After
+	if d.dev != nil {
+		detail = "disk " + d.dev.Name + ", " + detail
+	}
+	d.enter(job.PhaseReboot, detail)
+	_ = d.report(ctx, d.snapshot()) // the receipt has said it all
+}
+
+// overwrite takes the old system off the disk, and looks whether it holds something of the image.
+func (d *deployment) overwrite(ctx context.Context) error {
+	if err := d.clear(ctx); err != nil {
+		return err
+	}
+	return d.look(ctx)
 }
 
 // prepare fetches what says how the image lies on a disk, and checks all of it.
@@ -143,6 +192,10 @@ func (d *deployment) prepare(ctx context.Context) error {
 		return err
 	}
 	d.total.Store(d.layout.DataLength())
+	var err error
+	if d.keep, err = disk.KeptPartitions(d.manifest, d.j.Options.Keep); err != nil {
+		return d.imageFailure(err)
+	}
 	length, err := disk.Needed(d.manifest, d.frame)
 	if err != nil {
 		return d.imageFailure(err)
@@ -169,7 +222,7 @@ func (d *deployment) choose(ctx context.Context) error {
 			}
 			continue
 		}
-		chosen, refusal := disk.Choose(disks, d.need)
+		chosen, refusal := d.fitting(disks)
 		if refusal == nil {
 			same, err := d.open(chosen, disks)
 			if err != nil || same {
@@ -178,7 +231,7 @@ func (d *deployment) choose(ctx context.Context) error {
 			before = nil
 			continue
 		}
-		if !refusal.Wait {
+		if !refusal.Wait && d.j.Kind == job.Deploy {
 			return &Failure{Code: refusal.Code, Sentence: refusal.Sentence, Err: refusal}
 		}
 		d.wait(refusal.Code, refusal.Sentence)
@@ -189,13 +242,37 @@ func (d *deployment) choose(ctx context.Context) error {
 	}
 }
 
+// fitting returns the disk that the job is about.
+func (d *deployment) fitting(disks []disk.Disk) (disk.Disk, *disk.Refusal) {
+	if d.j.Kind == job.WipeDisk {
+		return disk.ChooseWipe(disks, d.need.Serial)
+	}
+	return disk.Choose(disks, d.need)
+}
+
+// openDisk opens a disk: a job that only reads sets it read-only for the whole kernel.
+func (d *deployment) openDisk(name string) (dev *disk.Device, close func(), err error) {
+	if d.j.Kind.Writes() {
+		if dev, err = d.a.cfg.Machine.Open(name); err != nil {
+			return nil, nil, err
+		}
+		return dev, func() { _ = dev.Close() }, nil
+	}
+	src, err := d.a.cfg.Machine.OpenSource(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.src = src
+	return src.Device(), func() { _ = src.Close(); d.src = nil }, nil
+}
+
 // open opens the disk that was chosen from a list. It returns false if the list is another one by then: a name may mean
 // another disk than the one that was looked at.
 func (d *deployment) open(chosen disk.Disk, disks []disk.Disk) (same bool, err error) {
-	dev, err := d.a.cfg.Machine.Open(chosen.Name)
-	if now, e := d.a.cfg.Machine.Disks(); e != nil || !slices.Equal(now, disks) {
+	dev, closeDisk, err := d.openDisk(chosen.Name)
+	if now, e := d.a.cfg.Machine.Disks(); e != nil || !slices.EqualFunc(now, disks, sameDisk) {
 		if err == nil {
-			_ = dev.Close() // nothing was written
+			closeDisk() // nothing was written
 		}
 		d.a.screen.Say("the disks have changed and are looked at again")
 		return false, nil
@@ -211,7 +288,7 @@ func (d *deployment) open(chosen disk.Disk, disks []disk.Disk) (same bool, err e
 	d.dev = dev
 	d.mu.Unlock()
 	d.set(func(s *status) { s.disk, s.state, s.code, s.reason = chosen, job.Running, "", "" })
-	if dev.Length < d.need.Length || dev.SectorLength != d.need.SectorLength {
+	if d.need.SectorLength != 0 && (dev.Length < d.need.Length || dev.SectorLength != d.need.SectorLength) {
 		return false, &Failure{Code: disk.CodeTooSmall, Sentence: fmt.Sprintf("disk %s has %d bytes in sectors of %d, the image needs %d in "+
 			"sectors of %d. Nothing was written", dev.Name, dev.Length, dev.SectorLength, d.need.Length, d.need.SectorLength)}
 	}
@@ -220,9 +297,18 @@ func (d *deployment) open(chosen disk.Disk, disks []disk.Disk) (same bool, err e
 }
 
 // clear has the old table saved at the appliance, durably, and then takes it off the disk: from here to the new table
-// the disk boots nothing.
+// the disk boots nothing. Where partitions are kept the old table stays until the new one takes its place.
 func (d *deployment) clear(ctx context.Context) error {
 	d.enter(job.PhaseFrame, "disk "+d.dev.Name)
+	if len(d.keep) > 0 {
+		refusal, err := d.dev.CanKeep(d.manifest, d.frame, d.keep)
+		if err != nil {
+			return d.diskFailure(err)
+		}
+		if refusal != nil {
+			return &Failure{Code: refusal.Code, Sentence: refusal.Sentence, Err: refusal}
+		}
+	}
 	old, err := d.dev.OldFrame()
 	if err != nil {
 		return d.diskFailure(err)
@@ -235,6 +321,10 @@ func (d *deployment) clear(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	if len(d.keep) > 0 {
+		d.leave("the disk has its old table and the partitions that are kept, and the others are written in part")
+		return nil
+	}
 	d.leave("the disk holds no system now")
 	if err := d.dev.Wipe(); err != nil {
 		return d.diskFailure(err)
@@ -246,29 +336,40 @@ func (d *deployment) clear(ctx context.Context) error {
 func (d *deployment) look(ctx context.Context) error {
 	d.enter(job.PhaseHash, "disk "+d.dev.Name)
 	store := disk.NewStorage(d.dev, d.layout)
+	store.Keep(d.keep)
 	store.Hint(d.j.Hint)
+	d.total.Store(store.DataLength())
 	if d.manifest.Frame.Table == parttable.None {
 		if err := store.HoldFirst(); err != nil {
 			return d.diskFailure(err)
 		}
 	}
+	_, err := d.probe(ctx, store)
+	return err
+}
+
+// probe finds out whether it is worth while to look at what the disk holds.
+func (d *deployment) probe(ctx context.Context, store *disk.Storage) (worth bool, err error) {
 	d.mu.Lock()
 	d.store = store
 	d.mu.Unlock()
-	worth, err := store.Probe(ctx, func(ctx context.Context, partition int, ranges []images.Extent) ([][]byte, error) {
-		parts, err := d.fetchRanges(ctx, d.manifest.Partitions[partition].TileLayer, ranges)
-		if err != nil {
-			err = d.imageFailure(err)
-		}
-		return parts, err
-	})
+	worth, err = store.Probe(ctx, d.tileHashes)
 	if err != nil {
-		return d.diskFailure(err)
+		return false, d.diskFailure(err)
 	}
 	if worth {
 		d.a.screen.Say("what the disk holds already is looked for while content comes")
 	}
-	return nil
+	return worth, nil
+}
+
+// tileHashes implements disk.FetchHashes.
+func (d *deployment) tileHashes(ctx context.Context, partition int, ranges []images.Extent) ([][]byte, error) {
+	parts, err := d.fetchRanges(ctx, d.manifest.Partitions[partition].TileLayer, ranges)
+	if err != nil {
+		err = d.imageFailure(err)
+	}
+	return parts, err
 }
 
 // leave notes what is on the disk from now on.
@@ -286,19 +387,19 @@ func (d *deployment) ended(how string, err error) *Failure {
 }
 
 // verify makes everything durable and reads it back from the disk itself.
-func (d *deployment) verify(ctx context.Context) ([]job.PartitionRoot, error) {
+func (d *deployment) verify(ctx context.Context) (proven disk.Proven, err error) {
 	d.enter(job.PhaseVerify, "disk "+d.dev.Name)
 	if err := d.dev.Sync(); err != nil {
-		return nil, d.diskFailure(err)
+		return proven, d.diskFailure(err)
 	}
-	roots, err := d.store.Verify(ctx, d.manifest, func(n int64) { d.verified.Add(n) })
+	proven, err = d.store.Verify(ctx, d.manifest, d.j.Options.Verify, func(n int64) { d.verified.Add(n) })
 	if wrong := (*disk.ErrContent)(nil); errors.As(err, &wrong) {
-		return nil, &Failure{Code: "verify-error", Sentence: wrong.Error(), Err: err}
+		return proven, &Failure{Code: "verify-error", Sentence: wrong.Error(), Err: err}
 	}
 	if err != nil {
-		return nil, d.diskFailure(err)
+		return proven, d.diskFailure(err)
 	}
-	return roots, nil
+	return proven, nil
 }
 
 // table writes the new table: from here on the disk boots.
@@ -308,9 +409,19 @@ func (d *deployment) table() (images.Digest, error) {
 		return images.Digest{}, d.diskFailure(err)
 	}
 	d.leave("the disk holds the image, but there is no receipt for it")
-	sum, err := d.dev.WriteTable(d.frame, d.manifest.Frame.Table)
+	put := d.dev.WriteTable
+	switch {
+	case d.spared:
+		put = d.dev.TableSum // it was read and right
+	case len(d.keep) > 0:
+		put = d.dev.ReplaceTable
+	}
+	sum, err := put(d.frame, d.manifest.Frame.Table)
 	if err != nil {
 		return sum, d.diskFailure(err)
+	}
+	if d.spared {
+		return sum, nil
 	}
 	if err := d.dev.RereadTable(); err != nil {
 		d.a.log.Warn("the kernel did not take the new table", "err", err) // the next start will
@@ -322,6 +433,7 @@ func (d *deployment) table() (images.Digest, error) {
 // heard of the appliance for a while.
 func (d *deployment) seed(ctx context.Context) error {
 	d.enter(job.PhaseSeed, "disk "+d.dev.Name)
+	d.discardFree(ctx)
 	var end <-chan time.Time
 	if d.j.SeedFor > 0 {
 		timer := time.NewTimer(d.j.SeedFor)

@@ -40,7 +40,7 @@ func (d *deployment) describe(ctx context.Context) error {
 	}
 	o.refs = append(o.refs, d.manifest.Frame.Region...)
 	o.objects = relay.Memory{}
-	asks := lengthOf(o.refs) >= cmp.Or(d.a.cfg.relayLeast, relayLeast)
+	asks := d.j.Kind.Swarms() && lengthOf(o.refs) >= cmp.Or(d.a.cfg.relayLeast, relayLeast)
 	if asks {
 		d.listen(ctx)
 		if err := d.askMachines(ctx); err != nil {

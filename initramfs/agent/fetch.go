@@ -99,13 +99,23 @@ func (d *deployment) sendFrame(ctx context.Context, regions []job.OldFrameRegion
 	return err
 }
 
-// receipt signs what was proven, has the appliance countersign it and checks that.
-func (d *deployment) receipt(ctx context.Context, roots []job.PartitionRoot, table images.Digest) error {
+// accomplished says for people what a job has come to, of each kind.
+var accomplished = map[job.Kind]string{job.Deploy: "the disk is written and right", job.RepairDisk: "the disk is repaired and right", job.VerifyDisk: "the disk is right",
+	job.WipeDisk: "the disk is wiped", job.InventoryOf: "the machine has told what it is"}
+
+// receipt signs what was proven, has the appliance countersign it and checks that. It completes r.
+func (d *deployment) receipt(ctx context.Context, r job.Receipt) error {
 	d.mu.Lock()
 	chosen := d.status.disk
 	d.mu.Unlock()
-	raw, err := json.Marshal(job.Receipt{Job: d.j.ID, Machine: d.j.Machine, Image: d.j.Image, DiskSerial: chosen.Serial,
-		DiskLength: d.dev.Length, Roots: roots, Table: table, At: time.Now().UTC()})
+	r.Job, r.Machine, r.Image, r.DiskSerial, r.At = d.j.ID, d.j.Machine, d.j.Image, chosen.Serial, time.Now().UTC()
+	if d.j.Kind != job.Deploy {
+		r.Kind = d.j.Kind
+	}
+	if d.dev != nil {
+		r.DiskLength = d.dev.Length
+	}
+	raw, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
@@ -125,16 +135,24 @@ func (d *deployment) receipt(ctx context.Context, roots []job.PartitionRoot, tab
 		if p.Code == codeEnded {
 			return d.ended("is over: "+p.Error(), err)
 		}
-		return &Failure{Code: "receipt-refused", Sentence: "the disk is written and right, but the appliance does not take the receipt: " +
+		return &Failure{Code: "receipt-refused", Sentence: accomplished[d.j.Kind] + ", but the appliance does not take the receipt: " +
 			p.Error(), Err: err}
 	}
 	if err != nil {
 		return err
 	}
 	if !ed25519.Verify(d.a.siteKey, append([]byte(job.ReceiptContext), raw...), answer.Signature) {
-		return &Failure{Code: "receipt-unsigned", Sentence: "the disk is written and right, but the appliance's signature under the " +
+		return &Failure{Code: "receipt-unsigned", Sentence: accomplished[d.j.Kind] + ", but the appliance's signature under the " +
 			"receipt is not by this site's key; look for another appliance on the network"}
 	}
-	d.a.screen.Say("receipt countersigned: %d partitions proven on disk %s", len(roots), chosen.Name)
+	switch {
+	case d.j.Kind == job.InventoryOf, d.j.Kind == job.WipeDisk:
+		d.a.screen.Say("receipt countersigned: %s", accomplished[d.j.Kind])
+	default:
+		d.a.screen.Say("receipt countersigned: %d partitions proven on disk %s", len(r.Roots), chosen.Name)
+	}
+	if len(r.Unproven) > 0 {
+		d.a.screen.Say("UNVERIFIED: %d partitions were not read back as a whole, as the deployment says (verify %s)", len(r.Unproven), r.Level)
+	}
 	return nil
 }

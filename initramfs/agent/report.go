@@ -51,9 +51,10 @@ func (d *deployment) wait(code, sentence string) {
 // snapshot returns the report of this moment.
 func (d *deployment) snapshot() job.Report {
 	d.mu.Lock()
-	s, sw, store, dev := d.status, d.swarm, d.store, d.dev
+	s, sw, store, dev, found := d.status, d.swarm, d.store, d.dev, d.found
 	d.mu.Unlock()
 	r := job.Report{
+		Found: found,
 		Job: d.j.ID, Epoch: d.j.Epoch, Phase: s.phase, State: s.state, Code: s.code, Reason: s.reason,
 		Disk: s.disk.Name, DiskSerial: s.disk.Serial, BIOSDrive: s.disk.BIOSDrive, Verified: d.verified.Load(), Total: d.total.Load(),
 	}
@@ -63,6 +64,9 @@ func (d *deployment) snapshot() job.Report {
 	if dev != nil {
 		written, busy := dev.Written()
 		r.Written, r.WriteNanos = written, int64(busy)
+	}
+	if d.j.Kind == job.WipeDisk {
+		r.Done = d.looked.Load()
 	}
 	stats := s.past
 	if sw != nil {
@@ -186,6 +190,11 @@ func (p *progressLine) show(r job.Report) {
 	case r.Phase == job.PhaseContent:
 		p.d.a.screen.Say("%3d %% of %s%s, from the appliance %s, from %d peers %s", percent(r.Held), disk.Size(r.Total),
 			rate(r.Held, p.last.Held), disk.Size(r.FromAppliance), r.Peers, disk.Size(r.FromPeers))
+	case r.Phase == job.PhaseWipe:
+		p.d.a.screen.Say("%3d %% of %s wiped%s", percent(r.Done), disk.Size(r.Total), rate(r.Done, p.last.Done))
+	case r.Phase == job.PhaseFree:
+		p.d.a.screen.Say("%s of the disk looked at or zeroed", disk.Size(p.d.looked.Load()))
+	case r.Phase == job.PhaseVerify && p.d.j.Kind == job.WipeDisk:
 	case r.Phase == job.PhaseVerify:
 		p.d.a.screen.Say("%3d %% of %s read back and right%s", percent(r.Verified), disk.Size(r.Total), rate(r.Verified, p.last.Verified))
 	case r.Phase == job.PhaseSeed:

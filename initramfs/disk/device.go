@@ -23,7 +23,8 @@ type Device struct {
 	Rotational bool
 
 	f     *os.File
-	block bool // a block device, not a file
+	block bool   // a block device, not a file
+	queue string // its folder "queue" in sysfs, of a block device
 
 	fence   atomic.Pointer[error]
 	written atomic.Int64 // bytes
@@ -74,7 +75,8 @@ func (d *Device) measure() error {
 	if err := unix.Fstat(int(d.f.Fd()), &stat); err != nil {
 		return fmt.Errorf("ask for its number: %w", err)
 	}
-	d.Rotational = readInt(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(stat.Rdev), unix.Minor(stat.Rdev)), "queue/rotational") == 1
+	d.queue = fmt.Sprintf("/sys/dev/block/%d:%d/queue", unix.Major(stat.Rdev), unix.Minor(stat.Rdev))
+	d.Rotational = readInt(d.queue, "rotational") == 1
 	return nil
 }
 

@@ -56,9 +56,9 @@ type probe struct {
 func (s *Storage) sample(ctx context.Context) (list []probe, all bool, err error) {
 	total, reported := 0, 0
 	for piece := range s.layout.Count() {
-		total += s.layout.Data(piece).Len()
+		total += s.data(piece).Len()
 		if s.search.hint.has(piece) {
-			reported += s.layout.Data(piece).Len()
+			reported += s.data(piece).Len()
 		}
 	}
 	if total <= 4*probes {
@@ -72,7 +72,7 @@ func (s *Storage) sample(ctx context.Context) (list []probe, all bool, err error
 	defer r.Close()
 	before, hints, partition, inLayer := 0, 0, 0, 0
 	for piece := range s.layout.Count() {
-		data := s.layout.Data(piece)
+		data := s.data(piece)
 		if p := s.layout.Span(piece).Partition; p != partition {
 			partition, inLayer = p, 0
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/initramfs/disk/disktest"
 )
@@ -79,7 +80,7 @@ func TestOnlyWhatWasWrittenIsReadBack(t *testing.T) {
 	if len(unproven) < len(wrong) || len(unproven) > 3*len(wrong) || len(unproven) > len(all)/2 {
 		t.Errorf("%d of %d tiles are read back, %d were written", len(unproven), len(all), len(wrong))
 	}
-	if _, err := s.Verify(t.Context(), img.Manifest, nothing); err != nil {
+	if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); err != nil {
 		t.Fatal(err)
 	}
 	for _, at := range wrong {
@@ -88,7 +89,7 @@ func TestOnlyWhatWasWrittenIsReadBack(t *testing.T) {
 		}
 		one := img.Layout.WriteExtents(nil, at.piece, at.tile, 1)[0]
 		spoil(t, img, file, at.piece, one)
-		if _, err := s.Verify(t.Context(), img.Manifest, nothing); !errors.As(err, new(*ErrContent)) {
+		if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); !errors.As(err, new(*ErrContent)) {
 			t.Fatalf("%v is wrong, and verification said %v", at, err)
 		}
 		spoil(t, img, file, at.piece, one) // and right again
@@ -185,7 +186,7 @@ func TestUnreadableIsNotProven(t *testing.T) {
 	if lost == 0 {
 		t.Fatal("no piece lies behind the end")
 	}
-	if _, err := s.Verify(t.Context(), img.Manifest, nothing); err == nil || errors.As(err, new(*ErrContent)) {
+	if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); err == nil || errors.As(err, new(*ErrContent)) {
 		t.Errorf("a disk that cannot be read: %v", err)
 	}
 }
@@ -209,7 +210,7 @@ func TestForgottenHashesMeanReadingWhole(t *testing.T) {
 	if tiles, _ := s.unproven(wrong.piece); tiles != s.used(wrong.piece) {
 		t.Errorf("%v is to be read back", tiles)
 	}
-	if _, err := s.Verify(t.Context(), img.Manifest, nothing); err != nil {
+	if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); err != nil {
 		t.Error(err)
 	}
 }

@@ -63,7 +63,7 @@ func (s *Storage) expect() {
 
 // used are the data and zero tiles of a piece.
 func (s *Storage) used(piece int) images.TileSet {
-	return s.layout.Data(piece).Union(s.layout.Zero(piece))
+	return s.data(piece).Union(s.zeros(piece))
 }
 
 // Unseen implements swarm.Looking.
@@ -148,7 +148,7 @@ func (s *Storage) lookAtAll(ctx context.Context, found func(piece int), progress
 				if err := s.look(r, piece, progress); err != nil {
 					return err
 				}
-				if !s.layout.Data(piece).IsEmpty() {
+				if !s.data(piece).IsEmpty() {
 					found(piece)
 				}
 			}
@@ -193,7 +193,7 @@ func (s *Storage) nextUnseen(ctx context.Context) (piece int, ok bool) {
 // look reads one piece, zeros what has to be zero and is not, and marks what is right. Bytes that cannot be read are
 // not right: writing them may mend the disk, and the read-back says if it did not.
 func (s *Storage) look(r *runReader, piece int, progress func(int64)) error {
-	data, zero := s.layout.Data(piece), s.layout.Zero(piece)
+	data, zero := s.data(piece), s.zeros(piece)
 	hashes := make([]images.Digest, 0, data.Len())
 	var dirty images.TileSet // zero tiles that are not
 	blank := true            // all data tiles are
@@ -219,6 +219,11 @@ func (s *Storage) look(r *runReader, piece int, progress func(int64)) error {
 				return err
 			}
 		}
+	}
+	if !dirty.IsEmpty() {
+		s.mu.Lock()
+		s.fix(piece, dirty)
+		s.mu.Unlock()
 	}
 	s.settle(piece, hashes, blank, zero.Minus(dirty))
 	return nil
@@ -249,7 +254,7 @@ func (s *Storage) settle(piece int, hashes []images.Digest, blank bool, zeros im
 func (s *Storage) compare(piece int, have, want []images.Digest) {
 	var right images.TileSet
 	i := 0
-	for t := range s.layout.Data(piece).All() {
+	for t := range s.data(piece).All() {
 		if have[i] == want[i] {
 			right.Add(t)
 			if !s.held[piece].Has(t) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/initramfs/disk/disktest"
 )
@@ -99,7 +100,7 @@ func TestNothingThatIsRightIsWritten(t *testing.T) {
 	if after, _ := d.Written(); after != before {
 		t.Errorf("%d bytes were written on a disk that holds the image", after-before)
 	}
-	if _, err := s.Verify(t.Context(), img.Manifest, nothing); err != nil {
+	if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); err != nil {
 		t.Error(err)
 	}
 }
@@ -148,7 +149,7 @@ func TestOnlyWhatIsWrongIsFetchedAndWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	verified := atomic.Int64{}
-	if _, err := s.Verify(t.Context(), img.Manifest, func(n int64) { verified.Add(n) }); err != nil || verified.Load() != total {
+	if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, func(n int64) { verified.Add(n) }); err != nil || verified.Load() != total {
 		t.Errorf("verified %d of %d: %v", verified.Load(), total, err)
 	}
 	// What was written is read back, also in pieces that were right in part.
@@ -157,7 +158,7 @@ func TestOnlyWhatIsWrongIsFetchedAndWritten(t *testing.T) {
 		piece += 3
 	}
 	spoil(t, img, file, piece, img.Layout.WriteExtents(nil, piece, 2, 1)...)
-	if _, err := s.Verify(t.Context(), img.Manifest, nothing); !errors.As(err, new(*ErrContent)) {
+	if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); !errors.As(err, new(*ErrContent)) {
 		t.Errorf("a byte behind the search was changed: %v", err)
 	}
 }
@@ -252,7 +253,7 @@ func TestHintIsNoProof(t *testing.T) {
 			if err := s.Sync(); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Verify(t.Context(), img.Manifest, nothing); err != nil {
+			if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); err != nil {
 				t.Errorf("%s, %d: %v", name, spoiled, err)
 			}
 		}

@@ -88,7 +88,7 @@ func (s *Storage) readRuns(r io.ReaderAt, piece int, tiles images.TileSet, buf [
 
 // hashPiece returns the hash of each data tile of the piece as the disk holds it through the mask, in order.
 func (s *Storage) hashPiece(piece int) ([]images.Digest, error) {
-	data := s.layout.Data(piece)
+	data := s.data(piece)
 	hashes := make([]images.Digest, 0, data.Len())
 	err := s.readRuns(s.dev, piece, data, make([]byte, runLength), func(_ int, raw []byte) {
 		hashes = append(hashes, images.TileHash(raw))

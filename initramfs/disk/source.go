@@ -16,8 +16,9 @@ type Source struct {
 	Length       int64
 	SectorLength int
 
-	f    *os.File
-	lock bool // the device was made read-only here
+	f      *os.File
+	lock   bool // the device was made read-only here
+	device *Device
 }
 
 // OpenSource opens a disk for reading: a disk that is mounted or part of an array is an error. Until Close the kernel
@@ -40,7 +41,8 @@ func (s *Source) open() error {
 	if err := d.measure(); err != nil {
 		return err
 	}
-	s.Length, s.SectorLength = d.Length, d.SectorLength
+	d.Fence(errOnlyRead)
+	s.Length, s.SectorLength, s.device = d.Length, d.SectorLength, d
 	if !d.block {
 		return nil
 	}
@@ -66,6 +68,13 @@ func (s *Source) ReadAt(b []byte, offset int64) (int, error) {
 	}
 	return n, err
 }
+
+// errOnlyRead is why a Source's device takes no changes.
+var errOnlyRead = errors.New("the job only reads it")
+
+// Device returns the disk for what reads devices: each change of it fails. It is good until Close of the source; it is not
+// to be closed itself.
+func (s *Source) Device() *Device { return s.device }
 
 // Close closes the disk and lets it be written again.
 func (s *Source) Close() error {

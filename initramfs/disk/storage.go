@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 
+	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/images/layout"
 	"seedbed/images/swarm"
@@ -22,12 +23,13 @@ type Storage struct {
 	// maxFound is the constant; tests make it smaller.
 	maxFound int
 	turn     sync.Mutex // held while a disk with heads is read in long runs
+	kept     []bool     // partitions that stay as they are, by index; nil: none
 
 	mu        sync.Mutex // guards everything below
 	held      []images.TileSet
 	hashes    map[int][]images.Digest // what Learn was told, of the pieces in order
 	order     []int                   // pieces of hashes, the oldest first
-	kept      int                     // hashes in the map
+	known     int                     // hashes in the map
 	found     map[int][]images.Digest // of pieces that are right only in part: what the disk held at Resume
 	foundKept int                     // hashes in found
 	search    search
@@ -36,6 +38,7 @@ type Storage struct {
 	complete  []byte // pieces held whole, bit 7 of byte 0 is piece 0
 	holdFirst bool   // the first tile of the image is kept in memory until WriteFirst
 	first     []byte // that tile, once it came
+	fixed     []job.Damage // what was written, by index of the partition
 }
 
 var _ swarm.Looking = (*Storage)(nil)
@@ -109,7 +112,7 @@ func (s *Storage) mark(piece int, tiles images.TileSet) {
 		s.heldSum += int64(s.layout.TileLength(piece, t))
 	}
 	s.held[piece] = s.held[piece].Union(tiles)
-	if s.held[piece].Contains(s.layout.Data(piece)) {
+	if s.held[piece].Contains(s.data(piece)) {
 		s.complete[piece/8] |= 0x80 >> (piece % 8)
 	}
 }
@@ -147,7 +150,7 @@ func (s *Storage) TileHashes(piece int) []images.Digest {
 	s.mu.Lock()
 	known, held := s.hashes[piece], s.held[piece]
 	s.mu.Unlock()
-	data := s.layout.Data(piece)
+	data := s.data(piece)
 	if known != nil || !held.Contains(data) {
 		return known
 	}
@@ -165,9 +168,9 @@ func (s *Storage) Learn(piece int, hashes []images.Digest) {
 	defer s.mu.Unlock()
 	if s.hashes[piece] == nil {
 		s.order = append(s.order, piece)
-		s.kept += len(hashes)
-		for s.kept > maxHashes && len(s.order) > 1 {
-			s.kept -= len(s.hashes[s.order[0]])
+		s.known += len(hashes)
+		for s.known > maxHashes && len(s.order) > 1 {
+			s.known -= len(s.hashes[s.order[0]])
 			delete(s.hashes, s.order[0])
 			s.order = s.order[1:]
 		}
@@ -248,8 +251,35 @@ func (s *Storage) Write(piece, t int, raw []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mark(piece, written.Intersect(s.layout.Data(piece)))
+	written = written.Intersect(s.data(piece))
+	s.fix(piece, written)
+	s.mark(piece, written)
 	return nil
+}
+
+// fix counts tiles that were put right. The caller holds mu.
+func (s *Storage) fix(piece int, tiles images.TileSet) {
+	if s.fixed == nil {
+		s.fixed = make([]job.Damage, s.layout.Partitions())
+	}
+	d := &s.fixed[s.layout.Span(piece).Partition]
+	for t := range tiles.All() {
+		d.Tiles++
+		d.Bytes += int64(s.layout.TileLength(piece, t))
+	}
+}
+
+// Fixed returns what was written, by partition, of those in which something was.
+func (s *Storage) Fixed(m *images.Manifest) (list []job.Damage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, d := range s.fixed {
+		if p := &m.Partitions[i]; d.Tiles > 0 {
+			d.Partition, d.Of = p.Number, p.DataTiles+p.ZeroTiles
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // writeTiles writes the used bytes of a run of tiles.
@@ -273,6 +303,9 @@ func (s *Storage) Sync() error { return s.dev.Sync() }
 // range, on the caller's goroutine.
 func (s *Storage) WriteZeros(ctx context.Context, partitions int, progress func(int64)) error {
 	for p := range partitions {
+		if s.keeps(p) {
+			continue
+		}
 		m, base := s.layout.Map(p), s.layout.DiskOffset(p)
 		var used []images.Extent
 		for _, run := range m.Zero {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/initramfs/disk/disktest"
 )
@@ -130,11 +131,11 @@ func TestVerifyFindsOneWrongByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	var verified atomic.Int64
-	roots, err := s.Verify(t.Context(), img.Manifest, func(n int64) { verified.Add(n) })
-	if err != nil {
-		t.Fatal(err)
+	proven, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, func(n int64) { verified.Add(n) })
+	if err != nil || len(proven.Roots) != len(img.Manifest.Partitions) || len(proven.Unproven) != 0 {
+		t.Fatalf("%+v, %v", proven, err)
 	}
-	for i, r := range roots {
+	for i, r := range proven.Roots {
 		if r.Root != img.Manifest.Partitions[i].Root || r.Number != img.Manifest.Partitions[i].Number {
 			t.Errorf("root %d is %v", i, r)
 		}
@@ -156,7 +157,7 @@ func TestVerifyFindsOneWrongByte(t *testing.T) {
 		f.ReadAt(old, at)
 		f.WriteAt([]byte{old[0] ^ 0x40}, at)
 		var wrong *ErrContent
-		if _, err := s.Verify(t.Context(), img.Manifest, nothing); !errors.As(err, &wrong) || wrong.Partition != 2 {
+		if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); !errors.As(err, &wrong) || wrong.Partition != 2 {
 			t.Errorf("byte %d was changed, and verification said %v", at, err)
 		}
 		f.WriteAt(old, at)
@@ -257,7 +258,7 @@ func TestCancelledWorkStops(t *testing.T) {
 	if err := s.Look(ctx, func(int) {}, nothing); !errors.Is(err, context.Canceled) {
 		t.Errorf("look: %v", err)
 	}
-	if _, err := s.Verify(ctx, img.Manifest, nothing); !errors.Is(err, context.Canceled) {
+	if _, err := s.Verify(ctx, img.Manifest, job.VerifyFull, nothing); !errors.Is(err, context.Canceled) {
 		t.Errorf("verify: %v", err)
 	}
 }
@@ -318,7 +319,7 @@ func TestWholeDiskFileSystemGetsItsSuperblockLast(t *testing.T) {
 	if raw, err := encoded[0].Decode(nil); err != nil || !bytes.Equal(raw, img.Tile(0, 0)) {
 		t.Errorf("the first tile is not served: %v", err)
 	}
-	if _, err := s.Verify(t.Context(), img.Manifest, nothing); err != nil {
+	if _, err := s.Verify(t.Context(), img.Manifest, job.VerifyFull, nothing); err != nil {
 		t.Error(err)
 	}
 	if err := s.WriteFirst(); err != nil {

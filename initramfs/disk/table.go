@@ -71,12 +71,30 @@ func (d *Device) Wipe() error {
 // durable, reads it back, and returns the SHA-256 of LBA 0 and both copies of the table as written, in ascending order
 // of place. Without a table nothing is written.
 func (d *Device) WriteTable(frame []parttable.Region, kind string) (images.Digest, error) {
+	return d.writeTable(frame, kind, false)
+}
+
+// ReplaceTable is WriteTable on a disk whose present table stays good until the new one is: one region is durable before the next
+// is written, so that of a GPT one copy can always be read, and what is right already is not written.
+func (d *Device) ReplaceTable(frame []parttable.Region, kind string) (images.Digest, error) {
+	return d.writeTable(frame, kind, true)
+}
+
+func (d *Device) writeTable(frame []parttable.Region, kind string, present bool) (images.Digest, error) {
 	regions, err := parttable.Relocate(frame, kind, d.SectorLength, d.Length)
 	if err != nil {
 		return images.Digest{}, fmt.Errorf("table for disk %s: %w", d.Name, err)
 	}
 	for i, r := range regions {
-		if i == len(regions)-1 {
+		if present {
+			if same, err := d.has([]parttable.Region{r}, ""); err != nil || same {
+				if err != nil {
+					return images.Digest{}, err
+				}
+				continue
+			}
+		}
+		if present || i == len(regions)-1 {
 			if err := d.Sync(); err != nil {
 				return images.Digest{}, err
 			}
@@ -91,6 +109,20 @@ func (d *Device) WriteTable(frame []parttable.Region, kind string) (images.Diges
 	if err := d.readBackTable(regions); err != nil {
 		return images.Digest{}, err
 	}
+	return tableSum(regions), nil
+}
+
+// TableSum returns what WriteTable would return.
+func (d *Device) TableSum(frame []parttable.Region, kind string) (images.Digest, error) {
+	regions, err := parttable.Relocate(frame, kind, d.SectorLength, d.Length)
+	if err != nil {
+		return images.Digest{}, fmt.Errorf("table for disk %s: %w", d.Name, err)
+	}
+	return tableSum(regions), nil
+}
+
+// tableSum returns the SHA-256 of LBA 0 and both copies of the table, in ascending order of place. It sorts the regions.
+func tableSum(regions []parttable.Region) images.Digest {
 	slices.SortFunc(regions, func(a, b parttable.Region) int { return int(a.Offset/512 - b.Offset/512) })
 	h := sha256.New()
 	for _, r := range regions {
@@ -99,7 +131,7 @@ func (d *Device) WriteTable(frame []parttable.Region, kind string) (images.Diges
 			h.Write(r.Bytes)
 		}
 	}
-	return images.Digest(h.Sum(nil)), nil
+	return images.Digest(h.Sum(nil))
 }
 
 func (d *Device) readBackTable(regions []parttable.Region) (err error) {

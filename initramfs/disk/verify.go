@@ -3,6 +3,8 @@ package disk
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -23,40 +25,85 @@ func (e *ErrContent) Error() string {
 		e.Disk, e.Partition, e.Bytes)
 }
 
+// Proven is what a read-back has shown.
+type Proven struct {
+	Roots    []job.PartitionRoot // of the partitions of which everything was read
+	Unproven []job.Unproven      // the others, but for those that are kept
+}
+
+// sampleOf is of how many pieces one is read back where samples are.
+const sampleOf = 16
+
 // Verify reads the content back from the disk, past the page cache, and returns the root of each partition, which are
 // those of the manifest; else the error is an *ErrContent. Tiles that Look read past the page cache and found right, and
 // near which nothing was written in this job, are not read a second time: the hash that they were found to have counts.
-// progress is called with the bytes of data tiles that are right, on several goroutines. Flush first.
-func (s *Storage) Verify(ctx context.Context, m *images.Manifest, progress func(int64)) ([]job.PartitionRoot, error) {
-	var roots []job.PartitionRoot
+// At level sample only the first and the last piece of each partition are read, and one in sixteen of the others at random; at
+// level none no piece is. progress is called with the bytes of data tiles that are right, on several goroutines. Flush first.
+func (s *Storage) Verify(ctx context.Context, m *images.Manifest, level job.Verify, progress func(int64)) (p Proven, err error) {
 	for i := range m.Partitions {
+		if s.keeps(i) {
+			continue
+		}
 		first, end := s.layout.Pieces(i)
 		pieces := make([]images.Digest, end-first)
-		if err := s.verifyPieces(ctx, m, first, pieces, progress); err != nil {
-			return nil, err
+		var right atomic.Int64
+		skipped, err := s.verifyPieces(ctx, m, level, first, pieces, func(n int64) { right.Add(n); progress(n) })
+		if err != nil {
+			return p, err
+		}
+		part := &m.Partitions[i]
+		if skipped {
+			p.Unproven = append(p.Unproven, job.Unproven{Number: part.Number, Proven: right.Load(), Total: s.dataLength(first, end)})
+			continue
 		}
 		root := images.PartitionRoot(pieces, m.PieceLength)
-		if p := &m.Partitions[i]; root != p.Root {
-			return nil, &ErrContent{s.dev.Name, p.Number, images.Extent{Length: p.Length}}
+		if root != part.Root {
+			return p, &ErrContent{s.dev.Name, part.Number, images.Extent{Length: part.Length}}
 		}
-		roots = append(roots, job.PartitionRoot{Number: m.Partitions[i].Number, Root: root})
+		p.Roots = append(p.Roots, job.PartitionRoot{Number: part.Number, Root: root})
 	}
-	return roots, nil
+	return p, nil
 }
 
-// verifyPieces fills in the hashes of the pieces from first on.
-func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, first int, pieces []images.Digest, progress func(int64)) error {
+// dataLength returns the bytes of the data tiles in the pieces [first, end).
+func (s *Storage) dataLength(first, end int) (n int64) {
+	for piece := first; piece < end; piece++ {
+		for t := range s.data(piece).All() {
+			n += int64(s.layout.TileLength(piece, t))
+		}
+	}
+	return n
+}
+
+// reads reports whether a piece of a partition, the i-th of n, is read back at a level.
+func reads(level job.Verify, i, n int) bool {
+	switch level {
+	case job.VerifyNone:
+		return false
+	case job.VerifySample:
+		return i == 0 || i == n-1 || rand.IntN(sampleOf) == 0
+	}
+	return true
+}
+
+// verifyPieces fills in the hashes of the pieces from first on; skipped says that the level left some out.
+func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, level job.Verify, first int, pieces []images.Digest, progress func(int64)) (skipped bool, err error) {
 	work := make(chan int)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(work)
 		for i := range pieces {
-			if unproven, known := s.unproven(first + i); unproven.IsEmpty() && known == nil {
+			unproven, known := s.unproven(first + i)
+			if unproven.IsEmpty() && known == nil {
 				// Nothing is in use, or the hashes were checked when it was looked at and are no longer in memory.
 				pieces[i] = s.layout.PieceHash(first + i)
-				for t := range s.layout.Data(first + i).All() {
+				for t := range s.data(first + i).All() {
 					progress(int64(s.layout.TileLength(first+i, t)))
 				}
+				continue
+			}
+			if !unproven.IsEmpty() && !reads(level, i, len(pieces)) {
+				skipped = true // of this goroutine until it has ended
 				continue
 			}
 			select {
@@ -86,12 +133,13 @@ func (s *Storage) verifyPieces(ctx context.Context, m *images.Manifest, first in
 			return nil
 		})
 	}
-	return g.Wait()
+	err = g.Wait()
+	return skipped, err
 }
 
 // readBack returns the hash of one piece from the bytes on the disk.
 func (s *Storage) readBack(r *runReader, piece int, progress func(int64)) (images.Digest, error) {
-	data := s.layout.Data(piece)
+	data := s.data(piece)
 	unproven, known := s.unproven(piece)
 	tiles := make([]images.Digest, s.layout.Tiles(piece))
 	rank := 0 // among the data tiles
@@ -122,7 +170,7 @@ func (s *Storage) unproven(piece int) (tiles images.TileSet, known []images.Dige
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tiles, known = used.Minus(s.search.proof.of(piece)), s.hashes[piece]
-	if known == nil && !tiles.IsEmpty() && !s.layout.Data(piece).IsEmpty() {
+	if known == nil && !tiles.IsEmpty() && !s.data(piece).IsEmpty() {
 		return used, nil
 	}
 	return tiles, known
