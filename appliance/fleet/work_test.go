@@ -157,7 +157,11 @@ func TestRepairIsProvenAndCounted(t *testing.T) {
 		"of a wipe":       func(rec *job.Receipt) { rec.Kind = job.WipeDisk },
 		"other root":      func(rec *job.Receipt) { repaired(rec); rec.Roots[1].Root[0] ^= 1 },
 		"less":            func(rec *job.Receipt) { repaired(rec); rec.Roots = rec.Roots[:1] },
-		"unproven":        func(rec *job.Receipt) { repaired(rec); rec.Roots = rec.Roots[:1]; rec.Unproven = []job.Unproven{{Number: 2}} },
+		"unproven": func(rec *job.Receipt) {
+			repaired(rec)
+			rec.Roots = rec.Roots[:1]
+			rec.Unproven = []job.Unproven{{Number: 2}}
+		},
 	} {
 		if _, err := r.Receipt(t.Context(), a.caller, a.receipt(change)); code(t, err) != fleet.CodeReceiptWrong {
 			t.Errorf("%s: %v", name, err)
@@ -444,7 +448,10 @@ func TestGroupThatIsKeptCleanIsRepairedOnceAtEveryBoot(t *testing.T) {
 		}
 	}
 	r.clock.add(10 * time.Minute)
-	if err := func() error { _, err := r.EditMachine(t.Context(), macA, 0, fleet.MachineOrder{Boot: &fleet.BootOverride{To: fleet.BootLocal}}); return err }(); err != nil {
+	if err := func() error {
+		_, err := r.EditMachine(t.Context(), macA, 0, fleet.MachineOrder{Boot: &fleet.BootOverride{To: fleet.BootLocal}})
+		return err
+	}(); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.powerOn(macA); got.Agent || len(repairs()) != 3 {

@@ -289,10 +289,10 @@ type Receipt struct {
 	Job     string `json:"job"`
 	Machine string `json:"machine"`
 	// Kind is that of the job; empty is a deployment.
-	Kind       Kind            `json:"kind,omitempty"`
-	Image      images.Digest   `json:"image"`
-	DiskSerial string          `json:"disk_serial"`
-	DiskLength int64           `json:"disk_length"`
+	Kind       Kind          `json:"kind,omitempty"`
+	Image      images.Digest `json:"image"`
+	DiskSerial string        `json:"disk_serial"`
+	DiskLength int64         `json:"disk_length"`
 	// Roots are of the partitions that were read back as a whole.
 	Roots []PartitionRoot `json:"roots"`
 	// Level is how much was to be read back; empty is full. Unproven are the partitions of which not everything was, which makes

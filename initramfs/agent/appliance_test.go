@@ -65,7 +65,7 @@ type appliance struct {
 	claimed bool
 	// unadmitted is how many inventories are answered before a person admits the machine.
 	unadmitted int
-	pin        string // DiskSerial of the job
+	pin        string         // DiskSerial of the job
 	order      func(*job.Job) // changes the job before it is given; may be nil
 	waits      int            // so many claims are told that the job waits
 	told       int            // inventories

@@ -55,7 +55,7 @@ func (d *deployment) snapshot() job.Report {
 	d.mu.Unlock()
 	r := job.Report{
 		Found: found,
-		Job: d.j.ID, Epoch: d.j.Epoch, Phase: s.phase, State: s.state, Code: s.code, Reason: s.reason,
+		Job:   d.j.ID, Epoch: d.j.Epoch, Phase: s.phase, State: s.state, Code: s.code, Reason: s.reason,
 		Disk: s.disk.Name, DiskSerial: s.disk.Serial, BIOSDrive: s.disk.BIOSDrive, Verified: d.verified.Load(), Total: d.total.Load(),
 	}
 	if store != nil {

@@ -378,8 +378,8 @@ func TestFreeSpaceIsZeroedOrGivenBack(t *testing.T) {
 					copy(want[p.Offset+e.Offset:p.Offset+e.End()], a.img.Disk[p.Offset+e.Offset:])
 				}
 			}
-			copy(want[:2048*512], got)                                     // the table
-			copy(want[len(want)-33*512:], got[len(got)-33*512:])           // its second copy
+			copy(want[:2048*512], got)                           // the table
+			copy(want[len(want)-33*512:], got[len(got)-33*512:]) // its second copy
 			if at := firstDifference(got, want); at >= 0 {
 				t.Errorf("byte %d is %#x, not %#x", at, got[at], want[at])
 			}

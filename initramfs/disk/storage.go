@@ -33,11 +33,11 @@ type Storage struct {
 	found     map[int][]images.Digest // of pieces that are right only in part: what the disk held at Resume
 	foundKept int                     // hashes in found
 	search    search
-	resumed   int64  // bytes of data tiles that were right before anything was written
-	heldSum   int64  // bytes of data tiles that are held
-	complete  []byte // pieces held whole, bit 7 of byte 0 is piece 0
-	holdFirst bool   // the first tile of the image is kept in memory until WriteFirst
-	first     []byte // that tile, once it came
+	resumed   int64        // bytes of data tiles that were right before anything was written
+	heldSum   int64        // bytes of data tiles that are held
+	complete  []byte       // pieces held whole, bit 7 of byte 0 is piece 0
+	holdFirst bool         // the first tile of the image is kept in memory until WriteFirst
+	first     []byte       // that tile, once it came
 	fixed     []job.Damage // what was written, by index of the partition
 }
 

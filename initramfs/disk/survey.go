@@ -174,7 +174,7 @@ func (s *Storage) resolve(ctx context.Context, partition int, list []wrongPiece,
 	}
 	for n, i := range asked {
 		w := list[i]
-		right := hashesOf(parts[n])
+		right := cutHashes(parts[n])
 		if err := s.layout.CheckHashes(w.piece, right); err != nil {
 			return fmt.Errorf("tile hashes of the image: %w", err)
 		}
@@ -208,8 +208,8 @@ func (s *Storage) inTileLayer(before int64, piece int) images.Extent {
 	return images.Extent{Offset: before * size, Length: int64(s.data(piece).Len()) * size}
 }
 
-// hashesOf cuts a part of a tile layer into hashes.
-func hashesOf(b []byte) (list []images.Digest) {
+// cutHashes cuts a part of a tile layer into hashes.
+func cutHashes(b []byte) (list []images.Digest) {
 	for ; len(b) >= len(images.Digest{}); b = b[len(images.Digest{}):] {
 		list = append(list, images.Digest(b[:len(images.Digest{})]))
 	}

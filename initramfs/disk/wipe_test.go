@@ -105,9 +105,16 @@ func TestSourceTakesNoChanges(t *testing.T) {
 	defer src.Close()
 	d := src.Device()
 	s := NewStorage(d, img.Layout)
+	piece, tile := 0, -1 // the first with data
+	for ; tile < 0 && piece < img.Layout.Count(); piece++ {
+		for tile = range img.Layout.Data(piece).All() {
+			break
+		}
+	}
+	piece--
 	for name, err := range map[string]error{
 		"write": func() error { _, err := d.WriteAt([]byte{1}, 0); return err }(), "zero": d.Zero(0, 512), "wipe": d.Wipe(),
-		"discard": d.Discard(t.Context(), d.Everything(), nothing), "tile": s.Write(0, 0, img.Tile(0, 0)),
+		"discard": d.Discard(t.Context(), d.Everything(), nothing), "tile": s.Write(piece, tile, img.Tile(piece, tile)),
 		"zeros": s.WriteZeros(t.Context(), len(img.Manifest.Partitions), nothing),
 	} {
 		if !errors.Is(err, ErrFenced) {
