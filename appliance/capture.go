@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/images/intake"
@@ -58,7 +59,7 @@ File systems must be clean: shut the system down (Windows: with "shutdown /s /t 
 	f.StringVar(&order.After, "after", "reboot", "what the machine does then: reboot, poweroff or stay")
 	f.BoolVar(&wait, "wait", false, "show the progress and wait until the image is made")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, args []string) error {
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		if order.Name == "" {
 			return usageError{errors.New("the image needs a name; give one with --name")}
 		}
@@ -94,27 +95,23 @@ File systems must be clean: shut the system down (Windows: with "shutdown /s /t 
 }
 
 // waitCapture shows how far a job is until it has ended. An appliance that is away for a while is waited for.
-func waitCapture(ctx context.Context, c *api.Client, id string, show *progress) (*fleet.JobView, error) {
+func waitCapture(ctx context.Context, c *client.Client, id string, show *progress) (*api.Job, error) {
 	defer show.end()
-	tick := time.NewTicker(500 * time.Millisecond)
+	tick := time.NewTicker(waitEvery)
 	defer tick.Stop()
 	for {
-		list, err := c.Jobs(ctx)
-		if err != nil && !errors.Is(err, api.ErrNotRunning) {
-			return nil, err
-		}
-		i := slices.IndexFunc(list, func(j fleet.JobView) bool { return j.ID == id })
+		j, err := c.Job(ctx, id)
 		switch {
-		case err != nil:
+		case errors.Is(err, client.ErrNotRunning):
 			show.say("the appliance does not answer")
-		case i < 0:
-			return nil, fmt.Errorf("the appliance does not know job %s any more", id)
-		case list[i].State == job.Succeeded:
-			return &list[i], nil
-		case list[i].State.Ended():
-			return nil, &fleet.Refusal{Code: list[i].Code, Detail: fmt.Sprintf("job %s has %s: %s", id, list[i].State, list[i].Reason)}
+		case err != nil:
+			return nil, err
+		case j.State == job.Succeeded:
+			return j, nil
+		case j.State.Ended():
+			return nil, &fleet.Refusal{Code: j.Code, Detail: fmt.Sprintf("job %s has %s: %s", id, j.State, j.Reason)}
 		default:
-			show.say("%s", captureText(list[i]))
+			show.say("%s", captureText(*j))
 		}
 		select {
 		case <-tick.C:
@@ -125,7 +122,7 @@ func waitCapture(ctx context.Context, c *api.Client, id string, show *progress) 
 }
 
 // captureText says where a capture stands: "read   42 % of 3.0 GiB, 110 MB/s, 16 s left, 0.9 GiB sent".
-func captureText(j fleet.JobView) string {
+func captureText(j api.Job) string {
 	switch {
 	case j.State == job.Waiting || j.State == job.Paused:
 		return string(j.State) + ": " + j.Reason
@@ -134,7 +131,7 @@ func captureText(j fleet.JobView) string {
 	}
 	text := fmt.Sprintf("%s %3d %% of %s", j.Phase, 100*j.Done/j.Total, bytesText(j.Total))
 	if j.BytesPerSecond > 0 {
-		text += fmt.Sprintf(", %.0f MB/s, %v left", j.BytesPerSecond/1e6, j.Left.Round(time.Second))
+		text += fmt.Sprintf(", %.0f MB/s, %v left", j.BytesPerSecond/1e6, time.Duration(j.Left).Round(time.Second))
 	}
 	return text + ", " + bytesText(j.Sent) + " sent"
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/initramfs/agent"
@@ -89,7 +90,7 @@ func TestDirtySourceFailsWithTheRemedyAndNothingIsCaptured(t *testing.T) {
 	must(t, data, "capture", testMAC, "--name", "debian")
 	ctx, cancel := context.WithCancel(t.Context())
 	out := r.work(ctx)
-	j := await(t, data, func(j fleet.JobView) bool { return j.State.Ended() })
+	j := await(t, data, func(j api.Job) bool { return j.State.Ended() })
 	cancel()
 	<-out
 	if j.State != job.Failed || j.Code != "source-dirty" || !strings.Contains(j.Reason, "e2fsck") || !strings.Contains(j.Reason, "partition 1") {
@@ -157,7 +158,7 @@ func TestEightMachinesAreCapturedAtOnceInBoundedMemoryAndOnlyOnceWhatTheyShare(t
 // order has a machine captured, as the command does.
 func order(t *testing.T, data, mac, name string) {
 	t.Helper()
-	c := api.NewClient(filepath.Join(data, "seedbed.sock"))
+	c := client.Local(filepath.Join(data, "seedbed.sock"))
 	defer c.Close()
 	if _, err := c.Capture(t.Context(), fleet.CaptureOrder{Machine: mac, CaptureOrder: job.CaptureOrder{Name: name}}); err != nil {
 		t.Fatal(err)
@@ -187,12 +188,12 @@ func packed(t *testing.T, data string) (stored int64) {
 }
 
 // await polls the one job until it is as ok wants it.
-func await(t *testing.T, data string, ok func(fleet.JobView) bool) fleet.JobView {
+func await(t *testing.T, data string, ok func(api.Job) bool) api.Job {
 	t.Helper()
-	c := api.NewClient(filepath.Join(data, "seedbed.sock"))
+	c := client.Local(filepath.Join(data, "seedbed.sock"))
 	defer c.Close()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		list, err := c.Jobs(t.Context())
+		list, err := c.Jobs(t.Context(), api.JobQuery{})
 		if err == nil && len(list) > 0 && ok(list[len(list)-1]) {
 			return list[len(list)-1]
 		}
@@ -208,11 +209,11 @@ func TestCaptureSendsNothingWhilePausedAndStopsForGoodWhenCancelled(t *testing.T
 	file := newReferenceDisk(t, 8<<20, 5)
 	serve(t, data, bootFiles(t), "--admit", "auto")
 	r := newReference(t, "", file)
-	c := api.NewClient(filepath.Join(data, "seedbed.sock"))
+	c := client.Local(filepath.Join(data, "seedbed.sock"))
 	defer c.Close()
 	operate := func(id, verb string) (at time.Time) {
 		t.Helper()
-		if err := c.Operate(t.Context(), id, verb); err != nil {
+		if _, err := c.Operate(t.Context(), id, verb); err != nil {
 			t.Fatal(err)
 		}
 		return time.Now()
@@ -220,12 +221,12 @@ func TestCaptureSendsNothingWhilePausedAndStopsForGoodWhenCancelled(t *testing.T
 	must(t, data, "capture", testMAC, "--name", "debian")
 	r.hold = make(chan struct{})
 	out := r.work(t.Context())
-	j := await(t, data, func(j fleet.JobView) bool { return j.State == job.Running && j.Phase == job.PhaseCheck })
+	j := await(t, data, func(j api.Job) bool { return j.State == job.Running && j.Phase == job.PhaseCheck })
 	paused := operate(j.ID, "pause")
-	heard := await(t, data, func(j fleet.JobView) bool { return j.Reported.After(paused) })
-	await(t, data, func(j fleet.JobView) bool { return j.Reported.After(heard.Reported) })
+	heard := await(t, data, func(j api.Job) bool { return j.Reported.After(paused) })
+	await(t, data, func(j api.Job) bool { return j.Reported.After(heard.Reported) })
 	close(r.hold)
-	j = await(t, data, func(j fleet.JobView) bool { return j.Reported.After(heard.Reported.Add(time.Second)) })
+	j = await(t, data, func(j api.Job) bool { return j.Reported.After(heard.Reported.Add(time.Second)) })
 	if j.State != job.Paused || j.Sent != 0 {
 		t.Errorf("the job is %s, %d bytes were sent", j.State, j.Sent)
 	}
@@ -235,7 +236,7 @@ func TestCaptureSendsNothingWhilePausedAndStopsForGoodWhenCancelled(t *testing.T
 	must(t, data, "capture", testMAC, "--name", "debian")
 	r.hold = make(chan struct{})
 	out = r.work(t.Context())
-	j = await(t, data, func(j fleet.JobView) bool { return j.State == job.Running })
+	j = await(t, data, func(j api.Job) bool { return j.State == job.Running })
 	operate(j.ID, "cancel")
 	must(t, data, "capture", testMAC, "--name", "debian", "--version", "later", "--after", "stay")
 	close(r.hold)
@@ -259,7 +260,7 @@ func TestFullRepositoryStopsTheCaptureWithTheFigure(t *testing.T) {
 	must(t, data, "capture", testMAC, "--name", "debian")
 	ctx, cancel := context.WithCancel(t.Context())
 	out := r.work(ctx)
-	j := await(t, data, func(j fleet.JobView) bool { return j.State.Ended() })
+	j := await(t, data, func(j api.Job) bool { return j.State.Ended() })
 	cancel()
 	<-out
 	if j.State != job.Failed || j.Code != job.CodeRepositoryFull || !strings.Contains(j.Reason, "MB") && !strings.Contains(j.Reason, "bytes") {

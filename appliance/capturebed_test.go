@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/job"
 	"seedbed/initramfs/agent"
 	"seedbed/initramfs/disk"
@@ -183,7 +183,7 @@ func sumOf(t *testing.T, file string) string {
 // roots are the roots of an image's partitions.
 func roots(t *testing.T, data, image string) (list []string) {
 	t.Helper()
-	c := api.NewClient(filepath.Join(data, "seedbed.sock"))
+	c := client.Local(filepath.Join(data, "seedbed.sock"))
 	defer c.Close()
 	d, err := c.Show(t.Context(), image)
 	if err != nil {

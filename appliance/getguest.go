@@ -24,7 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/images"
@@ -49,7 +49,7 @@ type guest struct {
 	// unverified says that what is fetched will not be read back.
 	unverified bool
 	token      string      // "" on the appliance's own host
-	local      *api.Client // nil elsewhere
+	local      *client.Client // nil elsewhere
 	file       string      // of the pass; "" keeps none
 	http       *http.Client
 	log        *slog.Logger
@@ -79,21 +79,21 @@ func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticke
 		return nil, err
 	}
 	known := g.key != nil && time.Now().Before(g.pass.Expires)
-	switch client := api.NewClient(o.socket()); {
+	switch local := client.Local(o.socket()); {
 	case ticket != nil && (!known || g.pass.Fingerprint == ticket.Fingerprint):
 		g.token, g.pass.Appliances, g.pass.Fingerprint = ticket.Token, ticket.Appliances, ticket.Fingerprint
-		client.Close()
+		local.Close()
 	case ticket != nil:
-		client.Close()
+		local.Close()
 		return nil, &fleet.Refusal{Code: fleet.CodeInvalid,
 			Detail: fmt.Sprintf("the token is another site's than what was begun by %s; remove that file, or take another place", g.file)}
-	case client.Running(ctx):
-		g.local = client
+	case local.Running(ctx):
+		g.local = local
 	case known:
-		client.Close()
+		local.Close()
 	default:
-		client.Close()
-		return nil, fmt.Errorf("%w: "+noToken, api.ErrNotRunning, o.socket(), role)
+		local.Close()
+		return nil, fmt.Errorf("%w: "+noToken, client.ErrNotRunning, o.socket(), role)
 	}
 	if g.key == nil {
 		var err error
@@ -405,7 +405,7 @@ func (g *guest) post(ctx context.Context, path string, in, out any) error {
 	return json.Unmarshal(b, out)
 }
 
-// do asks the appliances, one after the other until one answers. An error is a *fleet.Refusal, or wraps api.ErrNotRunning.
+// do asks the appliances, one after the other until one answers. An error is a *fleet.Refusal, or wraps client.ErrNotRunning.
 func (g *guest) do(ctx context.Context, method, path string, body []byte, limit int64) (http.Header, []byte, error) {
 	g.mu.Lock()
 	list := g.pass.Appliances
@@ -421,7 +421,7 @@ func (g *guest) do(ctx context.Context, method, path string, body []byte, limit 
 	if err := errors.Join(errs...); errors.Is(err, trust.ErrPin) { // it runs, and is another's
 		return nil, nil, fmt.Errorf("%s: %w; take a token that this site made (`seedbed token new`)", strings.Join(list, ", "), err)
 	}
-	return nil, nil, fmt.Errorf("%w, or is not reached at %s: %w", api.ErrNotRunning, strings.Join(list, ", "), errors.Join(errs...))
+	return nil, nil, fmt.Errorf("%w, or is not reached at %s: %w", client.ErrNotRunning, strings.Join(list, ", "), errors.Join(errs...))
 }
 
 func (g *guest) ask(ctx context.Context, method, url string, body []byte, limit int64) (http.Header, []byte, error) {

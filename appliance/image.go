@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -21,10 +22,13 @@ func imageCommand(o *options) *cobra.Command {
 
 // withImages runs fn on the running appliance, or on the repository under its lock if none runs.
 func (o *options) withImages(ctx context.Context, fn func(api.Images) error) error {
-	client := api.NewClient(o.socket())
-	defer client.Close()
-	if client.Running(ctx) {
-		return fn(client)
+	c, err := o.client(os.Stdin)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if c.Running(ctx) {
+		return fn(c)
 	}
 	log, err := o.log()
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/images/repository"
 )
@@ -40,18 +40,22 @@ const (
 	exitDamaged  = 6
 	exitLocked   = 7
 	exitWrong    = 8
+	exitDenied   = 9
+	exitJobs     = 10
 )
 
 const exitTable = `Exit codes:
   0  done
   1  something failed; the message says what
   2  the command line cannot be understood
-  3  no such image, machine, job, deployment or token
+  3  no such image, machine, group, job, deployment, user or token
   4  refused: the request contradicts what is there
-  5  the appliance is not running
+  5  the appliance is not running, or is not reached
   6  an image is damaged
   7  another process works on the repository
-  8  a disk does not hold the image`
+  8  a disk does not hold the image
+  9  who asks may not do that, or is not known
+ 10  a job that was waited for failed or was cancelled`
 
 // usageError is a command line that cannot be understood.
 type usageError struct{ err error }
@@ -64,16 +68,19 @@ func exitCode(err error) int {
 	_, wrong := errors.AsType[*wrongDisk](err)
 	_, damaged := errors.AsType[*damagedSource](err)
 	_, damagedToo := errors.AsType[*damagedImages](err)
+	_, jobs := errors.AsType[*unfinished](err)
 	refusal, refused := errors.AsType[*fleet.Refusal](err)
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, api.ErrNotRunning):
+	case errors.Is(err, client.ErrNotRunning):
 		return exitStopped
 	case errors.Is(err, repository.ErrLocked):
 		return exitLocked
+	case jobs:
+		return exitJobs
 	case wrong:
 		return exitWrong
 	case damaged, damagedToo:
@@ -82,8 +89,11 @@ func exitCode(err error) int {
 		return exitFailure
 	}
 	switch refusal.Code {
-	case fleet.CodeImageUnknown, fleet.CodeMachineUnknown, fleet.CodeJobUnknown, fleet.CodeCodeUnknown, fleet.CodeTokenMissing:
+	case fleet.CodeImageUnknown, fleet.CodeMachineUnknown, fleet.CodeJobUnknown, fleet.CodeCodeUnknown, fleet.CodeTokenMissing,
+		fleet.CodeGroupUnknown, fleet.CodeDeploymentUnknown, fleet.CodeUserUnknown:
 		return exitNotFound
+	case fleet.CodeForbidden, fleet.CodeUnauthorised, fleet.CodeLogin, fleet.CodeTooMany:
+		return exitDenied
 	case codeDamaged:
 		return exitDamaged
 	case codeDiskWrong:
@@ -102,6 +112,7 @@ type options struct {
 	repository string // location of the images, see openBucket
 	records    string // location of the records, see recordsAt
 	logLevel   string
+	remote     remote // the appliance that is asked
 }
 
 func (o *options) socket() string { return filepath.Join(o.data, "seedbed.sock") }
@@ -126,9 +137,10 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.records, "store", "", recordsUsage)
 	root.PersistentFlags().StringVar(&o.data, "data", dataFolder(), "`DIR` of identity, records, images and the local socket")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	o.remote.flags(root.PersistentFlags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(o), getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o), eventCommand(o), topologyCommand())
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(serveCommand(o), getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o),
+		groupCommand(o), userCommand(o), settingsCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), manCommand())
 	for _, c := range root.Commands() {
 		markUsage(c)
 	}

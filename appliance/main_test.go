@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"seedbed/appliance/api"
-	"seedbed/appliance/fleet"
+	"seedbed/appliance/client"
 	"seedbed/images/repository"
 	"seedbed/images/repository/s3/s3test"
 )
@@ -148,12 +148,12 @@ func serve(t *testing.T, data, boot string, args ...string) *process {
 			t.Logf("appliance:\n%s", p.log)
 		}
 	})
-	client := api.NewClient(filepath.Join(data, "seedbed.sock"))
-	defer client.Close()
+	c := client.Local(filepath.Join(data, "seedbed.sock"))
+	defer c.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for {
-		if _, err := client.Jobs(ctx); err == nil {
+		if _, err := c.Jobs(ctx, api.JobQuery{}); err == nil {
 			return p
 		}
 		select {
@@ -334,6 +334,6 @@ func TestServeStopsWhenItIsAskedTo(t *testing.T) {
 }
 
 // jobs returns the jobs as the program prints them.
-func jobs(t *testing.T, data string) []fleet.JobView {
-	return decode[[]fleet.JobView](t, data, "job", "ls")
+func jobs(t *testing.T, data string) []api.Job {
+	return decode[[]api.Job](t, data, "job", "ls")
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/images"
@@ -180,7 +181,7 @@ func seedWarm(o *options) *cobra.Command {
 	var preload string
 	cmd := &cobra.Command{Use: "warm IMAGE", Short: "Have all seed nodes fetch an image now", Args: cobra.ExactArgs(1)}
 	cmd.Flags().StringVar(&preload, "preload", "all", "`SHARE` that they hold together: 20%, all")
-	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, args []string) error {
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		share, err := parseShare(preload)
 		if err != nil {
 			return usageError{fmt.Errorf("--preload: %w", err)}
@@ -199,7 +200,7 @@ func seedDrop(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "drop IMAGE", Short: "Have all seed nodes remove what they hold of an image", Args: cobra.ExactArgs(1),
 		Long: `Drop frees the room that an image takes on seed nodes. It is refused while a deployment uses the image. A node that was started with
 the image, or serves it from a disk, keeps it.`}
-	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, args []string) error {
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		d, err := c.Drop(cmd.Context(), api.DropOrder{Image: args[0]})
 		if err != nil {
 			return err
@@ -217,7 +218,7 @@ func seedLs(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "ls", Short: "List the seed nodes with what they hold", Args: cobra.NoArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, _ []string) error {
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 		list, err := c.Nodes(cmd.Context())
 		if err != nil {
 			return err

@@ -29,6 +29,7 @@ import (
 	"seedbed/appliance/tftp"
 	"seedbed/appliance/tracker"
 	"seedbed/appliance/upload"
+	"seedbed/appliance/wake"
 	"seedbed/images"
 	"seedbed/images/swarm"
 )
@@ -130,6 +131,9 @@ func run(ctx context.Context, c config, log *slog.Logger) (err error) {
 	if err := a.open(ctx); err != nil {
 		return err
 	}
+	if err := a.firstStart(ctx); err != nil {
+		return err
+	}
 	g, running := errgroup.WithContext(ctx)
 	for _, part := range a.parts {
 		g.Go(func() error { return part(running) })
@@ -150,6 +154,17 @@ func run(ctx context.Context, c config, log *slog.Logger) (err error) {
 	return err
 }
 
+// firstStart tells the password of the first administrator on standard output, where nobody made a user yet. It is told only now,
+// and not logged.
+func (a *appliance) firstStart(ctx context.Context) error {
+	password, err := a.fleet.FirstAdmin(ctx)
+	if err != nil || password == "" {
+		return err
+	}
+	_, err = fmt.Printf("First start: the user is admin, the password %s\nIt is not shown again; `seedbed user passwd admin` on this host sets another one.\n", password)
+	return err
+}
+
 // appliance is everything that serve opens. Owned by run.
 type appliance struct {
 	config  config
@@ -160,7 +175,9 @@ type appliance struct {
 	store   *store.Store
 	id      string // of this appliance among those of its site
 	fleet   *fleet.Fleet
-	tracker *tracker.Tracker
+	// operators is what people and their programs ask.
+	operators *api.Operators
+	tracker   *tracker.Tracker
 	named   map[images.InfoHash][]netip.AddrPort // seeders that the tracker names, by swarm; owned by wanted
 	opened  map[images.InfoHash]bool             // open swarms that the tracker serves; owned by wanted
 	https   net.Listener
@@ -208,10 +225,12 @@ func (a *appliance) open(ctx context.Context) error {
 		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
 		Appliances: []string{a.url()},
 		Seeds:      []netip.AddrPort{a.seeder()}, Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
+		Wake: func(mac net.HardwareAddr, to []netip.Addr) error { return wake.Send(mac, to, c.Interface) },
 	})
 	if err != nil {
 		return err
 	}
+	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Log: a.log})
 	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet), a.fromMachines
 	if err := a.lib.loadOpen(ctx); err != nil {
 		return err
@@ -306,6 +325,7 @@ func (a *appliance) openHTTPS() error {
 	captures := api.Captures(a.fleet, uploads, a.log)
 	handler.Handle(job.PathCaptures, captures)
 	handler.Handle(job.PathCaptures+"/", captures)
+	handler.Handle(api.Path, a.operators.Remote())
 	a.parts = append(a.parts, uploads.Run, a.server(tls.NewListener(a.https, withHTTP2(a.lib.site.ServerTLS(cert))), handler))
 	return nil
 }
@@ -338,10 +358,7 @@ func (a *appliance) openLocal() error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
-	handler := http.NewServeMux()
-	handler.Handle("/", api.Operator(a.fleet, a.lib, a.log))
-	handler.Handle("/v1/guests/", api.OperatorGuests(a.fleet, a.log))
-	a.parts = append(a.parts, a.server(a.local, handler))
+	a.parts = append(a.parts, a.server(a.local, a.operators.Local()))
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 )
@@ -32,7 +33,8 @@ a file, or in the environment as ` + tokenVariable + `. On the appliance's own h
 }
 
 func tokenNew(o *options) *cobra.Command {
-	var order fleet.TokenOrder
+	var order api.TokenOrder
+	var expires time.Duration
 	var role string
 	var asJSON bool
 	cmd := &cobra.Command{Use: "new", Short: "Make a token and print it, on one line", Args: cobra.NoArgs}
@@ -40,12 +42,13 @@ func tokenNew(o *options) *cobra.Command {
 	f.StringVar(&role, "for", "", "what it is good for: get or seed")
 	f.StringVar(&order.Image, "image", "", "the only `IMAGE` that it is good for (default: any)")
 	f.IntVar(&order.Uses, "uses", 1, "how many programs may join by it")
-	f.DurationVar(&order.Expires, "expires", 24*time.Hour, "how long programs may join by it")
+	f.DurationVar(&expires, "expires", 24*time.Hour, "how long programs may join by it")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, _ []string) error {
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 		if order.Role = job.Role(role); order.Role != job.RoleGet && order.Role != job.RoleSeed {
 			return usageError{errors.New("say what the token is for: --for get, or --for seed")}
 		}
+		order.Expires = api.Duration(expires)
 		t, err := c.NewToken(cmd.Context(), order)
 		if err != nil {
 			return err
@@ -67,7 +70,7 @@ func tokenLs(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "ls", Short: "List the tokens", Args: cobra.NoArgs}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *api.Client, _ []string) error {
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 		list, err := c.Tokens(cmd.Context())
 		if err != nil {
 			return err
@@ -102,7 +105,7 @@ func tokenState(t fleet.Token) string {
 
 func tokenRevoke(o *options) *cobra.Command {
 	return &cobra.Command{Use: "revoke TOKEN", Short: "End a token; what joined by it gets no new certificate", Args: cobra.ExactArgs(1),
-		RunE: o.withAppliance(func(cmd *cobra.Command, c *api.Client, args []string) error {
+		RunE: o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			t, err := c.RevokeToken(cmd.Context(), args[0])
 			if err != nil {
 				return err

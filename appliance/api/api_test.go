@@ -27,6 +27,7 @@ import (
 	"go.uber.org/goleak"
 
 	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/appliance/site"
@@ -113,7 +114,10 @@ type appliance struct {
 	site     *site.Site
 	shelf    *shelf
 	url      string
-	operator *api.Client
+	operators *api.Operators
+	operator *client.Client
+	// remote is the operators' interface over TLS.
+	remote string
 }
 
 func start(t *testing.T, admit fleet.Admit) *appliance {
@@ -150,12 +154,20 @@ func start(t *testing.T, admit fleet.Admit) *appliance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := httptest.NewUnstartedServer(api.Operator(a.fleet, a.shelf, nil))
+	operators := api.NewOperators(api.Config{Fleet: a.fleet, Images: a.shelf})
+	a.operators = operators
+	remote := httptest.NewUnstartedServer(operators.Remote())
+	remote.TLS = s.ServerTLS(cert)
+	remote.EnableHTTP2 = true
+	remote.StartTLS()
+	t.Cleanup(remote.Close)
+	a.remote = remote.URL
+	local := httptest.NewUnstartedServer(operators.Local())
 	local.Listener.Close()
 	local.Listener = l
 	local.Start()
 	t.Cleanup(local.Close)
-	a.operator = api.NewClient(filepath.Join(dir, "s"))
+	a.operator = client.Local(filepath.Join(dir, "s"))
 	t.Cleanup(a.operator.Close)
 	return a
 }
@@ -277,7 +289,7 @@ const mac = "52:54:00:77:00:10"
 
 func TestAgentGoesTheWholeRoadOverHTTPS(t *testing.T) {
 	a := start(t, fleet.AdmitAuto)
-	if _, err := a.operator.Deploy(t.Context(), fleet.Order{Image: "debian", All: true}); err != nil {
+	if _, err := a.operator.Deploy(t.Context(), api.Order{All: true, Order: fleet.Order{Image: "debian"}}); err != nil {
 		t.Fatal(err)
 	}
 	g := a.newAgent(mac)
@@ -383,15 +395,15 @@ func (a *appliance) finish(g *agent, me job.Admission, report job.Report, image 
 func (a *appliance) checkViews() {
 	t := a.t
 	t.Helper()
-	jobs, err := a.operator.Jobs(t.Context())
+	jobs, err := a.operator.Jobs(t.Context(), api.JobQuery{})
 	if err != nil || len(jobs) != 1 || jobs[0].State != job.Succeeded || jobs[0].Verified != 100 || jobs[0].FromAppliance != 60 {
 		t.Fatalf("jobs %+v, %v", jobs, err)
 	}
-	machines, err := a.operator.Machines(t.Context())
+	machines, err := a.operator.Machines(t.Context(), api.MachineQuery{})
 	if err != nil || len(machines) != 1 || machines[0].Deployed == nil || machines[0].State != job.Succeeded {
 		t.Fatalf("machines %+v, %v", machines, err)
 	}
-	events, err := a.operator.Events(t.Context(), 0, 100)
+	events, err := a.operator.Events(t.Context(), api.EventQuery{Limit: 100})
 	if err != nil || events[len(events)-1].Kind != "job.succeeded" {
 		t.Fatalf("events %+v, %v", events, err)
 	}
@@ -441,7 +453,7 @@ func TestClaimWaitsForAJob(t *testing.T) {
 	var me job.Admission
 	g.must(200, "POST", job.PathInventory, job.Inventory{}, &me)
 	g.must(204, "POST", job.PathClaim, job.Claim{Machine: me.Machine}, nil)
-	if _, err := a.operator.Deploy(t.Context(), fleet.Order{Image: "debian", All: true}); err != nil {
+	if _, err := a.operator.Deploy(t.Context(), api.Order{All: true, Order: fleet.Order{Image: "debian"}}); err != nil {
 		t.Fatal(err)
 	}
 	g.must(204, "POST", job.PathClaim, job.Claim{Machine: me.Machine}, nil)
@@ -451,7 +463,7 @@ func TestClaimWaitsForAJob(t *testing.T) {
 	}
 	var j job.Job
 	g.must(200, "POST", job.PathClaim, job.Claim{Machine: me.Machine}, &j)
-	if err := a.operator.Operate(t.Context(), j.ID, "cancel"); err != nil {
+	if _, err := a.operator.Operate(t.Context(), j.ID, "cancel"); err != nil {
 		t.Fatal(err)
 	}
 	var d job.Directive
@@ -472,10 +484,10 @@ func TestOperatorSeesProgressAndProblems(t *testing.T) {
 	if _, err := a.operator.Verify(t.Context(), api.VerifyOrder{Image: "debian:1"}, nil); !errors.As(err, &r) || r.Code != "image-damaged" {
 		t.Fatal(err)
 	}
-	if _, err := a.operator.Deploy(t.Context(), fleet.Order{Image: "nothing", All: true}); !errors.As(err, &r) || r.Code != fleet.CodeImageUnknown {
+	if _, err := a.operator.Deploy(t.Context(), api.Order{All: true, Order: fleet.Order{Image: "nothing"}}); !errors.As(err, &r) || r.Code != fleet.CodeImageUnknown {
 		t.Fatal(err)
 	}
-	if _, err := a.operator.Deploy(t.Context(), fleet.Order{Image: "debian", Machines: []string{"nobody"}}); !errors.As(err, &r) || r.Code != fleet.CodeMachineUnknown {
+	if _, err := a.operator.Deploy(t.Context(), api.Order{Order: fleet.Order{Image: "debian", Machines: []string{"nobody"}}}); !errors.As(err, &r) || r.Code != fleet.CodeMachineUnknown {
 		t.Fatal(err)
 	}
 	list, err := a.operator.List(t.Context())
@@ -489,15 +501,15 @@ func TestOperatorSeesProgressAndProblems(t *testing.T) {
 }
 
 func TestCommandsSayThatNoApplianceRuns(t *testing.T) {
-	c := api.NewClient(filepath.Join(t.TempDir(), "none"))
-	if _, err := c.Jobs(t.Context()); !errors.Is(err, api.ErrNotRunning) {
+	c := client.Local(filepath.Join(t.TempDir(), "none"))
+	if _, err := c.Jobs(t.Context(), api.JobQuery{}); !errors.Is(err, client.ErrNotRunning) {
 		t.Fatal(err)
 	}
 	stale := filepath.Join(t.TempDir(), "stale")
 	if err := os.WriteFile(stale, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if api.NewClient(stale).Running(t.Context()) {
+	if client.Local(stale).Running(t.Context()) {
 		t.Fatal("a file that is no socket answers")
 	}
 }

@@ -8,10 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/url"
-	"strconv"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -85,37 +82,10 @@ type Disks interface {
 	Export(ctx context.Context, ref string, length int64, out DiskOutput) error
 }
 
-// serveDisks adds the endpoints of Disks.
-func serveDisks(mux *http.ServeMux, lib Disks, log *slog.Logger) {
-	mux.HandleFunc("POST /v1/images/{ref}/check-disk", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, func(progress func(Progress)) (any, error) {
-			o, err := read[DiskOrder](w, r, maxOrder)
-			if err != nil {
-				return nil, err
-			}
-			return lib.CheckDisk(r.Context(), r.PathValue("ref"), o, progress)
-		})
-	})
-	mux.HandleFunc("GET /v1/images/{ref}/disk", func(w http.ResponseWriter, r *http.Request) {
-		s := &diskSender{w: w, buffered: bufio.NewWriterSize(w, 1<<20)}
-		length, err := number(r, "length", 0)
-		if err == nil {
-			err = lib.Export(r.Context(), r.PathValue("ref"), length, s)
-		}
-		if err != nil && !s.begun {
-			handle(log, func(http.ResponseWriter, *http.Request) (any, error) { return nil, err }).ServeHTTP(w, r)
-			return
-		}
-		if err != nil && r.Context().Err() == nil {
-			log.Warn("export not finished", "image", r.PathValue("ref"), "err", err)
-		}
-		s.end(err)
-	})
-}
-
 // A disk on its way: "SBDISK1\n", length of the disk (8 bytes, big-endian as all numbers), bytes of data to come (8); then
 // records: offset (8), length (4), bytes. The last has the offset diskEnd and carries a problem in JSON, or nothing.
 const (
+	diskKind       = "application/x-seedbed-disk"
 	diskMagic      = "SBDISK1\n"
 	diskEnd        = 1<<64 - 1
 	maxDiskRecord  = 64 << 20 // a region of a frame
@@ -131,7 +101,7 @@ type diskSender struct {
 
 func (s *diskSender) Begin(length, data int64) error {
 	s.begun = true
-	s.w.Header().Set("Content-Type", "application/x-seedbed-disk")
+	s.w.Header().Set("Content-Type", diskKind)
 	b := binary.BigEndian.AppendUint64([]byte(diskMagic), uint64(length))
 	_, err := s.buffered.Write(binary.BigEndian.AppendUint64(b, uint64(data)))
 	return err
@@ -160,8 +130,8 @@ func (s *diskSender) end(err error) {
 	}
 }
 
-// receiveDisk is the other end of diskSender.
-func receiveDisk(r io.Reader, out DiskOutput) error {
+// ReceiveDisk hands a disk that comes as an answer to out.
+func ReceiveDisk(r io.Reader, out DiskOutput) error {
 	in := bufio.NewReaderSize(r, 1<<20)
 	cut := func(err error) error {
 		return fmt.Errorf("the appliance stopped in the middle of the disk: %w", err)
@@ -212,19 +182,4 @@ func receiveDisk(r io.Reader, out DiskOutput) error {
 		}
 		return &fleet.Refusal{Code: p.Code, Detail: p.Detail}
 	}
-}
-
-// CheckDisk implements Disks.
-func (c *Client) CheckDisk(ctx context.Context, ref string, o DiskOrder, progress func(Progress)) (*DiskReport, error) {
-	return long[*DiskReport](ctx, c, "/v1/images/"+url.PathEscape(ref)+"/check-disk", o, progress)
-}
-
-// Export implements Disks.
-func (c *Client) Export(ctx context.Context, ref string, length int64, out DiskOutput) error {
-	resp, err := c.send(ctx, "GET", "/v1/images/"+url.PathEscape(ref)+"/disk?length="+strconv.FormatInt(length, 10), nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	return receiveDisk(resp.Body, out)
 }

@@ -1,30 +1,29 @@
-package api
+package api_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/images/restore"
 )
 
-// exports is a Disks that gives out a disk of 1 MiB and may fail before or in the middle.
+// exports are images of which one gives out a disk of 1 MiB and may fail before or in the middle.
 type exports struct {
-	Disks
+	api.Images
 	before, middle error
 }
 
-func (e exports) Export(_ context.Context, _ string, length int64, out DiskOutput) error {
+func (e exports) Export(_ context.Context, _ string, length int64, out api.DiskOutput) error {
 	if e.before != nil {
 		return e.before
 	}
@@ -58,22 +57,19 @@ func (s *sink) Begin(length, _ int64) error {
 func (s *sink) Write(offset int64, b []byte) error { return s.w.Write(offset, b) }
 
 // over serves lib on a socket and returns a client.
-func over(t *testing.T, lib Disks) *Client {
+func over(t *testing.T, lib api.Images) *client.Client {
 	t.Helper()
-	mux := http.NewServeMux()
-	log := slog.New(slog.DiscardHandler)
-	serveDisks(mux, lib, log)
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewUnstartedServer(mux)
+	s := httptest.NewUnstartedServer(api.NewOperators(api.Config{Images: lib}).Local())
 	s.Listener.Close()
 	s.Listener = l
 	s.Start()
 	t.Cleanup(s.Close)
-	c := NewClient(socket)
+	c := client.Local(socket)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -97,23 +93,22 @@ func TestADiskTravelsOverTheSocket(t *testing.T) {
 
 // sent returns a whole disk as it travels.
 func sent(t testing.TB) []byte {
-	var b bytes.Buffer
-	s := &diskSender{w: httptest.NewRecorder(), buffered: bufio.NewWriter(&b)}
-	if err := (exports{}).Export(t.Context(), "", 0, s); err != nil {
-		t.Fatal(err)
+	w := httptest.NewRecorder()
+	api.NewOperators(api.Config{Images: exports{}}).Local().ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/images/debian:1/disk", nil))
+	if w.Code != 200 {
+		t.Fatal(w.Body)
 	}
-	s.end(nil)
-	return b.Bytes()
+	return w.Body.Bytes()
 }
 
 func TestADiskThatIsCutOffIsAnError(t *testing.T) {
 	whole := sent(t)
 	for n := range whole {
-		if err := receiveDisk(bytes.NewReader(whole[:n]), &sink{}); err == nil {
+		if err := api.ReceiveDisk(bytes.NewReader(whole[:n]), &sink{}); err == nil {
 			t.Fatalf("%d of %d bytes were taken for a disk", n, len(whole))
 		}
 	}
-	if err := receiveDisk(strings.NewReader("HTTP/1.1 what is this, and it is long enough to be a head"), &sink{}); err == nil {
+	if err := api.ReceiveDisk(strings.NewReader("HTTP/1.1 what is this, and it is long enough to be a head"), &sink{}); err == nil {
 		t.Error("something else was taken for a disk")
 	}
 }
@@ -136,9 +131,9 @@ func (d *discarding) Write(offset int64, b []byte) error {
 
 func FuzzReceiveDisk(f *testing.F) {
 	f.Add(sent(f))
-	f.Add([]byte(diskMagic))
+	f.Add([]byte("SBDISK1\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if err := receiveDisk(bytes.NewReader(b), &discarding{}); errors.Is(err, io.ErrShortWrite) {
+		if err := api.ReceiveDisk(bytes.NewReader(b), &discarding{}); errors.Is(err, io.ErrShortWrite) {
 			t.Error("bytes outside the disk, or out of order")
 		}
 	})

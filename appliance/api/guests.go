@@ -1,12 +1,10 @@
 package api
 
 import (
-	"context"
 	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"net/url"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -77,90 +75,4 @@ type Warmed struct {
 // DropOrder has the seed nodes remove an image.
 type DropOrder struct {
 	Image string `json:"image"`
-}
-
-// OperatorGuests returns the operator's endpoints about tokens, seed nodes and guests on this host, below /v1/guests/.
-func OperatorGuests(f *fleet.Fleet, log *slog.Logger) http.Handler {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	mux := http.NewServeMux()
-	on := func(pattern string, e endpoint) { mux.Handle(pattern, handle(log, e)) }
-	on("GET /v1/guests/tokens", func(http.ResponseWriter, *http.Request) (any, error) { return list(f.Tokens(), nil) })
-	on("POST /v1/guests/tokens", func(w http.ResponseWriter, r *http.Request) (any, error) {
-		o, err := read[fleet.TokenOrder](w, r, maxOrder)
-		if err != nil {
-			return nil, err
-		}
-		t, ticket, err := f.NewToken(r.Context(), o)
-		return NewToken{t, ticket}, err
-	})
-	on("POST /v1/guests/tokens/{id}/revoke", func(_ http.ResponseWriter, r *http.Request) (any, error) {
-		return f.RevokeToken(r.Context(), r.PathValue("id"))
-	})
-	on("POST /v1/guests/join", func(w http.ResponseWriter, r *http.Request) (any, error) {
-		j, err := read[job.Join](w, r, maxHello)
-		if err != nil {
-			return nil, err
-		}
-		return f.Join(r.Context(), nil, true, netip.Addr{}, j)
-	})
-	on("GET /v1/guests/nodes", func(http.ResponseWriter, *http.Request) (any, error) { return list(f.Nodes(), nil) })
-	on("POST /v1/guests/warm", func(w http.ResponseWriter, r *http.Request) (any, error) {
-		o, err := read[WarmOrder](w, r, maxOrder)
-		if err != nil {
-			return nil, err
-		}
-		n, err := f.Warm(r.Context(), o.Image, o.Share)
-		return Warmed{n}, err
-	})
-	on("POST /v1/guests/drop", func(w http.ResponseWriter, r *http.Request) (any, error) {
-		o, err := read[DropOrder](w, r, maxOrder)
-		if err != nil {
-			return nil, err
-		}
-		return f.DropImage(r.Context(), o.Image)
-	})
-	return mux
-}
-
-// NewToken makes a token.
-func (c *Client) NewToken(ctx context.Context, o fleet.TokenOrder) (*NewToken, error) {
-	t := new(NewToken)
-	return t, c.call(ctx, "POST", "/v1/guests/tokens", o, t)
-}
-
-// Tokens lists the tokens.
-func (c *Client) Tokens(ctx context.Context) (l []fleet.Token, err error) {
-	return l, c.call(ctx, "GET", "/v1/guests/tokens", nil, &l)
-}
-
-// RevokeToken ends a token.
-func (c *Client) RevokeToken(ctx context.Context, id string) (*fleet.Token, error) {
-	t := new(fleet.Token)
-	return t, c.call(ctx, "POST", "/v1/guests/tokens/"+url.PathEscape(id)+"/revoke", nil, t)
-}
-
-// Join gets a certificate for a swarm without a token.
-func (c *Client) Join(ctx context.Context, j job.Join) (*job.Joined, error) {
-	answer := new(job.Joined)
-	return answer, c.call(ctx, "POST", "/v1/guests/join", j, answer)
-}
-
-// Nodes lists the seed nodes.
-func (c *Client) Nodes(ctx context.Context) (l []fleet.NodeView, err error) {
-	return l, c.call(ctx, "GET", "/v1/guests/nodes", nil, &l)
-}
-
-// Warm has the seed nodes fetch an image, and returns how many there are.
-func (c *Client) Warm(ctx context.Context, o WarmOrder) (int, error) {
-	w := new(Warmed)
-	err := c.call(ctx, "POST", "/v1/guests/warm", o, w)
-	return w.Nodes, err
-}
-
-// Drop has the seed nodes remove an image.
-func (c *Client) Drop(ctx context.Context, o DropOrder) (*fleet.Dropped, error) {
-	d := new(fleet.Dropped)
-	return d, c.call(ctx, "POST", "/v1/guests/drop", o, d)
 }

@@ -2,9 +2,6 @@ package api
 
 import (
 	"context"
-	"log/slog"
-	"net/http"
-	"net/url"
 	"time"
 
 	"seedbed/images"
@@ -51,39 +48,4 @@ type Opening interface {
 type TorrentOrder struct {
 	Announce string // URL of the tracker; empty is the appliance's own
 	Plain    bool   // v1 alone, in place of v1 and v2
-}
-
-// serveOpening adds the endpoints of Opening.
-func serveOpening(mux *http.ServeMux, lib Opening, log *slog.Logger) {
-	mux.HandleFunc("POST /v1/images/{ref}/open", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, func(progress func(Progress)) (any, error) {
-			return lib.OpenSwarm(r.Context(), r.PathValue("ref"), progress)
-		})
-	})
-	mux.Handle("POST /v1/images/{ref}/close", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
-		return nil, lib.CloseSwarm(r.Context(), r.PathValue("ref"))
-	}))
-	mux.Handle("GET /v1/images/{ref}/torrent", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
-		q := r.URL.Query()
-		return lib.Torrent(r.Context(), r.PathValue("ref"), TorrentOrder{Announce: q.Get("announce"), Plain: q.Has("plain")})
-	}))
-}
-
-// OpenSwarm implements Opening.
-func (c *Client) OpenSwarm(ctx context.Context, ref string, progress func(Progress)) (*OpenSwarm, error) {
-	return long[*OpenSwarm](ctx, c, "/v1/images/"+url.PathEscape(ref)+"/open", nil, progress)
-}
-
-// CloseSwarm implements Opening.
-func (c *Client) CloseSwarm(ctx context.Context, ref string) error {
-	return c.call(ctx, "POST", "/v1/images/"+url.PathEscape(ref)+"/close", nil, nil)
-}
-
-// Torrent implements Opening.
-func (c *Client) Torrent(ctx context.Context, ref string, o TorrentOrder) (b []byte, err error) {
-	q := url.Values{"announce": {o.Announce}}
-	if o.Plain {
-		q.Set("plain", "1")
-	}
-	return b, c.call(ctx, "GET", "/v1/images/"+url.PathEscape(ref)+"/torrent?"+q.Encode(), nil, &b)
 }

@@ -1,5 +1,5 @@
-// Package api is the appliance's HTTP interface: for the agents on machines over HTTPS, and for the operator's commands
-// over a local socket.
+// Package api is the appliance's HTTP interface: for the agents on machines over HTTPS, and for people and their programs
+// over HTTPS and over a local socket.
 package api
 
 import (
@@ -27,6 +27,18 @@ var statusOf = map[string]int{
 	fleet.CodeMachineUnknown: http.StatusNotFound,
 	fleet.CodeJobUnknown:     http.StatusNotFound,
 	fleet.CodeImageUnknown:   http.StatusNotFound,
+
+	fleet.CodeDeploymentUnknown: http.StatusNotFound,
+	fleet.CodeGroupUnknown:      http.StatusNotFound,
+	fleet.CodeUserUnknown:       http.StatusNotFound,
+	fleet.CodeGroupExists:       http.StatusConflict,
+	fleet.CodeUserExists:        http.StatusConflict,
+	fleet.CodeForbidden:         http.StatusForbidden,
+	fleet.CodeLogin:             http.StatusUnauthorized,
+	fleet.CodeTooMany:           http.StatusTooManyRequests,
+	fleet.CodeChanged:           http.StatusPreconditionFailed,
+	codeNoSuchPath:              http.StatusNotFound,
+
 	fleet.CodeCodeUnknown:    http.StatusNotFound,
 	fleet.CodeJobEnded:       http.StatusConflict,
 	fleet.CodeClaimLost:      http.StatusConflict,

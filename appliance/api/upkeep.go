@@ -2,9 +2,6 @@ package api
 
 import (
 	"context"
-	"log/slog"
-	"net/http"
-	"net/url"
 	"time"
 
 	"seedbed/images"
@@ -144,62 +141,4 @@ type Upkeep interface {
 	Prune(ctx context.Context, o PruneOrder, progress func(Progress)) (*PruneReport, error)
 	Diff(ctx context.Context, from, to string) (*ImageDiff, error)
 	Usage(ctx context.Context, ref string) (*ImageUsage, error)
-}
-
-// serveUpkeep adds the endpoints of Upkeep.
-func serveUpkeep(mux *http.ServeMux, lib Upkeep, log *slog.Logger) {
-	mux.HandleFunc("POST /v1/verify", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, func(progress func(Progress)) (any, error) {
-			o, err := read[VerifyOrder](w, r, maxOrder)
-			if err != nil {
-				return nil, err
-			}
-			return lib.Verify(r.Context(), o, progress)
-		})
-	})
-	mux.HandleFunc("POST /v1/prune", func(w http.ResponseWriter, r *http.Request) {
-		stream(w, func(progress func(Progress)) (any, error) {
-			o, err := read[PruneOrder](w, r, maxOrder)
-			if err != nil {
-				return nil, err
-			}
-			return lib.Prune(r.Context(), o, progress)
-		})
-	})
-	mux.Handle("DELETE /v1/images/{ref}", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
-		return nil, lib.Remove(r.Context(), r.PathValue("ref"))
-	}))
-	mux.Handle("GET /v1/images/{ref}/usage", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
-		return lib.Usage(r.Context(), r.PathValue("ref"))
-	}))
-	mux.Handle("GET /v1/images/{ref}/diff/{to}", handle(log, func(_ http.ResponseWriter, r *http.Request) (any, error) {
-		return lib.Diff(r.Context(), r.PathValue("ref"), r.PathValue("to"))
-	}))
-}
-
-// Verify implements Upkeep.
-func (c *Client) Verify(ctx context.Context, o VerifyOrder, progress func(Progress)) (*VerifyReport, error) {
-	return long[*VerifyReport](ctx, c, "/v1/verify", o, progress)
-}
-
-// Prune implements Upkeep.
-func (c *Client) Prune(ctx context.Context, o PruneOrder, progress func(Progress)) (*PruneReport, error) {
-	return long[*PruneReport](ctx, c, "/v1/prune", o, progress)
-}
-
-// Remove implements Upkeep.
-func (c *Client) Remove(ctx context.Context, ref string) error {
-	return c.call(ctx, "DELETE", "/v1/images/"+url.PathEscape(ref), nil, nil)
-}
-
-// Diff implements Upkeep.
-func (c *Client) Diff(ctx context.Context, from, to string) (*ImageDiff, error) {
-	d := new(ImageDiff)
-	return d, c.call(ctx, "GET", "/v1/images/"+url.PathEscape(from)+"/diff/"+url.PathEscape(to), nil, d)
-}
-
-// Usage implements Upkeep.
-func (c *Client) Usage(ctx context.Context, ref string) (*ImageUsage, error) {
-	u := new(ImageUsage)
-	return u, c.call(ctx, "GET", "/v1/images/"+url.PathEscape(ref)+"/usage", nil, u)
 }

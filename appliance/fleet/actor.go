@@ -75,3 +75,6 @@ func by(ctx context.Context, e Event) Event {
 	}
 	return e
 }
+
+// May returns a Refusal unless who asks has the role. It is for doors to what is not the fleet's own, such as images.
+func May(ctx context.Context, needed Role, what string) error { return may(ctx, needed, what) }

@@ -131,7 +131,9 @@ const keyPrefix = "seedbed_"
 // KeyOrder asks for an API token.
 type KeyOrder struct {
 	Name string `json:"name"`
-	// Role bounds what it may; empty is the role of who asks.
+	// User is whose it is; empty is who asks. Only an administrator makes those of others.
+	User string `json:"user,omitempty"`
+	// Role bounds what it may; empty is the role of its user.
 	Role    Role          `json:"role,omitempty"`
 	Expires time.Duration `json:"expires"`
 }
@@ -156,24 +158,37 @@ func (f *Fleet) NewKey(ctx context.Context, o KeyOrder) (view *KeyView, secret s
 	if !known {
 		return nil, "", refuse(CodeForbidden, "an API token is a user's")
 	}
+	owner, most := a.Name, a.Role
+	if o.User != "" && GroupID(o.User) != GroupID(a.Name) {
+		if err := may(ctx, RoleAdmin, "make API tokens of others"); err != nil {
+			return nil, "", err
+		}
+		f.mu.RLock()
+		u, _ := f.state.others[Key{KindUser, GroupID(o.User)}].(*User)
+		f.mu.RUnlock()
+		if u == nil {
+			return nil, "", refuse(CodeUserUnknown, "there is no user %q; `seedbed user ls` lists them", o.User)
+		}
+		owner, most = u.Name, u.Role
+	}
 	if o.Role == RoleNone {
-		o.Role = a.Role
+		o.Role = most
 	}
 	switch {
 	case a.Token != "":
 		return nil, "", refuse(CodeForbidden, "an API token makes no other ones; log in with a password")
-	case !o.Role.Valid() || !a.Role.Includes(o.Role):
-		return nil, "", refuse(CodeForbidden, "%s has the role %s, and so has every token of that user at most", a.Name, a.Role)
+	case !o.Role.Valid() || !most.Includes(o.Role):
+		return nil, "", refuse(CodeForbidden, "%s has the role %s, and so has every token of that user at most", owner, most)
 	case o.Expires <= 0 || o.Expires > MaxKeyLifetime:
 		return nil, "", refuse(CodeInvalid, "an API token is good for at most %d days, not %v", MaxKeyLifetime/(24*time.Hour), o.Expires)
 	case strings.TrimSpace(o.Name) == "" || len(o.Name) > 64:
 		return nil, "", refuse(CodeInvalid, "say what the API token is for, in 1 to 64 bytes: it is how people know it again")
 	}
 	random := randomHex(32)
-	k := &APIKey{ID: newID(), Name: o.Name, User: GroupID(a.Name), Role: o.Role, Hash: secretHash(random)}
+	k := &APIKey{ID: newID(), Name: o.Name, User: GroupID(owner), Role: o.Role, Hash: secretHash(random)}
 	err = f.change(ctx, func(d *draft) error {
 		if lookup[*User](d, KindUser, k.User) == nil {
-			return refuse(CodeUserUnknown, "%s is no user of this site; make one first (`seedbed user new`)", a.Name)
+			return refuse(CodeUserUnknown, "%s is no user of this site; make one first (`seedbed user new`)", owner)
 		}
 		if len(othersOf[*APIKey](d, KindAPIKey)) >= maxAPIKeys {
 			return refuse(CodeInvalid, "there are %d API tokens, and no more are made", maxAPIKeys)
@@ -181,7 +196,7 @@ func (f *Fleet) NewKey(ctx context.Context, o KeyOrder) (view *KeyView, secret s
 		k.Created = d.f.now().UTC()
 		k.Expires = k.Created.Add(o.Expires)
 		d.add(k)
-		d.event(by(ctx, Event{Kind: "key.created", Text: "API token " + k.ID + " (" + k.Name + ") was made, as " + string(k.Role)}))
+		d.event(by(ctx, Event{Kind: "key.created", Text: "API token " + k.ID + " (" + k.Name + ") of " + owner + " was made, as " + string(k.Role)}))
 		return nil
 	})
 	if err != nil {

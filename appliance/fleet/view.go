@@ -37,6 +37,8 @@ type JobView struct {
 	Priority int    `json:"priority"`
 	Log      string `json:"log,omitempty"`
 	Epoch    int64  `json:"epoch"` // claims so far
+	// RetriedBy is the job that a person had done in its place.
+	RetriedBy string `json:"retried_by,omitempty"`
 
 	Disk          string `json:"disk,omitempty"`
 	DiskSerial    string `json:"disk_serial,omitempty"`
@@ -126,7 +128,7 @@ const waitsForBoot = "waits until the machine boots from the network"
 func (f *Fleet) jobView(j *Job) JobView {
 	v := JobView{
 		ID: j.ID, Kind: j.Kind, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, Machine: j.Machine,
-		State: j.State, Reason: j.Reason, Code: j.Code, Log: j.Log, Epoch: j.Epoch, Created: j.Created, BootSeen: j.BootSeen,
+		State: j.State, Reason: j.Reason, Code: j.Code, Log: j.Log, Epoch: j.Epoch, RetriedBy: j.RetriedBy, Created: j.Created, BootSeen: j.BootSeen,
 		HelloAt: j.HelloAt, Priority: j.Priority, Claimed: j.Claimed, Started: j.Started, Ended: j.Ended,
 	}
 	v.Options, v.Unproven, v.Unverified, v.Work, v.Wiped = j.Options, j.Unproven, len(j.Unproven) > 0, j.Work, j.Wiped
@@ -251,6 +253,11 @@ func (f *Fleet) Deployments() []Deployment {
 // Events returns what happened.
 func (f *Fleet) Events(ctx context.Context, q EventQuery) ([]Event, error) {
 	return f.config.Records.Events(ctx, q)
+}
+
+// History returns jobs that have ended, the latest first, also those that are not in memory any more.
+func (f *Fleet) History(ctx context.Context, q JobQuery) ([]*Job, error) {
+	return f.config.Records.Jobs(ctx, q)
 }
 
 // Swarm is one swarm that machines need.

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"seedbed/appliance/api"
-	"seedbed/appliance/fleet"
+	"seedbed/appliance/client"
 )
 
 // redeployRatio is the target: the time of a new version onto the old one, over that onto a blank disk.
@@ -31,7 +31,7 @@ const (
 // deployRun is one deployment.
 type deployRun struct {
 	machineResult
-	job fleet.JobView
+	job api.Job
 }
 
 // redeployCase is one of the deployments that are compared.
@@ -182,11 +182,11 @@ func (r *room) start(ctx context.Context) (err error) {
 		r.serve = nil
 		return err
 	}
-	client := api.NewClient(filepath.Join(r.data, "seedbed.sock"))
-	defer client.Close()
+	c := client.Local(filepath.Join(r.data, "seedbed.sock"))
+	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	for !client.Running(ctx) {
+	for !c.Running(ctx) {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
@@ -266,7 +266,7 @@ func (r *room) deploy(ctx context.Context, c redeployCase, disks [2]string, leng
 	if err := json.Unmarshal(out, &d.machineResult); err != nil {
 		return d, err
 	}
-	var jobs []fleet.JobView
+	var jobs []api.Job
 	if err := r.seedbed(ctx, &jobs, "job", "ls", "--json"); err != nil {
 		return d, err
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"seedbed/appliance/fleet"
+	"seedbed/appliance/api"
 	"seedbed/appliance/job"
 	"seedbed/test-vm/lab"
 )
@@ -73,7 +73,7 @@ func allEnded(seats []*seat) bool {
 }
 
 // progress says in one line how far a machine is.
-func progress(s *seat, j *fleet.JobView) string {
+func progress(s *seat, j *api.Job) string {
 	at, err := s.result()
 	switch {
 	case err != nil:

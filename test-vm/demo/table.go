@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"seedbed/appliance/fleet"
+	"seedbed/appliance/api"
 	"seedbed/appliance/job"
 	"seedbed/test-vm/lab"
 )
@@ -45,7 +45,7 @@ func printTable(ctx context.Context, out io.Writer, a *lab.Appliance, seats []*s
 
 // row is one line of the table. The boot time runs from power on to the agent's first word to the appliance, the write
 // rate is that of the disk alone.
-func row(s *seat, j *fleet.JobView, login time.Time, bootErr error) string {
+func row(s *seat, j *api.Job, login time.Time, bootErr error) string {
 	text := s.machine.Config.Name + "\t" + string(s.machine.Config.Firmware)
 	if j == nil {
 		return text + "\t-\t-\t-\t-\t-\tno"

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"seedbed/appliance/fleet"
+	"seedbed/appliance/api"
 	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/test-vm/golden"
@@ -33,7 +33,7 @@ func TestTheRightOneOfThreeDisksIsWrittenAndADiskThatIsTooSmallKeepsEveryByte(t 
 	severalBoot := start(t, several, lab.StartOptions{})
 	start(t, single, lab.StartOptions{})
 
-	paused := waitJob(t, a, single, 3*time.Minute, func(j *fleet.JobView) bool { return j.State == job.Paused })
+	paused := waitJob(t, a, single, 3*time.Minute, func(j *api.Job) bool { return j.State == job.Paused })
 	need := least(detail.Manifest)
 	if paused.Code != "too-small" || !strings.Contains(paused.Reason, digits(need)) || !strings.Contains(paused.Reason, digits(smallLength)) {
 		t.Errorf("the job of the machine with a disk that is too small says %q (%s), not both figures, %d and %d", paused.Reason, paused.Code, need, smallLength)

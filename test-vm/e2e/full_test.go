@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"seedbed/appliance/fleet"
+	"seedbed/appliance/api"
 	"seedbed/appliance/job"
 	"seedbed/test-vm/golden"
 	"seedbed/test-vm/lab"
@@ -33,7 +33,7 @@ func TestAMachineFinishesAfterManyPowerCutsAndKilledAppliances(t *testing.T) {
 		share := int64(5 + rand.IntN(90))
 		start(t, m, lab.StartOptions{StopAtReboot: true})
 		began := time.Now()
-		j := waitJob(t, a, m, 4*time.Minute, func(j *fleet.JobView) bool {
+		j := waitJob(t, a, m, 4*time.Minute, func(j *api.Job) bool {
 			return j.BootSeen.After(began) && heldShare(share)(j)
 		})
 		if j.State == job.Succeeded {

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"seedbed/appliance/fleet"
+	"seedbed/appliance/api"
 	"seedbed/appliance/job"
 	"seedbed/test-vm/golden"
 	"seedbed/test-vm/lab"
@@ -149,18 +149,18 @@ func must(t reporter, err error) {
 }
 
 // waitJob waits until the machine's job is as ok wants it.
-func waitJob(t *testing.T, a *lab.Appliance, m *lab.Machine, d time.Duration, ok func(*fleet.JobView) bool) *fleet.JobView {
+func waitJob(t *testing.T, a *lab.Appliance, m *lab.Machine, d time.Duration, ok func(*api.Job) bool) *api.Job {
 	t.Helper()
 	j, err := a.WaitJob(within(t, d), m, ok)
 	must(t, err)
 	return j
 }
 
-func succeeded(j *fleet.JobView) bool { return j.State == job.Succeeded }
+func succeeded(j *api.Job) bool { return j.State == job.Succeeded }
 
 // heldShare is true when the machine's disk holds more than percent of the image.
-func heldShare(percent int64) func(*fleet.JobView) bool {
-	return func(j *fleet.JobView) bool {
+func heldShare(percent int64) func(*api.Job) bool {
+	return func(j *api.Job) bool {
 		return j.Total > 0 && 100*j.Held > percent*j.Total || j.State == job.Succeeded
 	}
 }

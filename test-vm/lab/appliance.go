@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"seedbed/appliance/api"
+	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 )
 
@@ -56,11 +57,11 @@ func (a *Appliance) Start(ctx context.Context) error {
 	a.process = p
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	client := api.NewClient(filepath.Join(a.Data, "seedbed.sock"))
-	defer client.Close()
+	c := client.Local(filepath.Join(a.Data, "seedbed.sock"))
+	defer c.Close()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for !client.Running(ctx) {
+	for !c.Running(ctx) {
 		select {
 		case <-tick.C:
 		case <-p.Done():
@@ -90,7 +91,7 @@ func (a *Appliance) AddImage(ctx context.Context, name, file string) (*api.Image
 }
 
 // Jobs returns the appliance's jobs, oldest first.
-func (a *Appliance) Jobs(ctx context.Context) (jobs []fleet.JobView, err error) {
+func (a *Appliance) Jobs(ctx context.Context) (jobs []api.Job, err error) {
 	return jobs, a.query(ctx, &jobs, "job", "ls", "--json")
 }
 

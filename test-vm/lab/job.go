@@ -7,17 +7,17 @@ import (
 	"strings"
 	"time"
 
-	"seedbed/appliance/fleet"
+	"seedbed/appliance/api"
 	"seedbed/appliance/job"
 )
 
 // Job returns the machine's latest job, nil if it has none yet.
-func (a *Appliance) Job(ctx context.Context, m *Machine) (*fleet.JobView, error) {
+func (a *Appliance) Job(ctx context.Context, m *Machine) (*api.Job, error) {
 	jobs, err := a.Jobs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var found *fleet.JobView
+	var found *api.Job
 	for i := range jobs {
 		if strings.EqualFold(jobs[i].MAC, m.MAC.String()) {
 			found = &jobs[i]
@@ -31,9 +31,9 @@ func (a *Appliance) WaitMachine(ctx context.Context, m *Machine) error {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var list []fleet.MachineView
+		var list []api.Machine
 		err := a.query(ctx, &list, "machine", "ls", "--json")
-		if slices.ContainsFunc(list, func(v fleet.MachineView) bool { return strings.EqualFold(v.MAC, m.MAC.String()) }) {
+		if slices.ContainsFunc(list, func(v api.Machine) bool { return strings.EqualFold(v.MAC, m.MAC.String()) }) {
 			return nil
 		}
 		select {
@@ -46,7 +46,7 @@ func (a *Appliance) WaitMachine(ctx context.Context, m *Machine) error {
 
 // WaitJob polls until the machine's job is as ok wants it, and returns it. A job that failed or was cancelled, where ok
 // does not want that, is an error. While the appliance is away it goes on asking.
-func (a *Appliance) WaitJob(ctx context.Context, m *Machine, ok func(*fleet.JobView) bool) (*fleet.JobView, error) {
+func (a *Appliance) WaitJob(ctx context.Context, m *Machine, ok func(*api.Job) bool) (*api.Job, error) {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -1,0 +1,67 @@
+package api
+
+import (
+	"context"
+
+	"seedbed/appliance/fleet"
+)
+
+func groupAnswer(g *fleet.GroupView, err error) (*versioned[*fleet.GroupView], error) {
+	if err != nil {
+		return nil, err
+	}
+	return &versioned[*fleet.GroupView]{etag(g.Version), g}, nil
+}
+
+func (o *Operators) addGroups() {
+	f := o.fleet
+	add(o, "GET", "/groups", "listGroups", "List the groups", func(_ context.Context, in *Cut) (*paged[fleet.GroupView], error) {
+		return page(f.Groups(), *in, func(g fleet.GroupView) string { return g.ID })
+	})
+	add(o, "POST", "/groups", "newGroup", "Make a group", func(ctx context.Context, in *struct{ Body fleet.GroupOrder }) (*versioned[*fleet.GroupView], error) {
+		return groupAnswer(f.NewGroup(ctx, in.Body))
+	}, made)
+	add(o, "GET", "/groups/{name}", "getGroup", "Show a group", func(_ context.Context, in *named) (*versioned[*fleet.GroupView], error) {
+		return groupAnswer(f.Group(in.Name))
+	})
+	add(o, "PATCH", "/groups/{name}", "editGroup", "Change a group", func(ctx context.Context, in *struct {
+		named
+		Match
+		Body GroupPatch
+	}) (*versioned[*fleet.GroupView], error) {
+		version, err := in.wanted()
+		if err != nil {
+			return nil, err
+		}
+		if err := unrenamed(in.Name, in.Body.Name, "group"); err != nil {
+			return nil, err
+		}
+		return groupAnswer(f.EditGroup(ctx, in.Name, version, in.Body.GroupOrder))
+	}, matched)
+	add(o, "DELETE", "/groups/{name}", "removeGroup", "Remove a group; its machines stay", func(ctx context.Context, in *named) (*nothing, error) {
+		return done(f.RemoveGroup(ctx, in.Name))
+	})
+	for _, c := range []struct {
+		in                bool
+		verb, id, summary string
+	}{{true, "add", "addToGroup", "Put machines into a group"}, {false, "remove", "removeFromGroup", "Take machines out of a group"}} {
+		add(o, "POST", "/groups/{name}/"+c.verb, c.id, c.summary, func(ctx context.Context, in *struct {
+			named
+			Body struct {
+				Machines []string `json:"machines" minItems:"1" nullable:"false"`
+			}
+		}) (*answer[Count], error) {
+			n, err := f.GroupMachines(ctx, in.Name, in.Body.Machines, c.in)
+			return body(Count{n}, err)
+		})
+	}
+}
+
+// unrenamed refuses another name for what is known by its name.
+func unrenamed(name, other, what string) error {
+	if other == "" || fleet.GroupID(name) == fleet.GroupID(other) {
+		return nil
+	}
+	return &fleet.Refusal{Code: fleet.CodeInvalid, Detail: "a " + what + " is not renamed; make " + other + ", and remove " + name}
+}
+

@@ -1,0 +1,176 @@
+package api
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// JobQuery says which jobs are asked for; empty fields ask for all.
+type JobQuery struct {
+	ID         string    `query:"id" maxLength:"64" doc:"Only this job."`
+	Machine    string    `query:"machine" maxLength:"128" doc:"Only jobs of this machine."`
+	Deployment string    `query:"deployment" maxLength:"64" doc:"Only jobs of this deployment."`
+	State      job.State `query:"state" maxLength:"32" doc:"Only jobs in this state, or in any that has not ended: open."`
+	Kind       job.Kind  `query:"kind" maxLength:"32" doc:"Only jobs of this kind."`
+}
+
+func (q JobQuery) fits(j *fleet.JobView) bool {
+	return (q.ID == "" || j.ID == q.ID) && (q.Machine == "" || j.Machine == q.Machine) && (q.Deployment == "" || j.Deployment == q.Deployment) && (q.Kind == "" || j.Kind == q.Kind) &&
+		(q.State == "" || j.State == q.State || q.State == "open" && !j.State.Ended())
+}
+
+type jobPath struct {
+	ID string `path:"id" maxLength:"64"`
+}
+
+// jobOf returns a job of those in memory, or of the history.
+func (o *Operators) jobOf(id string) (*Job, error) {
+	for _, j := range o.fleet.Jobs() {
+		if j.ID == id {
+			v := viewJob(j)
+			return &v, nil
+		}
+	}
+	return nil, &fleet.Refusal{Code: fleet.CodeJobUnknown, Detail: "no job of the last 30 days has the ID " + id + "; `seedbed job ls` lists them"}
+}
+
+func (o *Operators) addJobs() {
+	f := o.fleet
+	add(o, "GET", "/jobs", "listJobs", "List the jobs that have not ended, and those of the last 30 days", func(_ context.Context, in *struct {
+		Cut
+		JobQuery
+	}) (*paged[Job], error) {
+		if in.Machine != "" {
+			m, err := f.Machine(in.Machine)
+			if err != nil {
+				return nil, err
+			}
+			in.Machine = m.ID
+		}
+		list := []Job{}
+		for _, j := range f.Jobs() {
+			if in.fits(&j) {
+				list = append(list, viewJob(j))
+			}
+		}
+		return page(list, in.Cut, func(j Job) string { return datedKey(j.Created, j.ID) })
+	})
+	add(o, "GET", "/jobs/{id}", "getJob", "Show a job", func(_ context.Context, in *jobPath) (*answer[*Job], error) {
+		return body(o.jobOf(in.ID))
+	})
+	add(o, "GET", "/history", "jobHistory", "List jobs that have ended, the latest first, also those of more than 30 days ago", func(ctx context.Context, in *struct {
+		Machine    string `query:"machine" maxLength:"128"`
+		Deployment string `query:"deployment" maxLength:"64"`
+		Cursor     string `query:"cursor" maxLength:"64" doc:"What the page before said as next; or a time, for jobs that ended before it."`
+		Limit      int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	}) (*answer[Page[Ended]], error) {
+		return body(o.history(ctx, in.Machine, in.Deployment, in.Cursor, in.Limit))
+	})
+	for _, c := range []struct {
+		verb, id, summary string
+		do                func(context.Context, string) error
+	}{
+		{"cancel", "cancelJob", "End a job; the machine hears it with its next report", f.Cancel},
+		{"pause", "pauseJob", "Hold a job until it is resumed", f.Pause},
+		{"resume", "resumeJob", "Let a job that a person paused go on", f.Resume},
+	} {
+		add(o, "POST", "/jobs/{id}/"+c.verb, c.id, c.summary, func(ctx context.Context, in *jobPath) (*answer[*Job], error) {
+			if err := c.do(ctx, in.ID); err != nil {
+				return nil, err
+			}
+			return body(o.jobOf(in.ID))
+		})
+	}
+	add(o, "POST", "/jobs/{id}/retry", "retryJob", "Have a job that failed or was cancelled done again", func(ctx context.Context, in *jobPath) (*answer[Job], error) {
+		j, err := f.Retry(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		return body(viewJob(*j), nil)
+	}, made)
+	add(o, "POST", "/jobs/{id}/priority", "prioritiseJob", "Give a job another priority", func(ctx context.Context, in *struct {
+		jobPath
+		Body Priority
+	}) (*answer[*Job], error) {
+		if err := f.Prioritise(ctx, in.ID, in.Body.Priority); err != nil {
+			return nil, err
+		}
+		return body(o.jobOf(in.ID))
+	})
+	add(o, "POST", "/captures", "capture", "Give a machine the job to make an image of its disk", func(ctx context.Context, in *struct{ Body fleet.CaptureOrder }) (*answer[Job], error) {
+		j, err := f.Capture(ctx, in.Body)
+		if err != nil {
+			return nil, err
+		}
+		return body(viewJob(*j), nil)
+	}, made)
+}
+
+
+// Ended is a job of the history.
+type Ended struct {
+	ID          string        `json:"id"`
+	Kind        job.Kind      `json:"kind"`
+	Machine     string        `json:"machine"`
+	MachineName string        `json:"machine_name" doc:"Empty where the machine was removed since."`
+	Deployment  string        `json:"deployment,omitempty"`
+	Image       images.Digest `json:"image"`
+	ImageName   string        `json:"image_name"`
+	State       job.State     `json:"state"`
+	Code        string        `json:"code,omitempty"`
+	Reason      string        `json:"reason,omitempty"`
+	Log         string        `json:"log,omitempty"`
+	Created     time.Time     `json:"created"`
+	Started     time.Time     `json:"started,omitzero"`
+	Ended       time.Time     `json:"ended"`
+}
+
+// history returns a page of jobs that have ended, the latest first. Its cursor is a time.
+func (o *Operators) history(ctx context.Context, machine, deployment, before string, limit int) (Page[Ended], error) {
+	p := Page[Ended]{Items: []Ended{}}
+	q := fleet.JobQuery{Deployment: deployment, Limit: limit}
+	names := map[string]string{}
+	for _, m := range o.fleet.Machines() {
+		names[m.ID] = m.Name
+	}
+	if machine != "" {
+		q.Machine = machine
+		if m, err := o.fleet.Machine(machine); err == nil { // one that was removed has a history too, by its ID
+			q.Machine = m.ID
+		}
+	}
+	if before != "" {
+		var err error
+		if q.Before, err = time.Parse(time.RFC3339Nano, before); err != nil {
+			return p, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: "the cursor is a time like 2026-01-31T18:00:00Z, not " + before}
+		}
+	}
+	jobs, err := o.fleet.History(ctx, q)
+	if err != nil {
+		return p, err
+	}
+	for _, j := range jobs {
+		p.Items = append(p.Items, Ended{j.ID, j.Kind, j.Machine, names[j.Machine], j.Deployment, j.Image, j.ImageName, j.State, j.Code, j.Reason, j.Log, j.Created, j.Started, j.Ended})
+	}
+	p.Items, p.Next = wholeSeconds(p.Items, limit)
+	return p, nil
+}
+
+// wholeSeconds ends a full page before the jobs of its last second: the records are asked by seconds, and more of them may follow.
+func wholeSeconds(list []Ended, limit int) ([]Ended, string) {
+	if len(list) < limit {
+		return list, ""
+	}
+	last := list[len(list)-1].Ended.Unix()
+	i := slices.IndexFunc(list, func(j Ended) bool { return j.Ended.Unix() == last })
+	next := last + 1
+	if i == 0 { // as many in one second as fit on a page: what more there are is not listed
+		i, next = len(list), last
+	}
+	return list[:i], time.Unix(next, 0).UTC().Format(time.RFC3339)
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"encoding/pem"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/client"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+	"seedbed/images"
+)
+
+// say runs a command with something on its standard input, and returns what it printed and its exit code.
+func say(t *testing.T, stdin, data string, args ...string) (string, int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{"--data", data}, args...)...)
+	cmd.Env = commandEnv()
+	var out bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
+	if err := cmd.Run(); err != nil {
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// siteFingerprint is that of the site's CA certificate.
+func siteFingerprint(t *testing.T, data string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(data, "site", "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		t.Fatal("ca.crt is no PEM")
+	}
+	return images.Sum(block.Bytes).String()
+}
+
+const machineTable = "mac,name,groups,admitted\n52:54:00:00:00:01,one,lab,true\n52:54:00:00:00:02,two,lab,true\n"
+
+func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
+	network(t)
+	data := t.TempDir()
+	serve(t, data, bootFiles(t), "--no-boot")
+	disk, _ := newDisk(t)
+	must(t, data, "image", "add", disk, "--name", "debian")
+	must(t, data, "group", "new", "lab", "--kind", "room", "--limit", "5", "--window", "Mon-Sun 00:00-24:00")
+	if out, code := say(t, machineTable, data, "machine", "import", "-", "--dry-run"); code != 0 || !strings.Contains(out, "2 machines are new") {
+		t.Fatalf("a dry import: %d %s", code, out)
+	}
+	if list := decode[[]api.Machine](t, data, "machine", "ls"); len(list) != 0 {
+		t.Fatalf("a dry import made %d machines", len(list))
+	}
+	if out, code := say(t, machineTable, data, "machine", "import", "-"); code != 0 {
+		t.Fatalf("import: %d %s", code, out)
+	}
+	must(t, data, "machine", "edit", "one", "--seat", "2,3", "--notes", "by the door", "--boot", "local", "--once")
+	m := decode[api.Machine](t, data, "machine", "show", "52-54-00-00-00-01")
+	if m.Seat == nil || m.Seat.Column != 3 || m.Boot == nil || !m.Boot.Once || m.Notes != "by the door" || len(m.Groups) != 1 {
+		t.Errorf("machine %+v", m)
+	}
+	if out := must(t, data, "machine", "show", "one"); !strings.Contains(out, "row 2, column 3") || !strings.Contains(out, "(root)") && !strings.Contains(out, "by the door") {
+		t.Errorf("machine show: %s", out)
+	}
+	if out := must(t, data, "machine", "export"); !strings.Contains(out, "52:54:00:00:00:02,two,lab") {
+		t.Errorf("machine export: %s", out)
+	}
+	groups := decode[[]fleet.GroupView](t, data, "group", "ls")
+	if len(groups) != 1 || groups[0].Machines != 2 || groups[0].Kind != fleet.Room || groups[0].Limit != 5 {
+		t.Errorf("groups %+v", groups)
+	}
+	must(t, data, "settings", "set", "--limit", "7")
+	if s := decode[fleet.Settings](t, data, "settings", "show"); s.Limit != 7 {
+		t.Errorf("settings %+v", s)
+	}
+	at := time.Now().Add(time.Hour).Format(time.RFC3339)
+	d := decode[api.Deployment](t, data, "deploy", "debian", "--group", "lab", "--priority", "9", "--at", at, "--verify", "sample", "--free", "discard", "--retries", "3", "--seed-for", "90s")
+	jobs := decode[[]api.Job](t, data, "job", "ls", "--deployment", d.ID)
+	if len(jobs) != 2 || jobs[0].Priority != 9 || jobs[0].Wait != "start-time" || time.Duration(d.SeedFor) != 90*time.Second || d.Options.Verify != job.VerifySample || d.By != "root" {
+		t.Errorf("deployment %+v of jobs %+v", d, jobs)
+	}
+	must(t, data, "job", "priority", jobs[0].ID, "3")
+	must(t, data, "deployment", "pause", d.ID)
+	must(t, data, "deployment", "resume", d.ID)
+	if out := must(t, data, "deployment", "show", d.ID); !strings.Contains(out, "2 waiting") || !strings.Contains(out, "starts at") {
+		t.Errorf("deployment show: %s", out)
+	}
+	if out, code := seedbed(t, data, "deploy", "debian", "--group", "nowhere"); code != exitNotFound {
+		t.Errorf("a group that is not there: %d %s", code, out)
+	}
+	if out, code := seedbed(t, data, "deploy", "debian", "--group", "lab", "--at", "soon"); code != exitUsage {
+		t.Errorf("a time that is none: %d %s", code, out)
+	}
+	must(t, data, "machine", "rm", "two")
+	if events := decode[[]fleet.Event](t, data, "event", "ls", "--kind", "machine.", "--actor", "root"); len(events) != 3 {
+		t.Errorf("events %+v", events)
+	}
+}
+
+func TestWhoWaitsLearnsTheOutcome(t *testing.T) {
+	network(t)
+	data := t.TempDir()
+	serve(t, data, bootFiles(t), "--no-boot")
+	disk, _ := newDisk(t)
+	must(t, data, "image", "add", disk, "--name", "debian")
+	if out, code := say(t, machineTable, data, "machine", "import", "-"); code != 0 {
+		t.Fatalf("import: %d %s", code, out)
+	}
+	waiting := startProcess(t, exec.Command(os.Args[0], "--data", data, "deploy", "debian", "--group", "lab", "--wait"))
+	c := client.Local(filepath.Join(data, "seedbed.sock"))
+	defer c.Close()
+	for {
+		list, err := c.Deployments(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) == 1 {
+			if n, err := c.OperateDeployment(t.Context(), list[0].ID, fleet.CancelAll); err != nil || n != 2 {
+				t.Fatalf("%d, %v", n, err)
+			}
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	<-waiting.ended
+	if code := waiting.cmd.ProcessState.ExitCode(); code != exitJobs || !strings.Contains(waiting.log.String(), "2 were cancelled") {
+		t.Errorf("exit code %d: %s", code, waiting.log)
+	}
+}
+
+func TestAnotherHostAsksWithAToken(t *testing.T) {
+	network(t)
+	data, elsewhere := t.TempDir(), t.TempDir()
+	p := startProcess(t, exec.Command(os.Args[0], "--data", data, "serve", "--no-boot", "--address", applianceAddr))
+	c := client.Local(filepath.Join(data, "seedbed.sock"))
+	defer c.Close()
+	for !c.Running(t.Context()) {
+		select {
+		case <-p.ended:
+			t.Fatalf("the appliance ended: %s", p.log)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if out, code := say(t, "short\n", data, "user", "new", "alice", "--role", "operator"); code != exitRefused {
+		t.Errorf("a short password: %d %s", code, out)
+	}
+	if out, code := say(t, "correct horse battery\n", data, "user", "new", "alice", "--role", "operator"); code != 0 {
+		t.Fatalf("user new: %d %s", code, out)
+	}
+	pin := []string{"--appliance", "https://" + applianceAddr, "--fingerprint", siteFingerprint(t, data)}
+	token := must(t, data, "user", "token", "new", "laptop", "--user", "alice")
+	ask := func(token string, args ...string) (string, int) {
+		return say(t, token, elsewhere, append(append(args, pin...), "--token-file", "-")...)
+	}
+	if out, code := ask(token, "machine", "ls", "--json"); code != 0 || strings.TrimSpace(out) != "[]" {
+		t.Errorf("machine ls: %d %s", code, out)
+	}
+	if out, code := ask(token, "user", "ls"); code != exitDenied || !strings.Contains(out, "needs the role admin") {
+		t.Errorf("user ls: %d %s", code, out)
+	}
+	if out, code := ask(token, "image", "add", "/etc/passwd", "--name", "x"); code != exitDenied || !strings.Contains(out, "own host") {
+		t.Errorf("image add: %d %s", code, out)
+	}
+	if out, code := ask("seedbed_00_11", "machine", "ls"); code != exitDenied {
+		t.Errorf("a token that is none: %d %s", code, out)
+	}
+	own, code := say(t, "correct horse battery\n", elsewhere, append([]string{"user", "token", "new", "desk", "--user", "alice"}, pin...)...)
+	if code != 0 || !strings.HasPrefix(own, "seedbed_") {
+		t.Errorf("a token by a password: %d %s", code, own)
+	}
+	if out, code := say(t, "wrong horse battery\n", elsewhere, append([]string{"user", "token", "new", "desk", "--user", "alice"}, pin...)...); code != exitDenied {
+		t.Errorf("a token by a wrong password: %d %s", code, out)
+	}
+	must(t, data, "user", "edit", "alice", "--disabled")
+	if out, code := ask(own, "machine", "ls"); code != exitDenied {
+		t.Errorf("a token of who is shut out: %d %s", code, out)
+	}
+	must(t, data, "user", "rm", "alice")
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.ended
+	if n := strings.Count(p.log.String(), "the user is admin, the password "); n != 1 {
+		t.Errorf("the first password was told %d times: %s", n, p.log)
+	}
+	if out, code := ask(token, "machine", "ls"); code != exitStopped {
+		t.Errorf("an appliance that is gone: %d %s", code, out)
+	}
+}
+
+func TestManualPagesAndCompletionAreWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "man")
+	must(t, t.TempDir(), "man", dir)
+	for _, page := range []string{"seedbed.1", "seedbed-deploy.1", "seedbed-user-token-new.1"} {
+		b, err := os.ReadFile(filepath.Join(dir, page))
+		if err != nil || !bytes.Contains(b, []byte(".SH")) {
+			t.Errorf("%s: %v", page, err)
+		}
+	}
+	if out := must(t, t.TempDir(), "completion", "bash"); !strings.Contains(out, "__start_seedbed") {
+		t.Errorf("completion: %.200s", out)
+	}
+}
+
+func TestTimesArePutAsPeopleSayThem(t *testing.T) {
+	now := time.Date(2026, 3, 1, 20, 0, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"18:30": "2026-03-02T18:30:00Z", "21:15": "2026-03-01T21:15:00Z", "2026-04-01 08:00": "2026-04-01T08:00:00Z", "2026-04-01T08:00:00+02:00": "2026-04-01T06:00:00Z",
+	} {
+		if at, err := parseTime(text, now); err != nil || at.UTC().Format(time.RFC3339) != want {
+			t.Errorf("%s: %v, %v, want %s", text, at, err, want)
+		}
+	}
+	for _, text := range []string{"", "soon", "25:00", "2026-13-01 08:00"} {
+		if at, err := parseTime(text, now); err == nil {
+			t.Errorf("%q is %v", text, at)
+		}
+	}
+}
