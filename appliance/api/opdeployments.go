@@ -9,7 +9,7 @@ import (
 	"seedbed/appliance/job"
 )
 
-type deploymentPath struct {
+type DeploymentPath struct {
 	ID string `path:"id" maxLength:"64"`
 }
 
@@ -53,25 +53,25 @@ func (o *Operators) addDeployments() {
 		}
 		return o.deploymentOf(d.ID)
 	}, made)
-	add(o, "GET", "/deployments/{id}", "getDeployment", "Show a deployment", func(_ context.Context, in *deploymentPath) (*versioned[Deployment], error) {
+	add(o, "GET", "/deployments/{id}", "getDeployment", "Show a deployment", func(_ context.Context, in *DeploymentPath) (*versioned[Deployment], error) {
 		return o.deploymentOf(in.ID)
 	})
 	for verb, summary := range map[fleet.Verb]string{
 		fleet.CancelAll: "End all jobs of a deployment that have not ended", fleet.PauseAll: "Hold all jobs of a deployment", fleet.ResumeAll: "Let all jobs of a deployment go on",
 	} {
-		add(o, "POST", "/deployments/{id}/"+string(verb), string(verb)+"Deployment", summary, func(ctx context.Context, in *deploymentPath) (*answer[Count], error) {
+		add(o, "POST", "/deployments/{id}/"+string(verb), string(verb)+"Deployment", summary, func(ctx context.Context, in *DeploymentPath) (*answer[Count], error) {
 			n, err := f.OperateDeployment(ctx, in.ID, verb)
 			return body(Count{n}, err)
 		})
 	}
-	add(o, "POST", "/deployments/{id}/close", "closeDeployment", "Give machines seen from now on no job of a deployment", func(ctx context.Context, in *deploymentPath) (*nothing, error) {
+	add(o, "POST", "/deployments/{id}/close", "closeDeployment", "Give machines seen from now on no job of a deployment", func(ctx context.Context, in *DeploymentPath) (*nothing, error) {
 		return done(f.CloseDeployment(ctx, in.ID))
 	})
-	add(o, "POST", "/deployments/{id}/retry-failed", "retryFailed", "Have the jobs of a deployment that failed done again", func(ctx context.Context, in *deploymentPath) (*answer[Count], error) {
+	add(o, "POST", "/deployments/{id}/retry-failed", "retryFailed", "Have the jobs of a deployment that failed done again", func(ctx context.Context, in *DeploymentPath) (*answer[Count], error) {
 		n, err := f.RetryFailed(ctx, in.ID)
 		return body(Count{n}, err)
 	})
-	add(o, "POST", "/deployments/{id}/rollback", "rollback", "Put on its machines what each held before a deployment", func(ctx context.Context, in *deploymentPath) (*answer[RolledBack], error) {
+	add(o, "POST", "/deployments/{id}/rollback", "rollback", "Put on its machines what each held before a deployment", func(ctx context.Context, in *DeploymentPath) (*answer[RolledBack], error) {
 		made, left, err := f.Rollback(ctx, in.ID)
 		back := RolledBack{Deployments: []Deployment{}, Left: left}
 		for _, d := range made {

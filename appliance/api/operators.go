@@ -123,7 +123,7 @@ func body[T any](v T, err error) (*answer[T], error) { return &answer[T]{v}, err
 
 // versioned is an answer with a body that is a record.
 type versioned[T any] struct {
-	version
+	Version
 	Body T
 }
 

@@ -21,11 +21,11 @@ func (o *Operators) addGroups() {
 	add(o, "POST", "/groups", "newGroup", "Make a group", func(ctx context.Context, in *struct{ Body fleet.GroupOrder }) (*versioned[*fleet.GroupView], error) {
 		return groupAnswer(f.NewGroup(ctx, in.Body))
 	}, made)
-	add(o, "GET", "/groups/{name}", "getGroup", "Show a group", func(_ context.Context, in *named) (*versioned[*fleet.GroupView], error) {
+	add(o, "GET", "/groups/{name}", "getGroup", "Show a group", func(_ context.Context, in *Named) (*versioned[*fleet.GroupView], error) {
 		return groupAnswer(f.Group(in.Name))
 	})
 	add(o, "PATCH", "/groups/{name}", "editGroup", "Change a group", func(ctx context.Context, in *struct {
-		named
+		Named
 		Match
 		Body GroupPatch
 	}) (*versioned[*fleet.GroupView], error) {
@@ -38,7 +38,7 @@ func (o *Operators) addGroups() {
 		}
 		return groupAnswer(f.EditGroup(ctx, in.Name, version, in.Body.GroupOrder))
 	}, matched)
-	add(o, "DELETE", "/groups/{name}", "removeGroup", "Remove a group; its machines stay", func(ctx context.Context, in *named) (*nothing, error) {
+	add(o, "DELETE", "/groups/{name}", "removeGroup", "Remove a group; its machines stay", func(ctx context.Context, in *Named) (*nothing, error) {
 		return done(f.RemoveGroup(ctx, in.Name))
 	})
 	for _, c := range []struct {
@@ -46,7 +46,7 @@ func (o *Operators) addGroups() {
 		verb, id, summary string
 	}{{true, "add", "addToGroup", "Put machines into a group"}, {false, "remove", "removeFromGroup", "Take machines out of a group"}} {
 		add(o, "POST", "/groups/{name}/"+c.verb, c.id, c.summary, func(ctx context.Context, in *struct {
-			named
+			Named
 			Body struct {
 				Machines []string `json:"machines" minItems:"1" nullable:"false"`
 			}

@@ -11,7 +11,7 @@ import (
 	"seedbed/appliance/fleet"
 )
 
-type imagePath struct {
+type ImagePath struct {
 	Ref string `path:"ref" maxLength:"256" doc:"NAME (its latest version), NAME:VERSION, or at least six digits of a digest."`
 }
 
@@ -20,7 +20,7 @@ type addImage struct{ Body ImageOrder }
 func (i *addImage) check(ctx context.Context) error { return mayHere(ctx, "a new image") }
 
 type checkDisk struct {
-	imagePath
+	ImagePath
 	Body DiskOrder
 }
 
@@ -57,10 +57,10 @@ func (o *Operators) addImages() {
 			}
 			return d, err
 		})
-	add(o, "GET", "/images/{ref}", "getImage", "Show what an image consists of", func(ctx context.Context, in *imagePath) (*answer[*ImageDetail], error) {
+	add(o, "GET", "/images/{ref}", "getImage", "Show what an image consists of", func(ctx context.Context, in *ImagePath) (*answer[*ImageDetail], error) {
 		return body(lib.Show(ctx, in.Ref))
 	})
-	add(o, "DELETE", "/images/{ref}", "removeImage", "Take a version of an image away, named NAME:VERSION", func(ctx context.Context, in *imagePath) (*nothing, error) {
+	add(o, "DELETE", "/images/{ref}", "removeImage", "Take a version of an image away, named NAME:VERSION", func(ctx context.Context, in *ImagePath) (*nothing, error) {
 		if err := fleet.May(ctx, fleet.RoleAdmin, "remove images"); err != nil {
 			return nil, err
 		}
@@ -69,11 +69,11 @@ func (o *Operators) addImages() {
 		}
 		return done(o.noted(ctx, "image.removed", "image "+in.Ref+" was removed"))
 	})
-	add(o, "GET", "/images/{ref}/usage", "imageUsage", "Say what an image takes and shares", func(ctx context.Context, in *imagePath) (*answer[*ImageUsage], error) {
+	add(o, "GET", "/images/{ref}/usage", "imageUsage", "Say what an image takes and shares", func(ctx context.Context, in *ImagePath) (*answer[*ImageUsage], error) {
 		return body(lib.Usage(ctx, in.Ref))
 	})
 	add(o, "GET", "/images/{ref}/diff/{to}", "imageDiff", "Say what a machine with one image must fetch for another", func(ctx context.Context, in *struct {
-		imagePath
+		ImagePath
 		To string `path:"to" maxLength:"256"`
 	}) (*answer[*ImageDiff], error) {
 		return body(lib.Diff(ctx, in.Ref, in.To))
@@ -99,14 +99,14 @@ func (o *Operators) addImages() {
 
 func (o *Operators) addOpening() {
 	lib := o.images
-	long(o, "POST", "/images/{ref}/open", "openImage", "Let stock BitTorrent clients have an image", fleet.RoleAdmin, func(ctx context.Context, in *imagePath, progress func(Progress)) (any, error) {
+	long(o, "POST", "/images/{ref}/open", "openImage", "Let stock BitTorrent clients have an image", fleet.RoleAdmin, func(ctx context.Context, in *ImagePath, progress func(Progress)) (any, error) {
 		s, err := lib.OpenSwarm(ctx, in.Ref, progress)
 		if err == nil {
 			err = o.noted(ctx, "image.opened", "image "+s.Image+" is open to stock clients: whoever reaches the appliance can have it")
 		}
 		return s, err
 	})
-	add(o, "POST", "/images/{ref}/close", "closeImage", "Let no stock client have an image any more", func(ctx context.Context, in *imagePath) (*nothing, error) {
+	add(o, "POST", "/images/{ref}/close", "closeImage", "Let no stock client have an image any more", func(ctx context.Context, in *ImagePath) (*nothing, error) {
 		if err := fleet.May(ctx, fleet.RoleOperator, "close images"); err != nil {
 			return nil, err
 		}
@@ -116,7 +116,7 @@ func (o *Operators) addOpening() {
 		return done(o.noted(ctx, "image.closed", "image "+in.Ref+" is not open to stock clients any more"))
 	})
 	add(o, "GET", "/images/{ref}/torrent", "imageTorrent", "The .torrent file of an open image", func(ctx context.Context, in *struct {
-		imagePath
+		ImagePath
 		Announce string `query:"announce" maxLength:"1024" doc:"URL of the tracker; the appliance's own if not said."`
 		Plain    bool   `query:"plain" doc:"v1 alone, for clients that do not read hybrid torrents."`
 	}) (*document, error) {
@@ -129,7 +129,7 @@ func (o *Operators) addOpening() {
 func (o *Operators) addExport() {
 	op := operation("GET", "/images/{ref}/disk", "exportDisk", "A disk with an image: offset, length and bytes of what is not zero", produces(diskKind))
 	huma.Register(o.api, op, func(ctx context.Context, in *struct {
-		imagePath
+		ImagePath
 		Length int64 `query:"length" minimum:"0" doc:"Bytes of the disk; 0 is as captured."`
 	}) (*huma.StreamResponse, error) {
 		if err := fleet.May(ctx, fleet.RoleOperator, "export images"); err != nil {

@@ -24,7 +24,7 @@ func (q JobQuery) fits(j *fleet.JobView) bool {
 		(q.State == "" || j.State == q.State || q.State == "open" && !j.State.Ended())
 }
 
-type jobPath struct {
+type JobPath struct {
 	ID string `path:"id" maxLength:"64"`
 }
 
@@ -60,7 +60,7 @@ func (o *Operators) addJobs() {
 		}
 		return page(list, in.Cut, func(j Job) string { return datedKey(j.Created, j.ID) })
 	})
-	add(o, "GET", "/jobs/{id}", "getJob", "Show a job", func(_ context.Context, in *jobPath) (*answer[*Job], error) {
+	add(o, "GET", "/jobs/{id}", "getJob", "Show a job", func(_ context.Context, in *JobPath) (*answer[*Job], error) {
 		return body(o.jobOf(in.ID))
 	})
 	add(o, "GET", "/history", "jobHistory", "List jobs that have ended, the latest first, also those of more than 30 days ago", func(ctx context.Context, in *struct {
@@ -79,14 +79,14 @@ func (o *Operators) addJobs() {
 		{"pause", "pauseJob", "Hold a job until it is resumed", f.Pause},
 		{"resume", "resumeJob", "Let a job that a person paused go on", f.Resume},
 	} {
-		add(o, "POST", "/jobs/{id}/"+c.verb, c.id, c.summary, func(ctx context.Context, in *jobPath) (*answer[*Job], error) {
+		add(o, "POST", "/jobs/{id}/"+c.verb, c.id, c.summary, func(ctx context.Context, in *JobPath) (*answer[*Job], error) {
 			if err := c.do(ctx, in.ID); err != nil {
 				return nil, err
 			}
 			return body(o.jobOf(in.ID))
 		})
 	}
-	add(o, "POST", "/jobs/{id}/retry", "retryJob", "Have a job that failed or was cancelled done again", func(ctx context.Context, in *jobPath) (*answer[Job], error) {
+	add(o, "POST", "/jobs/{id}/retry", "retryJob", "Have a job that failed or was cancelled done again", func(ctx context.Context, in *JobPath) (*answer[Job], error) {
 		j, err := f.Retry(ctx, in.ID)
 		if err != nil {
 			return nil, err
@@ -94,7 +94,7 @@ func (o *Operators) addJobs() {
 		return body(viewJob(*j), nil)
 	}, made)
 	add(o, "POST", "/jobs/{id}/priority", "prioritiseJob", "Give a job another priority", func(ctx context.Context, in *struct {
-		jobPath
+		JobPath
 		Body Priority
 	}) (*answer[*Job], error) {
 		if err := f.Prioritise(ctx, in.ID, in.Body.Priority); err != nil {

@@ -11,8 +11,8 @@ import (
 	"seedbed/appliance/fleet"
 )
 
-// named is the path of one record.
-type named struct {
+// Named is the path of one record.
+type Named struct {
 	Name string `path:"name" maxLength:"128" doc:"ID or name; of a machine, its MAC or serial number too."`
 }
 
@@ -68,11 +68,11 @@ func (o *Operators) addMachines() {
 		}
 		return page(list, in.Cut, func(m Machine) string { return datedKey(m.FirstSeen, m.ID) })
 	})
-	add(o, "GET", "/machines/{name}", "getMachine", "Show a machine", func(_ context.Context, in *named) (*versioned[Machine], error) {
+	add(o, "GET", "/machines/{name}", "getMachine", "Show a machine", func(_ context.Context, in *Named) (*versioned[Machine], error) {
 		return machineAnswer(f.Machine(in.Name))
 	})
 	add(o, "PATCH", "/machines/{name}", "editMachine", "Change what people say of a machine", func(ctx context.Context, in *struct {
-		named
+		Named
 		Match
 		Body fleet.MachineOrder
 	}) (*versioned[Machine], error) {
@@ -82,10 +82,10 @@ func (o *Operators) addMachines() {
 		}
 		return machineAnswer(f.EditMachine(ctx, in.Name, version, in.Body))
 	}, matched)
-	add(o, "DELETE", "/machines/{name}", "removeMachine", "Forget a machine", func(ctx context.Context, in *named) (*nothing, error) {
+	add(o, "DELETE", "/machines/{name}", "removeMachine", "Forget a machine", func(ctx context.Context, in *Named) (*nothing, error) {
 		return done(f.RemoveMachine(ctx, in.Name))
 	})
-	add(o, "POST", "/machines/{name}/admit", "admitMachine", "Admit a machine, by the code on its screen or by its name", func(ctx context.Context, in *named) (*versioned[Machine], error) {
+	add(o, "POST", "/machines/{name}/admit", "admitMachine", "Admit a machine, by the code on its screen or by its name", func(ctx context.Context, in *Named) (*versioned[Machine], error) {
 		m, err := f.Admit(ctx, in.Name)
 		if err != nil {
 			return nil, err
@@ -93,7 +93,7 @@ func (o *Operators) addMachines() {
 		return machineAnswer(f.Machine(m.ID))
 	})
 	add(o, "POST", "/machines/{name}/merge", "mergeMachine", "Say that a machine is the same computer as another, which stays", func(ctx context.Context, in *struct {
-		named
+		Named
 		Body struct {
 			Into string `json:"into" maxLength:"128" doc:"The machine that stays."`
 		}

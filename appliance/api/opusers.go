@@ -10,22 +10,27 @@ import (
 	"seedbed/appliance/fleet"
 )
 
-// loggedIn is the answer to a login, and to its end.
+// loggedIn is the answer to a login, loggedOut that to its end.
 type loggedIn struct {
-	SetCookie http.Cookie `header:"Set-Cookie"`
+	SetCookie string `header:"Set-Cookie"`
 	Body      Me
 }
 
-// stayCookie is the cookie of a stay: for this host over TLS alone, out of reach of scripts and of other sites' pages.
-func stayCookie(value string, age int) http.Cookie {
-	return http.Cookie{Name: CookieName, Value: value, Path: "/", MaxAge: age, Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
+type loggedOut struct {
+	SetCookie string `header:"Set-Cookie"`
 }
 
-// fromInput has where a request comes from, and the cookie of its stay.
-type fromInput struct{ from, cookie string }
+// stayCookie is the cookie of a stay: for this host over TLS alone, out of reach of scripts and of other sites' pages.
+func stayCookie(value string, age int) string {
+	c := http.Cookie{Name: CookieName, Value: value, Path: "/", MaxAge: age, Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
+	return c.String()
+}
+
+// Origin has where a request comes from, and the cookie of its stay.
+type Origin struct{ from, cookie string }
 
 // Resolve implements huma.Resolver.
-func (i *fromInput) Resolve(c huma.Context) []error {
+func (i *Origin) Resolve(c huma.Context) []error {
 	if a, ok := fleet.ActorOf(c.Context()); ok {
 		i.from = a.From
 	} else {
@@ -59,7 +64,7 @@ func (o *Operators) addUsers() {
 		return user(f.NewUser(ctx, in.Body))
 	}, made)
 	add(o, "PATCH", "/users/{name}", "editUser", "Change a user", func(ctx context.Context, in *struct {
-		named
+		Named
 		Match
 		Body UserPatch
 	}) (*versioned[*fleet.UserView], error) {
@@ -72,7 +77,7 @@ func (o *Operators) addUsers() {
 		}
 		return user(f.EditUser(ctx, in.Name, version, in.Body.UserOrder))
 	}, matched)
-	add(o, "DELETE", "/users/{name}", "removeUser", "Remove a user with all API tokens", func(ctx context.Context, in *named) (*nothing, error) {
+	add(o, "DELETE", "/users/{name}", "removeUser", "Remove a user with all API tokens", func(ctx context.Context, in *Named) (*nothing, error) {
 		return done(f.RemoveUser(ctx, in.Name))
 	})
 	add(o, "GET", "/keys", "listKeys", "List one's API tokens, or, for an administrator, all", func(ctx context.Context, in *Cut) (*paged[fleet.KeyView], error) {
@@ -106,7 +111,7 @@ const defaultKeyLifetime = 90 * 24 * time.Hour
 func (o *Operators) addStays() {
 	f := o.fleet
 	add(o, "POST", "/login", "login", "Log in; the answer's cookie says who asks from then on", func(ctx context.Context, in *struct {
-		fromInput
+		Origin
 		Body Login
 	}) (*loggedIn, error) {
 		leave, err := o.knocks.enter(in.from, time.Now())
@@ -125,18 +130,14 @@ func (o *Operators) addStays() {
 		op.MaxBodyBytes = 4 << 10
 		op.Errors = append(op.Errors, http.StatusTooManyRequests)
 	})
-	add(o, "POST", "/logout", "logout", "Log out", func(ctx context.Context, in *fromInput) (*struct {
-		SetCookie http.Cookie `header:"Set-Cookie"`
-	}, error) {
-		out := &struct {
-			SetCookie http.Cookie `header:"Set-Cookie"`
-		}{stayCookie("", -1)}
+	add(o, "POST", "/logout", "logout", "Log out", func(ctx context.Context, in *Origin) (*loggedOut, error) {
+		out := &loggedOut{stayCookie("", -1)}
 		if in.cookie == "" {
 			return out, nil
 		}
 		return out, f.Logout(ctx, in.cookie)
 	})
-	add(o, "GET", "/me", "whoAmI", "Say who asks", func(ctx context.Context, in *fromInput) (*answer[Me], error) {
+	add(o, "GET", "/me", "whoAmI", "Say who asks", func(ctx context.Context, in *Origin) (*answer[Me], error) {
 		a, _ := fleet.ActorOf(ctx)
 		me := Me{Name: a.Name, Role: a.Role, Token: a.Token}
 		if in.cookie != "" && a.Token == "" {
@@ -147,7 +148,7 @@ func (o *Operators) addStays() {
 		return body(me, nil)
 	})
 	add(o, "POST", "/me/password", "setPassword", "Choose another password for oneself; all stays end", func(ctx context.Context, in *struct {
-		fromInput
+		Origin
 		Body Password
 	}) (*nothing, error) {
 		a, _ := fleet.ActorOf(ctx)

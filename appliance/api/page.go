@@ -66,12 +66,12 @@ func datedKey(at time.Time, id string) string {
 	return fmt.Sprintf("%019d-%s", n, id)
 }
 
-// version is the header of an answer that tells which version of a record it is about.
-type version struct {
+// Version is the header of an answer that tells which version of a record it is about.
+type Version struct {
 	ETag string `header:"ETag" doc:"The version of the record, for If-Match."`
 }
 
-func etag(v int64) version { return version{strconv.Quote(strconv.FormatInt(v, 10))} }
+func etag(v int64) Version { return Version{strconv.Quote(strconv.FormatInt(v, 10))} }
 
 // Match is the header of a request that is to be refused where somebody else changed the record meanwhile.
 type Match struct {
