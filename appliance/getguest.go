@@ -48,9 +48,9 @@ type guest struct {
 	name string
 	// unverified says that what is fetched will not be read back.
 	unverified bool
-	token      string      // "" on the appliance's own host
+	token      string         // "" on the appliance's own host
 	local      *client.Client // nil elsewhere
-	file       string      // of the pass; "" keeps none
+	file       string         // of the pass; "" keeps none
 	http       *http.Client
 	log        *slog.Logger
 	// limits are those of the program's swarms; nil is none.

@@ -108,7 +108,7 @@ func (b *bars) update(list []api.Job) {
 			b.of[j.ID] = bar
 		}
 		b.say(j)
-		bar.SetCurrent(share(j))
+		bar.SetCurrent(shareDone(j))
 		if j.State.Ended() && !bar.Completed() && !bar.Aborted() {
 			if j.State == job.Succeeded {
 				bar.SetTotal(-1, true)
@@ -119,8 +119,8 @@ func (b *bars) update(list []api.Job) {
 	}
 }
 
-// share is how far a job is, from 0 to 100.
-func share(j api.Job) int64 {
+// shareDone is how far a job is, from 0 to 100.
+func shareDone(j api.Job) int64 {
 	switch {
 	case j.State == job.Succeeded:
 		return 100
@@ -137,7 +137,7 @@ func tally(list []api.Job) string {
 	var done, failed, atWork int
 	var total int64
 	for _, j := range list {
-		total += share(j)
+		total += shareDone(j)
 		switch {
 		case j.State == job.Succeeded:
 			done++

@@ -171,21 +171,21 @@ type appliance struct {
 	log     *slog.Logger
 	address netip.Addr // as machines reach it
 
-	lib     *library
-	store   *store.Store
-	id      string // of this appliance among those of its site
-	fleet   *fleet.Fleet
+	lib   *library
+	store *store.Store
+	id    string // of this appliance among those of its site
+	fleet *fleet.Fleet
 	// operators is what people and their programs ask.
 	operators *api.Operators
 	tracker   *tracker.Tracker
-	named   map[images.InfoHash][]netip.AddrPort // seeders that the tracker names, by swarm; owned by wanted
-	opened  map[images.InfoHash]bool             // open swarms that the tracker serves; owned by wanted
-	https   net.Listener
-	http    net.Listener // nil with NoBoot
-	local   net.Listener
-	mux     *swarm.Mux
-	parts   []func(context.Context) error
-	closers []func() error
+	named     map[images.InfoHash][]netip.AddrPort // seeders that the tracker names, by swarm; owned by wanted
+	opened    map[images.InfoHash]bool             // open swarms that the tracker serves; owned by wanted
+	https     net.Listener
+	http      net.Listener // nil with NoBoot
+	local     net.Listener
+	mux       *swarm.Mux
+	parts     []func(context.Context) error
+	closers   []func() error
 }
 
 // open opens every file and socket and starts nothing.

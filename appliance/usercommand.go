@@ -235,7 +235,7 @@ func userTokenRevoke(o *options) *cobra.Command {
 // newPassword asks for a password, on a terminal twice.
 func newPassword(cmd *cobra.Command, user string) (string, error) {
 	password, err := readPassword(cmd, "new password of "+user+": ")
-	if err != nil || !isTerminal(cmd.InOrStdin()) {
+	if err != nil || !onTerminal(cmd.InOrStdin()) {
 		return password, err
 	}
 	again, err := readPassword(cmd, "the same again: ")
@@ -245,7 +245,7 @@ func newPassword(cmd *cobra.Command, user string) (string, error) {
 	return password, err
 }
 
-func isTerminal(r io.Reader) bool {
+func onTerminal(r io.Reader) bool {
 	f, ok := r.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
@@ -253,7 +253,7 @@ func isTerminal(r io.Reader) bool {
 // readPassword reads a password: on a terminal unseen, else one line of standard input.
 func readPassword(cmd *cobra.Command, prompt string) (string, error) {
 	in := cmd.InOrStdin()
-	if isTerminal(in) {
+	if onTerminal(in) {
 		fmt.Fprint(cmd.ErrOrStderr(), prompt)
 		b, err := term.ReadPassword(int(in.(*os.File).Fd()))
 		fmt.Fprintln(cmd.ErrOrStderr())

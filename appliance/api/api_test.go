@@ -109,13 +109,13 @@ func (s *shelf) Verify(_ context.Context, o api.VerifyOrder, progress func(api.P
 
 // appliance serves agents over real HTTPS and an operator over a real socket.
 type appliance struct {
-	t        *testing.T
-	fleet    *fleet.Fleet
-	site     *site.Site
-	shelf    *shelf
-	url      string
+	t         *testing.T
+	fleet     *fleet.Fleet
+	site      *site.Site
+	shelf     *shelf
+	url       string
 	operators *api.Operators
-	operator *client.Client
+	operator  *client.Client
 	// remote is the operators' interface over TLS.
 	remote string
 }

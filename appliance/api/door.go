@@ -257,4 +257,3 @@ func networkOf(from string) netip.Prefix {
 	p, _ := a.Prefix(bits)
 	return p
 }
-

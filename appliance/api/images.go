@@ -109,4 +109,3 @@ type Line struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	End    bool            `json:"end,omitempty"`
 }
-

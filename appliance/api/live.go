@@ -272,4 +272,3 @@ func (o *Operators) follow(ctx context.Context, id int, send sse.Sender) {
 		}
 	}
 }
-

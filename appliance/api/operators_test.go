@@ -332,7 +332,7 @@ func TestListsComeInPages(t *testing.T) {
 	if got := strings.Join(names, " "); got != "one three two" {
 		t.Errorf("machines %s", got)
 	}
-	for q, want := range map[api.MachineQuery]int{{Group: "Lab"}: 2, {Text: "TWO"}: 1, {State: "none"}: 3, {State: "running"}: 0, {Admitted: "false"}: 3, {Text: "00:03"}: 1} {
+	for q, want := range map[api.MachineQuery]int{{Group: "Lab"}: 2, {Text: "TWO"}: 1, {State: "none"}: 3, {State: "running"}: 0, {Admitted: "false"}: 0, {Admitted: "true"}: 3, {Text: "00:03"}: 1} {
 		if list, err := a.operator.Machines(t.Context(), q); err != nil || len(list) != want {
 			t.Errorf("%+v: %d machines, want %d, %v", q, len(list), want, err)
 		}
@@ -522,7 +522,9 @@ func (a *appliance) local(method, path string, body []byte) *httptest.ResponseRe
 	return w
 }
 
-func (s *shelf) Usage(context.Context, string) (*api.ImageUsage, error) { return &api.ImageUsage{}, nil }
+func (s *shelf) Usage(context.Context, string) (*api.ImageUsage, error) {
+	return &api.ImageUsage{}, nil
+}
 func (s *shelf) Diff(context.Context, string, string) (*api.ImageDiff, error) {
 	return &api.ImageDiff{}, nil
 }
@@ -589,7 +591,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{200, "POST", "/deployments/{id}/resume", d.ID, ""}, {200, "POST", "/jobs/{id}/cancel", j, ""}, {201, "POST", "/jobs/{id}/retry", j, ""}, {200, "POST", "/deployments/{id}/cancel", d.ID, ""},
 		{200, "POST", "/deployments/{id}/retry-failed", d.ID, ""}, {400, "POST", "/deployments/{id}/rollback", d.ID, ""}, {204, "POST", "/deployments/{id}/close", d.ID, ""},
 		{201, "POST", "/deployments", "", `{"image":"debian","all":true,"seed_for":"90s"}`}, {200, "GET", "/history", "", ""}, {204, "DELETE", "/machines/{name}", "two", ""},
-		{400, "POST", "/captures", "", `{"name":"new","version":"1","machine":"one"}`},
+		{409, "POST", "/captures", "", `{"name":"new","version":"1","machine":"one"}`},
 		{200, "GET", "/images", "", ""}, {200, "POST", "/images", "", `{"path":"/disk","name":"debian"}`}, {200, "GET", "/images/{ref}", "debian", ""}, {204, "DELETE", "/images/{ref}", "debian:1", ""},
 		{200, "GET", "/images/{ref}/usage", "debian", ""}, {200, "GET", "/images/{ref}/diff/{to}", "debian", ""}, {200, "POST", "/images/{ref}/check-disk", "debian", `{"path":"/disk"}`},
 		{200, "POST", "/verify", "", `{"image":"debian"}`}, {200, "POST", "/prune", "", `{"dry_run":true,"grace":"24h"}`}, {200, "POST", "/images/{ref}/open", "debian", ""},
@@ -621,4 +623,3 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		}
 	}
 }
-

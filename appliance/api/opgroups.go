@@ -64,4 +64,3 @@ func unrenamed(name, other, what string) error {
 	}
 	return &fleet.Refusal{Code: fleet.CodeInvalid, Detail: "a " + what + " is not renamed; make " + other + ", and remove " + name}
 }
-

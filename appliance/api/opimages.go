@@ -150,4 +150,3 @@ func (o *Operators) addExport() {
 		}}, nil
 	})
 }
-

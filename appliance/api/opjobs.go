@@ -111,7 +111,6 @@ func (o *Operators) addJobs() {
 	}, made)
 }
 
-
 // Ended is a job of the history.
 type Ended struct {
 	ID          string        `json:"id"`

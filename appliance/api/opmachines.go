@@ -138,4 +138,3 @@ func produces(kind string) func(*huma.Operation) {
 			Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}}
 	}
 }
-

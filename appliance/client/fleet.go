@@ -245,7 +245,9 @@ func (c *Client) Drop(ctx context.Context, o api.DropOrder) (*fleet.Dropped, err
 }
 
 // Me says who asks.
-func (c *Client) Me(ctx context.Context) (*api.Me, error) { return one[api.Me](ctx, c, "GET", "/me", nil) }
+func (c *Client) Me(ctx context.Context) (*api.Me, error) {
+	return one[api.Me](ctx, c, "GET", "/me", nil)
+}
 
 // Users lists the users.
 func (c *Client) Users(ctx context.Context) ([]fleet.UserView, error) {
