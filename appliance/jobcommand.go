@@ -127,6 +127,8 @@ func doneText(j api.Job) string {
 		return "-"
 	case j.Kind == job.Capture:
 		return fmt.Sprintf("%d %% read, %s sent", 100*j.Done/j.Total, bytesText(j.Sent))
+	case j.Kind == job.WipeDisk:
+		return fmt.Sprintf("%d %% wiped", 100*j.Done/j.Total)
 	case j.Phase == job.PhaseVerify:
 		return fmt.Sprintf("%d %% verified", 100*j.Verified/j.Total)
 	}
@@ -152,6 +154,9 @@ func jobShow(o *options) *cobra.Command {
 			{"created", timeText(j.Created)}, {"started", timeText(j.Started)}, {"ended", timeText(j.Ended)},
 		} {
 			fmt.Fprintf(w, "%-11s %s\n", l[0], plain(l[1]))
+		}
+		for _, l := range foundLines(j) {
+			fmt.Fprintf(w, "%-11s %s\n", l[0], l[1])
 		}
 		for _, text := range append(j.Warnings, j.Barred...) {
 			fmt.Fprintf(w, "%-11s %s\n", "warning", plain(text))

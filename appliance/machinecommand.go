@@ -25,9 +25,10 @@ func machineNames(ctx context.Context, c *client.Client) (names []string, err er
 }
 
 func machineCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "machine", Short: "List, admit, name, wake and remove machines",
+	cmd := &cobra.Command{Use: "machine", Short: "List, admit, name, wake and remove machines; verify, repair and wipe their disks",
 		Long: "A MACHINE is an ID, a name, a MAC or a serial number."}
 	cmd.AddCommand(machineLs(o), machineShow(o), machineEdit(o), machineAdmit(o), machineRm(o), machineMerge(o), machineWake(o), machineImport(o), machineExport(o))
+	cmd.AddCommand(workCommands(o)...)
 	return cmd
 }
 
@@ -78,6 +79,9 @@ func admittedText(m api.Machine) string {
 func holds(m api.Machine) string {
 	if m.Deployed == nil {
 		return "-"
+	}
+	if m.Deployed.Unverified {
+		return m.Deployed.ImageName + " (unverified)"
 	}
 	return m.Deployed.ImageName
 }

@@ -102,6 +102,25 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 	if out, code := seedbed(t, data, "deploy", "debian", "--group", "lab", "--at", "soon"); code != exitUsage {
 		t.Errorf("a time that is none: %d %s", code, out)
 	}
+	if out, code := seedbed(t, data, "machine", "verify", "one"); code == 0 || !strings.Contains(out, "which has not ended") {
+		t.Errorf("a verify beside a deployment: %d %s", code, out)
+	}
+	must(t, data, "deployment", "cancel", d.ID)
+	if out, code := seedbed(t, data, "machine", "wipe", "one"); code == 0 || !strings.Contains(out, "confirm it with the word") {
+		t.Errorf("a wipe that nobody confirmed: %d %s", code, out)
+	}
+	if out, code := seedbed(t, data, "machine", "repair", "one"); code == 0 || !strings.Contains(out, "holds no image that is known") {
+		t.Errorf("a repair of what is not known: %d %s", code, out)
+	}
+	work := decode[[]api.Job](t, data, "machine", "wipe", "--group", "lab", "--confirm", "wipe", "--method", "discard", "--after", "poweroff")
+	if len(work) != 2 || work[0].Kind != job.WipeDisk || work[0].Work == nil || work[0].Work.Method != job.WipeDiscard || work[0].Work.After != "poweroff" {
+		t.Errorf("wipes %+v", work)
+	}
+	must(t, data, "job", "cancel", work[0].ID)
+	must(t, data, "job", "cancel", work[1].ID)
+	if out := must(t, data, "machine", "verify", "one", "--image", "debian"); !strings.Contains(out, "verify of one debian:1") {
+		t.Errorf("machine verify: %s", out)
+	}
 	must(t, data, "machine", "rm", "two")
 	if events := decode[[]fleet.Event](t, data, "event", "ls", "--kind", "machine.", "--actor", "root"); len(events) != 3 {
 		t.Errorf("events %+v", events)

@@ -80,6 +80,7 @@ func NewOperators(c Config) *Operators {
 	o.addGroups()
 	o.addDeployments()
 	o.addJobs()
+	o.addWork()
 	o.addImages()
 	o.addGuests()
 	o.addUsers()

@@ -583,6 +583,8 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{200, "GET", "/machines", "", ""}, {200, "GET", "/machines/{name}", "one", ""}, {200, "PATCH", "/machines/{name}", "one", `{"notes":"by the door","seat":{"row":1,"column":2}}`},
 		{200, "POST", "/machines/{name}/admit", "one", ""}, {200, "POST", "/machines/{name}/merge", "three", `{"into":"two"}`}, {400, "POST", "/wake", "", `{"machines":["one"]}`},
 		{200, "GET", "/machines.csv", "", ""}, {200, "POST", "/machines.csv", "", "mac,name\n52:54:00:00:00:09,nine\n"},
+		{409, "POST", "/work", "", `{"kind":"inventory","machines":["one"]}`}, {400, "POST", "/work", "", `{"kind":"wipe","machines":["one"]}`},
+		{201, "POST", "/work", "", `{"kind":"inventory","machines":["52:54:00:00:00:09"]}`},
 		{201, "POST", "/groups", "", `{"name":"room","kind":"room","rows":3,"columns":4}`}, {200, "GET", "/groups", "", ""}, {200, "GET", "/groups/{name}", "room", ""},
 		{200, "PATCH", "/groups/{name}", "room", `{"limit":3}`}, {200, "POST", "/groups/{name}/add", "room", `{"machines":["one"]}`}, {200, "POST", "/groups/{name}/remove", "room", `{"machines":["one"]}`},
 		{204, "DELETE", "/groups/{name}", "room", ""},

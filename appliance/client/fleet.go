@@ -72,6 +72,15 @@ func (c *Client) ImportMachines(ctx context.Context, r io.Reader, dry bool) (*fl
 	return one[fleet.Imported](ctx, c, "POST", "/machines.csv?dry="+strconv.FormatBool(dry), document{"text/csv", r})
 }
 
+// Work has machines verify, repair or wipe their disks, or tell what they are.
+func (c *Client) Work(ctx context.Context, o fleet.WorkOrder) ([]api.Job, error) {
+	list, err := one[[]api.Job](ctx, c, "POST", "/work", o)
+	if err != nil {
+		return nil, err
+	}
+	return *list, nil
+}
+
 // Groups lists the groups by name.
 func (c *Client) Groups(ctx context.Context) ([]fleet.GroupView, error) {
 	return all[fleet.GroupView](ctx, c, "/groups", nil)
