@@ -38,6 +38,10 @@ type Job struct {
 	// First says that it goes before the machine's other jobs whatever their priority: a capture, which a deployment would
 	// destroy the source of.
 	First bool
+	// Begun says that its machine was at work on it before: it goes on before the machine's other jobs, outside windows too.
+	Begun bool
+	// Unadmitted says that its machine is not admitted, and is given nothing.
+	Unadmitted bool
 	// After is the time before which it does not begin; zero is none.
 	After time.Time
 	// Windows are the times in which it may begin, by the rules of its machine's groups: it begins when each group that has
@@ -76,6 +80,7 @@ const (
 	WaitsGroup   = "group-limit"  //
 	WaitsUplink  = "uplink-limit" //
 	WaitsPerson  = "person"       // paused
+	WaitsAdmit   = "admission"    // its machine is not admitted
 )
 
 // Decision says what may happen now.
@@ -145,7 +150,7 @@ func firsts(waiting []*Job) map[string]*Job {
 		if j.State == Held {
 			continue
 		}
-		if have := next[j.Machine]; have == nil || j.First && !have.First {
+		if have := next[j.Machine]; have == nil || j.Begun && !have.Begun || j.First && !have.First && j.Begun == have.Begun {
 			next[j.Machine] = j
 		}
 	}
@@ -201,6 +206,9 @@ func (t *table) wait(j *Job, turn map[string]*Job) Wait {
 	if j.State == Held {
 		return Wait{Code: WaitsPerson, Text: "was paused by a person, who lets it go on"}
 	}
+	if j.Unadmitted {
+		return Wait{Code: WaitsAdmit, Text: "waits until a person admits the machine by the code on its screen"}
+	}
 	if other := t.busy[j.Machine]; other != "" {
 		return Wait{Code: WaitsTurn, Text: "waits for job " + other + " of the same machine"}
 	}
@@ -212,11 +220,14 @@ func (t *table) wait(j *Job, turn map[string]*Job) Wait {
 		return Wait{Code: WaitsTime, Text: "starts at " + clockText(j.After, t.now), Until: j.After}
 	}
 	for _, rule := range j.Windows {
-		if len(rule) == 0 {
+		if len(rule) == 0 || j.Begun {
 			continue
 		}
 		open, next := t.open(rule)
 		t.at(next)
+		if !open && next.IsZero() {
+			return Wait{Code: WaitsWindow, Text: "waits, since no maintenance window of its group ever opens: set another"}
+		}
 		if !open {
 			return Wait{Code: WaitsWindow, Text: "waits until " + clockText(next, t.now) + ", when its maintenance window opens", Until: next}
 		}

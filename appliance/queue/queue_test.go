@@ -62,6 +62,12 @@ func TestDecide(t *testing.T) {
 			begin: "b", waits: map[string]string{"a": WaitsTurn}},
 		"a held job lets the next one of its machine begin": {jobs: []Job{{ID: "a", Machine: "1", Priority: 9, State: Held}, {ID: "b", Machine: "1", State: Present}},
 			begin: "b", waits: map[string]string{"a": WaitsPerson}},
+		"who is not admitted takes no place": {jobs: []Job{{ID: "a", Machine: "1", Priority: 9, Unadmitted: true, State: Present}, {ID: "b", Machine: "2", State: Present}},
+			limits: Limits{Site: 1}, begin: "b", waits: map[string]string{"a": WaitsAdmit}},
+		"what has begun goes on outside its window": {jobs: []Job{{ID: "a", Machine: "1", Windows: night, Begun: true, State: Present}}, begin: "a"},
+		"what has begun goes before the machine's other jobs": {jobs: []Job{{ID: "a", Machine: "1", Begun: true, State: Present},
+			{ID: "b", Machine: "1", Priority: 9, After: at(600), State: Present}}, begin: "a", waits: map[string]string{"b": WaitsTurn}},
+		"a window that never opens": {jobs: []Job{{ID: "a", Machine: "1", Windows: [][]Window{{{}}}, State: Present}}, waits: map[string]string{"a": "no maintenance window"}},
 	}
 	for what, test := range tests {
 		d := Decide(monday, test.jobs, test.limits)

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
+	_ "time/tzdata" // hosts without a database of time zones keep windows too
 )
 
 // Window is a time of the week in which jobs may begin.
@@ -45,11 +47,26 @@ func ParseWindow(text string, zone *time.Location) (Window, error) {
 		return w, fmt.Errorf("window %q: it opens and closes at different times of the day; the whole day is 00:00-24:00", text)
 	}
 	if len(fields) == 3 {
-		if w.Zone, err = time.LoadLocation(fields[2]); err != nil {
+		if w.Zone, err = Zone(fields[2]); err != nil {
 			return w, fmt.Errorf("window %q: there is no time zone %q", text, fields[2])
 		}
 	}
 	return w, nil
+}
+
+// zones are those that were looked up, which takes a file.
+var zones sync.Map
+
+// Zone returns a time zone by its name: "Europe/Berlin".
+func Zone(name string) (*time.Location, error) {
+	if zone, known := zones.Load(name); known {
+		return zone.(*time.Location), nil
+	}
+	zone, err := time.LoadLocation(name)
+	if err == nil {
+		zones.Store(name, zone)
+	}
+	return zone, err
 }
 
 func parseDays(text string) (days [7]bool, err error) {
