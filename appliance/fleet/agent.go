@@ -11,9 +11,19 @@ import (
 	"seedbed/images"
 )
 
+// Bounds of an inventory, and of the cards that were ever in one machine: those seen last are kept.
+const (
+	maxNICs  = 64
+	maxDisks = 1024
+	maxMACs  = 256
+)
+
 // Inventory keeps what a machine is and tells it who it is to the site.
 func (f *Fleet) Inventory(ctx context.Context, c Caller, inv job.Inventory) (job.Admission, error) {
 	var answer job.Admission
+	if len(inv.NICs) > maxNICs || len(inv.Disks) > maxDisks {
+		return answer, refuse(CodeInvalid, "a machine with %d network cards and %d disks is not known here: at most %d and %d are", len(inv.NICs), len(inv.Disks), maxNICs, maxDisks)
+	}
 	err := f.change(ctx, func(d *draft) error {
 		s := d.session(c.session.ID)
 		if s == nil || s.Revoked {
@@ -72,6 +82,7 @@ func (d *draft) identify(bootMAC string, inv *job.Inventory) *Machine {
 		own.MACs = slices.DeleteFunc(own.MACs, func(m string) bool { return m == mac })
 		own.MACs = slices.Insert(own.MACs, 0, mac)
 	}
+	own.MACs = own.MACs[:min(len(own.MACs), maxMACs)]
 	return own
 }
 
@@ -140,9 +151,9 @@ func (f *Fleet) next(c Caller, turns *turns) (turn *Job) {
 	if m := f.state.machines[c.session.Machine]; m == nil || !m.Admitted {
 		return nil
 	}
-	for _, j := range f.open {
+	for _, j := range f.todo[c.session.Machine] {
 		switch {
-		case j.Machine != c.session.Machine || j.HeldByOperator:
+		case j.HeldByOperator:
 		case j.State == job.Claimed, j.State == job.Running, j.State == job.Paused:
 			return j
 		case turns.may(j.ID):
@@ -161,8 +172,8 @@ func (f *Fleet) waiting(c Caller) *job.Job {
 		return nil
 	}
 	var first *Job
-	for _, j := range f.open {
-		if j.Machine != c.session.Machine || j.HeldByOperator || j.State != job.Waiting || turns.later(j.ID, f.now()) {
+	for _, j := range f.todo[c.session.Machine] {
+		if j.HeldByOperator || j.State != job.Waiting || turns.later(j.ID, f.now()) {
 			continue
 		}
 		if _, waits := turns.Waits[j.ID]; waits && (first == nil || turns.Order[j.ID] < turns.Order[first.ID]) {
@@ -182,7 +193,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	err := f.change(ctx, func(d *draft) error {
 		claimed = nil // of a try that another appliance was faster than
 		j, s := d.job(id), d.session(c.session.ID)
-		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator || j.State == job.Waiting && !d.hasPlace(j) {
+		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator || j.State == job.Waiting && !(d.isTurn(j) && d.hasPlace(j)) {
 			return nil
 		}
 		own := d.editJob(j)
@@ -265,6 +276,7 @@ const reportEvery = time.Second
 
 // Report takes what an agent says about its job and answers what it is to do.
 func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directive, error) {
+	bound(&r)
 	f.mu.Lock()
 	j := f.state.jobs[r.Job]
 	if reported(j, c, r) != nil && f.config.Records.Shared() { // it may have been claimed at another appliance just now
@@ -280,16 +292,17 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	if len(r.Bitmap) > 0 && len(r.Bitmap) <= maxHint && !j.State.Ended() {
 		f.hints[j.ID] = r.Bitmap
 	}
-	r.Bitmap = nil
+	liars := r.Liars
+	r.Bitmap, r.Liars = nil, nil
 	f.live[j.ID] = live{report: r, at: f.now(), reports: f.live[j.ID].reports + 1}
-	transition := !j.State.Ended() && !j.HeldByOperator && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)
+	transition := !j.State.Ended() && !j.HeldByOperator && !j.knows(r) && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)
 	directive := f.directive(j)
 	name := j.Machine
 	if m := f.state.machines[j.Machine]; m != nil {
 		name = m.Name
 	}
 	f.mu.Unlock()
-	f.accuse(ctx, c, name, j.ImageName, r.Liars)
+	f.accuse(ctx, c, name, j.ImageName, liars)
 	if !transition {
 		return directive, nil
 	}
@@ -298,7 +311,7 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 		if err := reported(j, c, r); err != nil {
 			return err
 		}
-		if j.State.Ended() || j.HeldByOperator {
+		if j.State.Ended() || j.HeldByOperator || j.knows(r) {
 			return nil
 		}
 		d.advance(d.editJob(j), r)
@@ -310,6 +323,38 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	return f.directive(f.state.jobs[r.Job]), nil
+}
+
+// knows reports whether a failure is the one for which the job waits to be tried again: its answer was lost, and it does not
+// count twice.
+func (j *Job) knows(r job.Report) bool {
+	return r.State == job.Failed && j.State == job.Waiting && j.Last.State == job.Failed
+}
+
+// Bounds of the words of a report, in bytes, and of its warnings.
+const (
+	maxWord     = 256
+	maxSentence = 2000
+	maxTail     = 64 << 10
+	maxWarnings = 100
+)
+
+// bound cuts what a report says in words: it is kept with each job, and at each change in an event.
+func bound(r *job.Report) {
+	cut := func(s *string, most int) {
+		if len(*s) > most {
+			*s = strings.ToValidUTF8((*s)[:most], "")
+		}
+	}
+	for _, word := range []*string{(*string)(&r.Phase), &r.Code, &r.Disk, &r.DiskSerial, &r.Congestion} {
+		cut(word, maxWord)
+	}
+	cut(&r.Reason, maxSentence)
+	cut(&r.Log, maxTail)
+	r.Warnings = r.Warnings[:min(len(r.Warnings), maxWarnings)]
+	for i := range r.Warnings {
+		cut(&r.Warnings[i], maxSentence)
+	}
 }
 
 // reported says why a report is not the caller's to make; j is the job that it is about, or nil.
@@ -358,7 +403,7 @@ func (d *draft) advance(j *Job, r job.Report) {
 // directive is what the agent of a job is to do. The caller holds mu.
 func (f *Fleet) directive(j *Job) job.Directive {
 	d := job.Directive{State: j.State}
-	if f.live[j.ID].report.State == job.Failed && !j.State.Ended() {
+	if f.live[j.ID].report.State == job.Failed && (!j.State.Ended() || f.waitsHere(j.Machine)) { // also by another job, as after a person's retry
 		d.Again = true
 		return d
 	}

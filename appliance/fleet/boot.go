@@ -243,8 +243,8 @@ func (f *Fleet) NextBoot(ctx context.Context, mac, uuid string) Assignment {
 		return a
 	}
 	a.Agent = !m.Admitted
-	for _, j := range f.open {
-		if j.Machine == m.ID && m.Admitted && !j.HeldByOperator && !turns.later(j.ID, now) {
+	for _, j := range f.todo[m.ID] {
+		if m.Admitted && !j.HeldByOperator && (j.begun() || !turns.later(j.ID, now)) {
 			a.Agent = true
 		}
 	}
@@ -276,10 +276,18 @@ func (f *Fleet) BootToken(ctx context.Context, mac string, addr netip.Addr) (job
 	}
 	f.mu.RUnlock()
 	err := f.change(ctx, func(d *draft) error {
+		waiting := 0
 		for _, old := range d.sessions() {
-			if old.MAC == mac && old.Redeemed.IsZero() && !old.Revoked {
+			switch {
+			case !old.Redeemed.IsZero() || old.Guest != nil:
+			case old.MAC == mac && !old.Revoked:
 				d.editSession(old).Revoked = true
+			default:
+				waiting++
 			}
+		}
+		if waiting >= maxGreeted {
+			return refuse(CodeTooMany, "%d boots have not said hello yet, and no more are begun; start the machine again in %v", waiting, tokenLifetime)
 		}
 		d.add(s)
 		return nil

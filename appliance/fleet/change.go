@@ -12,6 +12,8 @@ type asked struct {
 	fn   func(*draft) error
 	done chan struct{} // closed when err is set
 	err  error
+	// office says that only the site's scheduler may make the change, fenced that this appliance is not it.
+	office, fenced bool
 }
 
 // change runs fn and writes what it put into the draft; an error of fn, or of the transaction, leaves everything as it
@@ -63,12 +65,19 @@ func (f *Fleet) write(ctx context.Context, batch []*asked) error {
 	for range maxConflicts {
 		d := newDraft(f, nil)
 		for _, a := range batch {
+			if a.fenced {
+				continue
+			}
 			child := newDraft(f, d)
 			if a.err = a.fn(child); a.err == nil {
 				d.absorb(child)
 			}
+			a.office = child.office
 		}
 		err := f.commit(ctx, d)
+		if errors.Is(err, ErrFenced) && fence(batch) {
+			continue // without what only the scheduler may do
+		}
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}
@@ -77,6 +86,17 @@ func (f *Fleet) write(ctx context.Context, batch []*asked) error {
 		}
 	}
 	return fmt.Errorf("write the records: other appliances were faster %d times: %w", maxConflicts, ErrConflict)
+}
+
+// fence refuses the changes of a batch that only the site's scheduler may make, and reports whether there are others.
+func fence(batch []*asked) (others bool) {
+	for _, a := range batch {
+		if a.office {
+			a.fenced, a.err = true, ErrFenced
+		}
+		others = others || !a.fenced
+	}
+	return others
 }
 
 // commit writes a draft and makes it visible. The caller holds writing.
@@ -152,7 +172,7 @@ func (f *Fleet) reload(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.state, f.open, f.keys = newRecords(), map[string]*Job{}, map[string]string{}
+	f.state, f.open, f.todo, f.keys = newRecords(), map[string]*Job{}, map[string][]*Job{}, map[string]string{}
 	f.number = snap.Number
 	f.apply(snap.Put, snap.Remove)
 	f.wake()

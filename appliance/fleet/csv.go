@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"seedbed/appliance/job"
 )
@@ -60,16 +63,19 @@ func (f *Fleet) ExportMachines(w io.Writer) error {
 	return out.Error()
 }
 
+// formulas are what fields begin with that spreadsheets compute (OWASP, CSV injection).
+const formulas = "=+-@\t\r\n"
+
 // harmless keeps a spreadsheet from computing what a stranger wrote; plain takes that back.
 func harmless(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+	if s != "" && strings.ContainsRune(formulas, rune(s[0])) {
 		return "'" + s
 	}
 	return s
 }
 
 func plain(s string) string {
-	if len(s) > 1 && s[0] == '\'' && strings.ContainsRune("=+-@\t\r", rune(s[1])) {
+	if len(s) > 1 && s[0] == '\'' && strings.ContainsRune(formulas, rune(s[1])) {
 		return s[1:]
 	}
 	return s
@@ -104,8 +110,9 @@ func (f *Fleet) ImportMachines(ctx context.Context, r io.Reader, dry bool) (*Imp
 	errDry := refuse("dry", "nothing is written")
 	err = f.change(ctx, func(d *draft) error {
 		done = Imported{}
+		known := newRegister(d.machines())
 		for _, l := range lines {
-			if err := d.importLine(ctx, l, &done); err != nil {
+			if err := d.importLine(ctx, l, known, &done); err != nil {
 				return refuse(CodeInvalid, "line %d (%s): %v; nothing was imported", l.number, l.mac, err)
 			}
 		}
@@ -121,25 +128,57 @@ func (f *Fleet) ImportMachines(ctx context.Context, r io.Reader, dry bool) (*Imp
 	return &done, nil
 }
 
-func (d *draft) importLine(ctx context.Context, l line, done *Imported) error {
-	all := d.machines()
-	m := byMAC(identity{macs: []string{l.mac}}, all)
+// register is a list of machines in which an import finds each quickly.
+type register struct {
+	all   []*Machine
+	at    map[string]int        // in all, by ID
+	byMAC map[string][]*Machine // by each MAC that they had when they came into the register
+}
+
+func newRegister(machines []*Machine) *register {
+	r := &register{at: map[string]int{}, byMAC: map[string][]*Machine{}}
+	for _, m := range machines {
+		r.put(m)
+	}
+	return r
+}
+
+// put adds a machine, or replaces its record; an import changes no MACs.
+func (r *register) put(m *Machine) {
+	i, had := r.at[m.ID]
+	if had {
+		r.all[i] = m
+	} else {
+		r.at[m.ID] = len(r.all)
+		r.all = append(r.all, m)
+	}
+	for _, mac := range m.MACs {
+		list := slices.DeleteFunc(r.byMAC[mac], func(o *Machine) bool { return o.ID == m.ID })
+		r.byMAC[mac] = append(list, m)
+	}
+}
+
+func (d *draft) importLine(ctx context.Context, l line, known *register, done *Imported) error {
+	m := byMAC(identity{macs: []string{l.mac}}, known.byMAC[l.mac])
 	fresh := m == nil
 	if fresh {
 		m = d.record(identity{macs: []string{l.mac}}, "")
-		all = append(all, m)
+		known.put(m)
 	}
 	if l.order.Groups != nil {
 		for _, name := range *l.order.Groups {
 			if lookup[*Group](d, KindGroup, GroupID(name)) == nil {
-				g := &Group{ID: GroupID(name), Name: strings.TrimSpace(name), Kind: Tag, Created: d.f.now().UTC()}
+				g, err := d.newGroup(name)
+				if err != nil {
+					return err
+				}
 				d.add(g)
 				d.event(by(ctx, Event{Kind: "group.created", Text: "group " + g.Name + " was made by an import"}))
 			}
 		}
 	}
 	own := m.copy().(*Machine)
-	what, err := d.alter(own, l.order, all)
+	what, err := d.alter(own, l.order, known.all)
 	if err != nil {
 		return err
 	}
@@ -158,6 +197,7 @@ func (d *draft) importLine(ctx context.Context, l line, done *Imported) error {
 		done.Changed++
 	}
 	*d.editMachine(m) = *own
+	known.put(d.machine(own.ID))
 	if admits {
 		d.enlist(d.machine(own.ID))
 	}
@@ -166,8 +206,12 @@ func (d *draft) importLine(ctx context.Context, l line, done *Imported) error {
 
 // readLines reads a table of machines.
 func readLines(r io.Reader) (list []line, err error) {
-	in := csv.NewReader(r)
+	text := bufio.NewReader(r)
+	in := csv.NewReader(text)
 	in.TrimLeadingSpace = true
+	if in.Comma, err = separator(text); err != nil {
+		return nil, refuse(CodeInvalid, "the table of machines cannot be read: %v", err)
+	}
 	header, err := in.Read()
 	if err != nil {
 		return nil, refuse(CodeInvalid, "the table of machines has no header; its first line names its columns, of which one is mac")
@@ -196,6 +240,9 @@ func readLines(r io.Reader) (list []line, err error) {
 			return nil, refuse(CodeInvalid, "the table of machines cannot be read: %v", err)
 		}
 		number, _ := in.FieldPos(0)
+		if slices.ContainsFunc(record, func(s string) bool { return !utf8.ValidString(s) || strings.ContainsRune(s, 0) }) {
+			return nil, refuse(CodeInvalid, "line %d is not in UTF-8; save the table as \"CSV UTF-8\"; nothing was imported", number)
+		}
 		l, err := readLine(record, at)
 		if err != nil {
 			return nil, refuse(CodeInvalid, "line %d: %v; nothing was imported", number, err)
@@ -208,6 +255,20 @@ func readLines(r io.Reader) (list []line, err error) {
 			return nil, refuse(CodeInvalid, "one import takes at most %d machines", maxImport)
 		}
 	}
+}
+
+// separator returns what separates the fields: a semicolon where the header has one and no comma, as spreadsheets write it in
+// countries whose numbers have commas.
+func separator(text *bufio.Reader) (rune, error) {
+	begin, err := text.Peek(text.Size())
+	if err != nil && err != io.EOF {
+		return 0, err
+	}
+	header, _, _ := bytes.Cut(begin, []byte("\n"))
+	if bytes.Contains(header, []byte(";")) && !bytes.Contains(header, []byte(",")) {
+		return ';', nil
+	}
+	return ',', nil
 }
 
 func readLine(record []string, at map[string]int) (l line, err error) {

@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"bytes"
 	"encoding/csv"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +65,8 @@ func TestTablesThatCannotBeReadImportNothing(t *testing.T) {
 		"no address": "mac,name\n52:54:00:00:00:01,a\nhere,b\n", "one address twice": "mac\n52:54:00:00:00:01\n52-54-00-00-00-01\n",
 		"one name twice": "mac,name\n52:54:00:00:00:01,a\n52:54:00:00:00:02,a\n", "half a seat": "mac,row,column\n52:54:00:00:00:01,1,\n",
 		"a strange word": "mac,admitted\n52:54:00:00:00:01,perhaps\n", "an open quote": "mac,name\n52:54:00:00:00:01,\"a\n", "too few fields": "mac,name\n52:54:00:00:00:01\n",
+		"another encoding": "mac,groups\n52:54:00:00:00:01,B\xfcro\n", "a zero byte": "mac,notes\n52:54:00:00:00:01,a\x00b\n",
+		"a group that cannot be": "mac,groups\n52:54:00:00:00:01,a/b\n", "a long group": "mac,groups\n52:54:00:00:00:01," + strings.Repeat("x", 100) + "\n",
 	} {
 		_, err := r.ImportMachines(t.Context(), strings.NewReader(in), false)
 		if err == nil || codeOf(err) == "" {
@@ -75,5 +78,30 @@ func TestTablesThatCannotBeReadImportNothing(t *testing.T) {
 	}
 	if _, err := r.ImportMachines(as(t, "vera", fleet.RoleViewer), strings.NewReader("mac\n52:54:00:00:00:01\n"), false); codeOf(err) != fleet.CodeForbidden {
 		t.Errorf("a viewer imports: %v", err)
+	}
+}
+
+func TestTableWithSemicolons(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	done, err := r.ImportMachines(as(t, "otto", fleet.RoleOperator), strings.NewReader("mac;name;groups\r\n52:54:00:00:00:01;desk-1;\"lab;floor\"\r\n"), false)
+	if err != nil || done.Added != 1 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if m, err := r.Machine("desk-1"); err != nil || !slices.Equal(m.Groups, []string{"floor", "lab"}) {
+		t.Fatalf("%+v, %v", m, err)
+	}
+}
+
+func TestLargeTableOfMachines(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	var in strings.Builder
+	in.WriteString("mac,name,groups,row,column\n")
+	for i := range 600 {
+		fmt.Fprintf(&in, "52:54:00:%02x:%02x:00,desk-%d,room %d,%d,%d\n", i>>8, i&255, i, i/400, i%400/20+1, i%20+1)
+	}
+	done, err := r.ImportMachines(as(t, "otto", fleet.RoleOperator), strings.NewReader(in.String()), false)
+	if err != nil || done.Added != 600 || len(r.Jobs()) != 600 {
+		t.Fatalf("%+v, %d jobs, %v", done, len(r.Jobs()), err)
 	}
 }

@@ -71,7 +71,18 @@ func (o *Order) check() error {
 			o.SeedFor = defaultSeedUntil
 		}
 	}
+	if err := checkStart(o.NotBefore); err != nil {
+		return err
+	}
 	return checkAfter(&o.After)
+}
+
+// checkStart refuses times that no job can begin at: a record cannot hold a time after the year 9999.
+func checkStart(at time.Time) error {
+	if !at.IsZero() && (at.Year() < 2000 || at.Year() > 2200) {
+		return refuse(CodeInvalid, "a job cannot begin at %s", at.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // checkOptions completes how the disk is written, or says what the image has not.
@@ -212,15 +223,24 @@ func (d *draft) pick(machines []*Machine, names, groups []string) (list []*Machi
 // find returns the one machine with this ID, name, MAC or serial number.
 func find(machines []*Machine, name string) (found *Machine, err error) {
 	mac := strings.ReplaceAll(strings.ToLower(name), "-", ":")
-	for _, m := range machines {
-		serial := m.Inventory != nil && name == m.Inventory.Serial && name != ""
-		if m.ID != name && m.Name != name && !slices.Contains(m.MACs, mac) && !serial {
-			continue
+	// What a machine says of itself, as its serial number, takes no other machine's ID or name away.
+	for _, is := range []func(*Machine) bool{
+		func(m *Machine) bool { return m.ID == name },
+		func(m *Machine) bool { return m.Name == name || slices.Contains(m.MACs, mac) },
+		func(m *Machine) bool { return m.Inventory != nil && name == m.Inventory.Serial && name != "" },
+	} {
+		for _, m := range machines {
+			if !is(m) {
+				continue
+			}
+			if found != nil {
+				return nil, refuse(CodeAmbiguous, "%q is %s and %s; name the machine by its ID", name, found.ID, m.ID)
+			}
+			found = m
 		}
 		if found != nil {
-			return nil, refuse(CodeAmbiguous, "%q is %s and %s; name the machine by its ID", name, found.ID, m.ID)
+			break
 		}
-		found = m
 	}
 	if found == nil {
 		return nil, refuse(CodeMachineUnknown, "no machine has the ID, name, MAC or serial number %q; `seedbed machine ls` lists them", name)
@@ -234,12 +254,19 @@ func (d *draft) enlist(m *Machine) {
 		return
 	}
 	for _, dep := range d.deployments() {
-		if dep.All && !dep.Closed && !slices.ContainsFunc(d.jobs(), func(j *Job) bool {
-			return j.Deployment == dep.ID && j.Machine == m.ID
-		}) {
+		if dep.All && !dep.Closed && !d.had(dep, m) {
 			d.addJob(dep, m)
 		}
 	}
+}
+
+// had reports whether a machine has, or had, a job of a deployment.
+func (d *draft) had(dep *Deployment, m *Machine) bool {
+	stored := d.f.state.jobs
+	if d.f.state.machines[m.ID] == nil { // a machine that is new has none but in the draft
+		stored = nil
+	}
+	return slices.ContainsFunc(every(d, KindJob, stored), func(j *Job) bool { return j.Deployment == dep.ID && j.Machine == m.ID })
 }
 
 // addJob gives a machine a job. Jobs of other deployments that it has not begun make way, and jobs that it paused: they
@@ -256,6 +283,9 @@ func (d *draft) addJob(dep *Deployment, m *Machine) {
 		ID: newID(), Kind: job.Deploy, Machine: m.ID, Deployment: dep.ID, State: job.Waiting, Created: d.f.now().UTC(),
 		Image: dep.Image, ImageName: dep.ImageName, InfoHash: dep.InfoHash, Reason: waitsForBoot,
 		Priority: dep.Priority, NotBefore: dep.NotBefore, Windowless: dep.Windowless, Options: dep.Options,
+	}
+	if dep.Paused {
+		j.HeldByOperator, j.State, j.Code, j.Reason = true, job.Paused, "operator", "the deployment is paused; resume it to go on"
 	}
 	d.add(j)
 	d.jobEvent(j)
@@ -354,17 +384,22 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 	f.mu.RLock()
 	dep := f.state.deployments[id]
 	before := map[images.Digest][]string{} // machines by what they held
+	held := map[string]*Job{}              // the first job of each machine
 	for _, j := range f.state.jobs {
 		if j.Deployment != id || j.Kind != job.Deploy || j.Claimed.IsZero() {
 			continue
 		}
-		if j.Before.IsZero() {
+		if had := held[j.Machine]; had == nil || j.Created.Before(had.Created) {
+			held[j.Machine] = j
+		}
+	}
+	for machine, j := range held {
+		m := f.state.machines[machine]
+		if j.Before.IsZero() || m == nil || m.MergedInto != "" || !m.Admitted { // what was removed since keeps no room from going back
 			left++
 			continue
 		}
-		if !slices.Contains(before[j.Before], j.Machine) {
-			before[j.Before] = append(before[j.Before], j.Machine)
-		}
+		before[j.Before] = append(before[j.Before], machine)
 	}
 	f.mu.RUnlock()
 	if dep == nil {
@@ -376,6 +411,9 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 	found := map[images.Digest]*Image{}
 	for d := range before { // all are looked for before any machine is touched
 		if found[d], err = f.config.Library.Image(ctx, d.String()); err != nil {
+			return nil, left, err
+		}
+		if _, err := checkOptions(dep.Options, found[d].Manifest); err != nil {
 			return nil, left, err
 		}
 	}
@@ -465,8 +503,10 @@ func (f *Fleet) OperateDeployment(ctx context.Context, id string, verb Verb) (co
 		if err != nil {
 			return err
 		}
-		if verb == CancelAll && dep.All && !dep.Closed {
-			d.editDeployment(dep).Closed = true
+		if own := d.editDeployment(dep); verb == CancelAll {
+			own.Closed = own.Closed || own.All
+		} else {
+			own.Paused = verb == PauseAll
 		}
 		for _, j := range d.openJobs() {
 			if j.Deployment != id || j.State.Ended() || verb == ResumeAll && !j.HeldByOperator || verb == PauseAll && j.HeldByOperator {

@@ -63,9 +63,12 @@ func (d *draft) change() *Change {
 	return c
 }
 
-// add puts a record that is new, or the draft's own.
+// add puts a record that is new, or the draft's own. One of an ID that the same transaction removes takes the place of that row.
 func (d *draft) add(r Record) {
 	k := r.Ref()
+	if have := d.f.state.get(k); *r.Row() == 0 && have != nil && d.removes(k) {
+		*r.Row() = *have.Row()
+	}
 	if _, had := d.put[k]; !had {
 		d.order = append(d.order, k)
 	}
@@ -78,6 +81,34 @@ func (d *draft) remove(k Key) {
 		d.put[k] = nil // its place in the order stays
 	}
 	d.gone[k] = true
+}
+
+// removes reports whether the transaction removed a record so far.
+func (d *draft) removes(k Key) bool {
+	for p := d; p != nil; p = p.parent {
+		if p.gone[k] {
+			return true
+		}
+		if p.put[k] != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// changed reports whether a record is not the one of a version that somebody decided by; 0 is any. What an earlier change of
+// the same transaction did to it, which its row does not tell yet, is a change too.
+func (d *draft) changed(r Record, version int64) bool {
+	if version == 0 {
+		return false
+	}
+	k := r.Ref()
+	for p := d.parent; p != nil; p = p.parent {
+		if p.put[k] != nil || p.gone[k] {
+			return true
+		}
+	}
+	return *r.Row() != version
 }
 
 // get returns a record as the draft has it, or nil.

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"seedbed/appliance/job"
@@ -9,6 +10,9 @@ import (
 
 // Tidy is what Run does each second.
 func Tidy(f *Fleet, ctx context.Context) error { return f.tidy(ctx) }
+
+// MaxStays is how many stays one user has.
+const MaxStays = maxStays
 
 // MaxUnknown is the bound of machines that were only seen in boot packets.
 const MaxUnknown = maxUnknown
@@ -95,3 +99,43 @@ func Guess(f *Fleet, now time.Time, keys ...string) { f.guesses.wrong(now, keys.
 
 // Guesses is how many series of wrong passwords are kept.
 func Guesses(f *Fleet) int { return len(f.guesses.seq) }
+
+// Together runs functions that make one change each, all in one transaction, in their order.
+func Together(f *Fleet, do ...func()) {
+	var all sync.WaitGroup
+	waiting := func(atWork bool, n int) {
+		for {
+			f.asking.Lock()
+			done := f.atWork == atWork && len(f.asked) == n
+			f.asking.Unlock()
+			if done {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	waiting(false, 0)
+	f.writing.Lock()
+	all.Go(func() { f.change(context.Background(), func(*draft) error { return nil }) })
+	waiting(true, 0) // that one is on its way, and waits for writing
+	for i, fn := range do {
+		all.Go(fn)
+		waiting(true, i+1)
+	}
+	f.writing.Unlock()
+	all.Wait()
+}
+
+// Stall has the queue go on with its last decision, as it does for a moment where it is long.
+func Stall(f *Fleet) {
+	f.decide()
+	f.deciding.Lock()
+	defer f.deciding.Unlock()
+	f.turns.took, f.turns.taken = time.Hour, time.Now()
+}
+
+// Forget is what Run does each hour.
+func Forget(f *Fleet, now time.Time) { f.forgetOld(now) }
+
+// SessionOf is the ID of a caller's boot.
+func SessionOf(c Caller) string { return c.session.ID }

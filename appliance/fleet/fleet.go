@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,6 +127,7 @@ type Fleet struct {
 	number   int64                 // of the last commit that is in state
 	state    records               // pointers are to records that are never changed
 	open     map[string]*Job       // the jobs of state that have not ended
+	todo     map[string][]*Job     // the same by machine
 	live     map[string]live       // last report by job ID
 	hints    map[string][]byte     // last bitmap of held pieces that was reported, by ID of an open job
 	sights   map[string]sight      // how far machines are on their way, by MAC
@@ -142,6 +144,8 @@ type Fleet struct {
 	turns    *turns // what the queue decided last
 
 	guesses guesses
+	looking sync.Mutex // guards looked, and is held while this appliance looks
+	looked  time.Time  // for a stranger's sake, by the host's clock
 
 	needs map[images.InfoHash]need // swarms that guests need
 	nodes map[string]*node         // seed nodes by ID of the guest
@@ -199,7 +203,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		config.ClaimExpires = 90 * time.Second
 	}
 	f := &Fleet{
-		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{},
+		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{}, todo: map[string][]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
 		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{}, called: map[string]time.Time{},
 		accused: map[string]*accused{},
@@ -242,6 +246,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 func (f *Fleet) tidyAlways(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	forgot := f.now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -250,6 +255,10 @@ func (f *Fleet) tidyAlways(ctx context.Context) error {
 		}
 		if err := f.tidy(ctx); err != nil && ctx.Err() == nil {
 			f.log.Error("records cannot be written", "err", err)
+		}
+		if now := f.now(); now.Sub(forgot) > forgetEvery {
+			forgot = now
+			f.forgetOld(now)
 		}
 	}
 }
@@ -268,13 +277,7 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 		case *Machine:
 			f.state.machines[r.ID] = r
 		case *Job:
-			f.state.jobs[r.ID] = r
-			if r.State.Ended() {
-				delete(f.open, r.ID)
-				delete(f.hints, r.ID)
-			} else {
-				f.open[r.ID] = r
-			}
+			f.applyJob(r)
 		case *Deployment:
 			f.state.deployments[r.ID] = r
 		case *Session:
@@ -293,9 +296,7 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 		case KindMachine:
 			delete(f.state.machines, k.ID)
 		case KindJob:
-			delete(f.state.jobs, k.ID)
-			delete(f.open, k.ID)
-			delete(f.hints, k.ID)
+			f.forgetJob(k.ID)
 		case KindDeployment:
 			delete(f.state.deployments, k.ID)
 		case KindSession:
@@ -310,6 +311,64 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 		}
 	}
 }
+
+// applyJob makes a job visible. The caller holds mu and writing, or is New.
+func (f *Fleet) applyJob(j *Job) {
+	had := f.open[j.ID]
+	if had != nil {
+		f.undo(had)
+	}
+	if j.State.Ended() {
+		f.state.jobs[j.ID] = j
+		delete(f.hints, j.ID)
+		return
+	}
+	if j.atWork() && (had == nil || !had.atWork() || had.Epoch != j.Epoch) {
+		// It began just now, perhaps at another appliance: the machine has the full time to report, by this appliance's clock.
+		f.live[j.ID] = live{report: j.Last, at: f.now(), reports: f.live[j.ID].reports}
+	}
+	f.state.jobs[j.ID], f.open[j.ID] = j, j
+	f.todo[j.Machine] = append(f.todo[j.Machine], j)
+}
+
+// undo takes a job from those that have not ended. The caller holds mu and writing, or is New.
+func (f *Fleet) undo(j *Job) {
+	delete(f.open, j.ID)
+	list := slices.DeleteFunc(f.todo[j.Machine], func(o *Job) bool { return o.ID == j.ID })
+	if f.todo[j.Machine] = list; len(list) == 0 {
+		delete(f.todo, j.Machine)
+	}
+}
+
+// forgetJob takes a job out of the memory. The caller holds mu and writing.
+func (f *Fleet) forgetJob(id string) {
+	if j := f.open[id]; j != nil {
+		f.undo(j)
+	}
+	delete(f.state.jobs, id)
+	delete(f.hints, id)
+	delete(f.live, id)
+}
+
+// forgetOld takes the jobs out of the memory that ended longer ago than jobHistory. Those of an open deployment to all
+// machines stay: they say which machines had it.
+func (f *Fleet) forgetOld(now time.Time) {
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, j := range f.state.jobs {
+		if !j.State.Ended() || now.Sub(j.Ended) < jobHistory {
+			continue
+		}
+		if dep := f.state.deployments[j.Deployment]; dep == nil || !dep.All || dep.Closed {
+			f.forgetJob(id)
+		}
+	}
+}
+
+// forgetEvery is how often old jobs are looked for.
+const forgetEvery = time.Hour
 
 // get returns a record, or nil.
 func (s *records) get(k Key) Record {

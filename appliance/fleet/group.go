@@ -66,12 +66,14 @@ func (g *Group) copy() Record {
 // GroupID is the ID of a group with that name.
 func GroupID(name string) string { return strings.ToLower(strings.TrimSpace(name)) }
 
-// windows returns the group's windows; those that cannot be read, which no change lets in, are left out.
+// windows returns the group's windows; one that cannot be read, which no change lets in, never opens.
 func (g *Group) windows(zone *time.Location) (list []queue.Window) {
 	for _, text := range g.Windows {
-		if w, err := queue.ParseWindow(text, zone); err == nil {
-			list = append(list, w)
+		w, err := queue.ParseWindow(text, zone)
+		if err != nil {
+			w = queue.Window{}
 		}
+		list = append(list, w)
 	}
 	return list
 }
@@ -106,7 +108,7 @@ func (s *records) settings() *Settings {
 // zone is the time zone of windows that name none.
 func (s *Settings) zone() *time.Location {
 	if s.TimeZone != "" {
-		if zone, err := time.LoadLocation(s.TimeZone); err == nil {
+		if zone, err := queue.Zone(s.TimeZone); err == nil {
 			return zone
 		}
 	}

@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"net"
+	"slices"
 	"strings"
 
 	"seedbed/appliance/job"
@@ -119,7 +121,8 @@ func inventoryIdentity(bootMAC string, inv *job.Inventory) identity {
 	id := identity{uuid: canonicalUUID(inv.UUID), serial: realSerial(inv.Serial), diskSerials: diskSerials(inv)}
 	id.macs = append(id.macs, bootMAC)
 	for _, n := range inv.NICs {
-		if mac := strings.ToLower(n.MAC); mac != "" && mac != bootMAC && mac != "00:00:00:00:00:00" {
+		hw, err := net.ParseMAC(n.MAC)
+		if mac := hw.String(); err == nil && len(hw) == 6 && mac != "00:00:00:00:00:00" && !slices.Contains(id.macs, mac) {
 			id.macs = append(id.macs, mac)
 		}
 	}

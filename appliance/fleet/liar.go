@@ -29,9 +29,7 @@ type accused struct {
 // what another says of it, and more than one is heard.
 func (f *Fleet) accuse(ctx context.Context, c Caller, name, image string, list []job.Liar) {
 	for _, l := range list[:min(len(list), maxLiars)] {
-		f.mu.Lock()
 		e, fresh := f.accusation(c, name, image, l)
-		f.mu.Unlock()
 		if !fresh {
 			continue
 		}
@@ -42,8 +40,10 @@ func (f *Fleet) accuse(ctx context.Context, c Caller, name, image string, list [
 	}
 }
 
-// accusation returns the event about a barred peer, and whether it was not told yet. The caller holds mu.
+// accusation returns the event about a barred peer, and whether it was not told yet.
 func (f *Fleet) accusation(c Caller, name, image string, l job.Liar) (e Event, fresh bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	liar, key := l.Peer.Addr().Unmap().String(), ""
 	for _, n := range l.Names {
 		if id, ok := strings.CutPrefix(n, job.URIMachine); ok && f.state.machines[id] != nil {
@@ -52,7 +52,7 @@ func (f *Fleet) accusation(c Caller, name, image string, l job.Liar) (e Event, f
 		if id, ok := strings.CutPrefix(n, job.URIJob); ok && f.state.jobs[id] != nil {
 			e.Job, e.Deployment = id, f.state.jobs[id].Deployment
 		}
-		if id, ok := strings.CutPrefix(n, job.URIGuest); ok && f.state.sessions[id] != nil {
+		if id, ok := strings.CutPrefix(n, job.URIGuest); ok && f.state.sessions[id] != nil && f.state.sessions[id].Guest != nil {
 			liar, key = f.state.sessions[id].Guest.Name, id
 		}
 	}

@@ -61,3 +61,15 @@ func TestAMachineThatLiedIsNamed(t *testing.T) {
 		t.Errorf("another's job says %q", v.Barred)
 	}
 }
+
+// A report may name anything as the peer that it barred.
+func TestWhatIsSaidOfAPeerThatIsNoGuestHarmsNobody(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	a := r.boot(macA, invA)
+	a.claim()
+	if _, err := r.Report(t.Context(), a.caller, job.Report{Job: a.job.ID, Epoch: a.job.Epoch, Phase: job.PhaseContent, State: job.Running,
+		Liars: []job.Liar{{What: "sent a wrong tile", Names: []string{job.URIGuest + fleet.SessionOf(a.caller)}}}}); err != nil {
+		t.Fatal(err)
+	}
+}

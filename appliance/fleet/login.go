@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/hex"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -33,10 +34,18 @@ func (f *Fleet) Login(ctx context.Context, name, password, from string) (*Stay, 
 		if have == nil || have.Disabled || have.Password != u.Password {
 			return refuse(CodeLogin, wrongLogin)
 		}
+		var own []*Login
 		for _, l := range othersOf[*Login](d, KindLogin) {
-			if now.After(l.Expires) {
+			switch {
+			case now.After(l.Expires):
 				d.remove(l.Ref())
+			case l.User == u.ID:
+				own = append(own, l)
 			}
+		}
+		slices.SortFunc(own, func(a, b *Login) int { return a.Created.Compare(b.Created) })
+		for _, l := range own[:max(0, len(own)-maxStays+1)] {
+			d.remove(l.Ref())
 		}
 		d.add(&Login{ID: secretHash(stay.Cookie), User: u.ID, CSRF: stay.CSRF, From: from, Created: now, Expires: stay.Expires})
 		d.event(Event{Kind: "user.login", Actor: u.Name, From: from, Text: u.Name + " logged in"})
@@ -51,28 +60,34 @@ func (f *Fleet) Login(ctx context.Context, name, password, from string) (*Stay, 
 // wrongLogin tells no more than that: neither which names there are nor who is shut out.
 const wrongLogin = "name or password are wrong"
 
+// maxStays is how many stays one user has at most; the oldest end.
+const maxStays = 100
+
 // checkLogin returns the user of that name and password, as far as the caller has not guessed too often.
 func (f *Fleet) checkLogin(ctx context.Context, name, password, from string) (*User, error) {
 	id := GroupID(name)
-	keys := []string{"name " + id, "from " + from}
-	if from == "" {
-		keys = keys[:1]
+	keys := f.guesses.keys(f.now(), id, from, f.stays(id, from))
+	if err := f.tooMany(keys); err != nil {
+		return nil, err
 	}
-	if wait := f.guesses.wait(f.now(), keys...); wait > 0 {
-		return nil, refuse(CodeTooMany, "too many wrong passwords for this name or from this address; try again in %v", wait.Round(time.Second))
+	// Those that come at once are looked at one after the other, so that each knows what the others guessed wrong.
+	if !f.guesses.enter(keys) {
+		return nil, refuse(CodeTooMany, "too many people log in at once; try again in a moment")
 	}
-	f.mu.RLock()
-	u, _ := f.state.others[Key{KindUser, id}].(*User)
-	f.mu.RUnlock()
-	hash := nobody
-	if u != nil && u.Password != "" {
-		hash = u.Password
+	defer f.guesses.leave(keys)
+	if err := f.tooMany(keys); err != nil {
+		return nil, err
 	}
-	if len(password) > maxPassword {
-		password = password[:maxPassword]
+	u := f.userNamed(id)
+	right := u.has(password)
+	if !right { // another appliance may have made the user, or changed the password, a moment ago
+		f.lookForStranger()
+		if now := f.userNamed(id); now != u {
+			u, right = now, now.has(password)
+		}
 	}
-	if right := passwordIs(hash, password); right && u != nil && !u.Disabled {
-		f.guesses.right(keys...)
+	if right {
+		f.guesses.right(f.now(), keys, id, from)
 		return u, nil
 	}
 	if f.guesses.wrong(f.now(), keys...) { // told once for each series, so that nobody fills the records
@@ -83,6 +98,36 @@ func (f *Fleet) checkLogin(ctx context.Context, name, password, from string) (*U
 		}
 	}
 	return nil, refuse(CodeLogin, wrongLogin)
+}
+
+// has reports whether a user, or nil, is let in by a password. It takes as long for nobody as for somebody.
+func (u *User) has(password string) bool {
+	hash := nobody
+	if u != nil && u.Password != "" {
+		hash = u.Password
+	}
+	return passwordIs(hash, password[:min(len(password), maxPassword)]) && u != nil && !u.Disabled
+}
+
+// stays reports whether a user is logged in from the network of an address.
+func (f *Fleet) stays(id, from string) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, r := range f.state.others {
+		if l, ok := r.(*Login); ok && l.User == id && l.From != "" && network(l.From) == network(from) {
+			return true
+		}
+	}
+	return false
+}
+
+// tooMany returns a Refusal while one of the keys is shut.
+func (f *Fleet) tooMany(keys []string) error {
+	wait := f.guesses.wait(f.now(), keys...)
+	if wait <= 0 {
+		return nil
+	}
+	return refuse(CodeTooMany, "too many wrong passwords for this name or from this address; try again in %v", max(wait.Round(time.Second), time.Second))
 }
 
 // quoteName writes a name that a stranger gave.
@@ -100,8 +145,43 @@ func orEmpty(s, otherwise string) string {
 	return s
 }
 
+// lookEvery is how far apart looks at what other appliances wrote are, for strangers' sake.
+const lookEvery = 50 * time.Millisecond
+
+// lookForStranger takes over what other appliances wrote before somebody is refused whom this one does not know: the login may
+// have been at another one a moment ago. Strangers who come at once share one look, and it is late rather than left out.
+func (f *Fleet) lookForStranger() {
+	if !f.config.Records.Shared() {
+		return
+	}
+	came := time.Now()
+	f.looking.Lock()
+	defer f.looking.Unlock()
+	if f.looked.After(came) {
+		return
+	}
+	time.Sleep(lookEvery - time.Since(f.looked))
+	f.looked = time.Now()
+	f.refresh()
+}
+
+func (f *Fleet) userNamed(id string) *User {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	u, _ := f.state.others[Key{KindUser, id}].(*User)
+	return u
+}
+
 // Stayed returns who a cookie belongs to, and the word that goes with each of that person's requests that change something.
 func (f *Fleet) Stayed(cookie, from string) (a Actor, csrf string, err error) {
+	if a, csrf, err = f.stayed(cookie, from); err != nil {
+		f.lookForStranger()
+		a, csrf, err = f.stayed(cookie, from)
+	}
+	return a, csrf, err
+}
+
+func (f *Fleet) stayed(cookie, from string) (a Actor, csrf string, err error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	l, _ := f.state.others[Key{KindLogin, secretHash(cookie)}].(*Login)
@@ -208,6 +288,14 @@ func (f *Fleet) NewKey(ctx context.Context, o KeyOrder) (view *KeyView, secret s
 
 // KeyActor returns who an API token belongs to.
 func (f *Fleet) KeyActor(token, from string) (a Actor, err error) {
+	if a, err = f.keyActor(token, from); err != nil {
+		f.lookForStranger()
+		a, err = f.keyActor(token, from)
+	}
+	return a, err
+}
+
+func (f *Fleet) keyActor(token, from string) (a Actor, err error) {
 	id, secret, ok := strings.Cut(strings.TrimPrefix(token, keyPrefix), "_")
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -271,8 +359,89 @@ func randomHex(bytes int) string {
 
 // guesses counts wrong passwords. Safe for concurrent use.
 type guesses struct {
-	mu  sync.Mutex
-	seq map[string]guess
+	mu      sync.Mutex
+	seq     map[string]guess
+	known   map[string]time.Time     // when a name was let in last, by name and address
+	waiting map[string]int           // logins that are looked at, or wait for that, by address
+	looking map[string]chan struct{} // holds one while a login of that first key is looked at
+}
+
+// A name is shut for addresses that it was never let in from: a stranger who guesses cannot shut out a person at the own desk.
+// knownFor is how long an address is remembered, maxWaiting how many logins from one address, and of one name, are looked at at
+// once or wait for that.
+const (
+	knownFor   = 30 * 24 * time.Hour
+	maxWaiting = 8
+)
+
+// keys returns what the guesses of a caller are counted by. from is an address, "" for the appliance's own host; stays says that
+// the name is logged in from there.
+func (g *guesses) keys(now time.Time, id, from string, stays bool) []string {
+	id = id[:min(len(id), maxPassword)] // names are no longer than that
+	if from == "" {
+		return []string{"name " + id + " here"}
+	}
+	from = network(from)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if last, known := g.known[id+" "+from]; stays || known && now.Sub(last) < knownFor {
+		return []string{"name " + id + " from " + from, "from " + from}
+	}
+	return []string{"name " + id, "from " + from}
+}
+
+// network is what one stranger has of addresses: one of IPv4, 2^64 of IPv6.
+func network(from string) string {
+	a, err := netip.ParseAddr(from)
+	if err != nil || a.Unmap().Is4() {
+		return from
+	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return from
+	}
+	return p.String()
+}
+
+// enter waits until the login of these keys is the one of its name that is looked at; leave ends that. false says that too many
+// wait.
+func (g *guesses) enter(keys []string) bool {
+	g.mu.Lock()
+	if g.waiting == nil {
+		g.waiting, g.looking = map[string]int{}, map[string]chan struct{}{}
+	}
+	for _, k := range keys {
+		if g.waiting[k] >= maxWaiting {
+			g.mu.Unlock()
+			return false
+		}
+	}
+	for _, k := range keys {
+		if g.waiting[k]++; g.looking[k] == nil {
+			g.looking[k] = make(chan struct{}, 1)
+		}
+	}
+	turns := make([]chan struct{}, len(keys))
+	for i, k := range keys { // the name's first, everywhere
+		turns[i] = g.looking[k]
+	}
+	g.mu.Unlock()
+	for _, turn := range turns {
+		turn <- struct{}{}
+	}
+	return true
+}
+
+func (g *guesses) leave(keys []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, k := range keys {
+		<-g.looking[k]
+		if g.waiting[k]--; g.waiting[k] == 0 {
+			delete(g.waiting, k)
+			delete(g.looking, k)
+		}
+	}
 }
 
 // guess is a series of wrong passwords for one name or from one address.
@@ -334,8 +503,21 @@ func (g *guesses) wrong(now time.Time, keys ...string) (begins bool) {
 	return begins
 }
 
-func (g *guesses) right(keys ...string) {
+// right ends the series of a name, and remembers where it was let in.
+func (g *guesses) right(now time.Time, keys []string, id, from string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.seq, keys[0]) // an address from which one person logs in may still guess at another's name
+	if from == "" {
+		return
+	}
+	if g.known == nil {
+		g.known = map[string]time.Time{}
+	}
+	for k, last := range g.known {
+		if now.Sub(last) > knownFor || len(g.known) >= maxGuesses {
+			delete(g.known, k)
+		}
+	}
+	g.known[id+" "+network(from)] = now
 }

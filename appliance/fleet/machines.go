@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"seedbed/appliance/job"
 	"seedbed/appliance/queue"
@@ -59,7 +60,7 @@ func (f *Fleet) EditMachine(ctx context.Context, name string, version int64, o M
 		if err != nil {
 			return err
 		}
-		if version != 0 && m.Version != version {
+		if d.changed(m, version) {
 			return refuse(CodeChanged, "%s was changed by somebody else meanwhile; look again", m.Name)
 		}
 		id = m.ID
@@ -83,7 +84,7 @@ func (d *draft) alter(own *Machine, o MachineOrder, all []*Machine) (what []stri
 	if o.Name != nil && *o.Name != own.Name {
 		name := strings.TrimSpace(*o.Name)
 		switch {
-		case name == "" || len(name) > maxName || strings.ContainsFunc(name, notPrintable):
+		case name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, notPrintable):
 			return nil, refuse(CodeInvalid, "a machine's name has 1 to %d bytes of letters, digits and signs; %q has not", maxName, *o.Name)
 		case slices.ContainsFunc(all, func(m *Machine) bool { return m.ID != own.ID && m.Name == name }):
 			return nil, refuse(CodeAmbiguous, "there is a machine %q already", name)
@@ -330,20 +331,20 @@ func (f *Fleet) editGroup(ctx context.Context, name string, version int64, o Gro
 	}
 	var id string
 	err := f.change(ctx, func(d *draft) error {
-		own := &Group{ID: GroupID(name), Name: strings.TrimSpace(name), Kind: Tag, Created: d.f.now().UTC()}
-		have := lookup[*Group](d, KindGroup, own.ID)
+		var own *Group
+		have := lookup[*Group](d, KindGroup, GroupID(name))
 		switch {
 		case fresh && have != nil:
 			return refuse(CodeGroupExists, "there is a group %q already", have.Name)
-		case fresh && (own.ID == "" || len(own.Name) > maxName || strings.ContainsFunc(own.Name, notPrintable) || strings.ContainsAny(own.Name, ",;/")):
-			return refuse(CodeInvalid, "a group's name has 1 to %d bytes, without commas, semicolons and slashes; %q has not", maxName, name)
-		case fresh && len(othersOf[*Group](d, KindGroup)) >= maxGroups:
-			return refuse(CodeInvalid, "there are %d groups, and no more are made", maxGroups)
 		case fresh:
+			var err error
+			if own, err = d.newGroup(name); err != nil {
+				return err
+			}
 			d.add(own)
 		case have == nil:
 			return refuse(CodeGroupUnknown, "there is no group %q; `seedbed group ls` lists them", name)
-		case version != 0 && have.Version != version:
+		case d.changed(have, version):
 			return refuse(CodeChanged, "group %s was changed by somebody else meanwhile; look again", have.Name)
 		default:
 			own = edit(d, have)
@@ -360,6 +361,18 @@ func (f *Fleet) editGroup(ctx context.Context, name string, version int64, o Gro
 		return nil, err
 	}
 	return f.Group(id)
+}
+
+// newGroup returns a group that is not in the draft yet, or says why there is none of that name.
+func (d *draft) newGroup(name string) (*Group, error) {
+	g := &Group{ID: GroupID(name), Name: strings.TrimSpace(name), Kind: Tag, Created: d.f.now().UTC()}
+	switch {
+	case g.ID == "" || len(g.Name) > maxName || !utf8.ValidString(g.Name) || strings.ContainsFunc(g.Name, notPrintable) || strings.ContainsAny(g.Name, ",;/"):
+		return nil, refuse(CodeInvalid, "a group's name has 1 to %d bytes, without commas, semicolons and slashes; %q has not", maxName, name)
+	case len(othersOf[*Group](d, KindGroup)) >= maxGroups:
+		return nil, refuse(CodeInvalid, "there are %d groups, and no more are made", maxGroups)
+	}
+	return g, nil
 }
 
 // take takes over what an order says.
@@ -549,7 +562,7 @@ func (f *Fleet) EditSettings(ctx context.Context, version int64, o SettingsOrder
 		return nil, refuse(CodeInvalid, "a job is tried again 0 to %d times, not %d", maxRetries, *o.Retries)
 	}
 	if o.TimeZone != nil && *o.TimeZone != "" {
-		if _, err := time.LoadLocation(*o.TimeZone); err != nil {
+		if _, err := queue.Zone(*o.TimeZone); err != nil {
 			return nil, refuse(CodeInvalid, "there is no time zone %q; they are named as in Europe/Berlin", *o.TimeZone)
 		}
 	}
@@ -560,7 +573,7 @@ func (f *Fleet) EditSettings(ctx context.Context, version int64, o SettingsOrder
 			set := defaultSettings
 			have = &set
 		}
-		if version != 0 && have.Version != version {
+		if d.changed(have, version) {
 			return refuse(CodeChanged, "the settings were changed by somebody else meanwhile; look again")
 		}
 		own := edit(d, have)
@@ -586,7 +599,8 @@ func (f *Fleet) EditSettings(ctx context.Context, version int64, o SettingsOrder
 
 // Woken says which machines were sent a packet that wakes them.
 type Woken struct {
-	Machines []string `json:"machines"` // names
+	Machines []string `json:"machines"`         // names
+	Failed   []string `json:"failed,omitempty"` // names of those that no packet could be sent to
 	Packets  int      `json:"packets"`
 }
 
@@ -609,13 +623,19 @@ func (f *Fleet) Wake(ctx context.Context, machines, groups []string) (*Woken, er
 		return nil, err
 	}
 	w := &Woken{}
-	for _, m := range list {
+	var failed error
+	for _, m := range list { // one that cannot be reached does not keep the others asleep
 		n, err := f.wakeMachine(m)
-		if err != nil {
-			return w, err
+		if w.Packets += n; n == 0 {
+			failed = err
+			w.Failed = append(w.Failed, m.Name)
+			f.log.Warn("a machine was not woken", "machine", m.Name, "err", err)
+			continue
 		}
-		w.Packets += n
 		w.Machines = append(w.Machines, m.Name)
+	}
+	if len(w.Machines) == 0 {
+		return w, failed
 	}
 	return w, nil
 }
@@ -636,17 +656,21 @@ func (f *Fleet) wakeMachine(m *Machine) (packets int, err error) {
 	}
 	f.mu.RUnlock()
 	for _, text := range m.MACs {
-		mac, err := net.ParseMAC(text)
-		if err != nil || len(mac) != 6 {
+		mac, failed := net.ParseMAC(text)
+		if failed != nil || len(mac) != 6 {
 			continue
 		}
-		if err := f.config.Wake(mac, to); err != nil {
-			return packets, fmt.Errorf("wake %s: %w", m.Name, err)
+		if failed = f.config.Wake(mac, to); failed != nil {
+			err = fmt.Errorf("wake %s: %w", m.Name, failed)
+			continue
 		}
 		packets++
+	}
+	if packets == 0 && err != nil {
+		return 0, err
 	}
 	if packets == 0 {
 		return 0, refuse(CodeInvalid, "%s has no network card that is known", m.Name)
 	}
-	return packets, nil
+	return packets, nil // one card is enough
 }

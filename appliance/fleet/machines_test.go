@@ -1,6 +1,8 @@
 package fleet_test
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -285,6 +287,13 @@ func TestRollbackGivesEachMachineWhatItHeldBefore(t *testing.T) {
 			}
 		}
 	}
+	third := deploy("debian", a[0], a[1])
+	if err := r.RemoveMachine(ctx, a[1].me.Machine); err != nil {
+		t.Fatal(err)
+	}
+	if made, left, err = r.Rollback(ctx, third.ID); err != nil || left != 1 || len(made) != 1 {
+		t.Fatalf("with a machine that was removed: %+v, %d left, %v", made, left, err)
+	}
 	if _, _, err := r.Rollback(ctx, "nothing"); codeOf(err) != fleet.CodeDeploymentUnknown {
 		t.Error(err)
 	}
@@ -298,7 +307,7 @@ func TestOrdersThatCannotBe(t *testing.T) {
 		"a high priority": {All: true, Priority: 5000}, "many tries": {All: true, Retries: ptr(1000)}, "more than all": {All: true, Preload: 1.5},
 		"a strange verification": {All: true, Options: job.Options{Verify: "maybe"}}, "strange free space": {All: true, Options: job.Options{Free: "paint"}},
 		"a partition that is not there": {All: true, Options: job.Options{Keep: []int{77}}}, "a machine that is not there": {Machines: []string{"x"}},
-		"a group that is not there": {Groups: []string{"x"}},
+		"a group that is not there": {Groups: []string{"x"}}, "the end of time": {All: true, NotBefore: time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -3600))},
 	} {
 		o.Image = "debian"
 		if d, err := r.Deploy(t.Context(), o); err == nil || codeOf(err) == "" {
@@ -307,5 +316,82 @@ func TestOrdersThatCannotBe(t *testing.T) {
 	}
 	if len(r.Jobs()) != 0 || len(r.Deployments()) != 0 {
 		t.Error("an order that was refused left something")
+	}
+}
+
+func TestAPausedDeploymentPausesMachinesSeenLater(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	ctx := as(t, "otto", fleet.RoleOperator)
+	d, err := r.Deploy(ctx, fleet.Order{Image: "debian", All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.OperateDeployment(ctx, d.ID, fleet.PauseAll); err != nil {
+		t.Fatal(err)
+	}
+	a := r.machines(1, "")[0]
+	if a.claim() != nil {
+		t.Fatal("a machine begins a deployment that is paused")
+	}
+	if n, err := r.OperateDeployment(ctx, d.ID, fleet.ResumeAll); err != nil || n != 1 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	a.mustClaim()
+}
+
+func TestWhatAMachineSaysTakesNoOthersName(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	a := r.boot(macA, invA)
+	for i, serial := range []string{a.me.Machine, a.me.Name, macA} {
+		mac := fmt.Sprintf("52:54:00:00:02:%02x", i)
+		r.boot(mac, job.Inventory{UUID: fmt.Sprintf("22222222-2222-3333-4444-5555555555%02x", i), Serial: serial, NICs: []job.NIC{{MAC: mac}}})
+		if m, err := r.Machine(serial); err != nil || m.ID != a.me.Machine {
+			t.Errorf("%s is %+v, %v", serial, m, err)
+		}
+	}
+}
+
+func TestAnInventoryIsBounded(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	inv := invA
+	inv.NICs = append(inv.NICs[:1:1], job.NIC{MAC: "not an address"}, job.NIC{MAC: strings.Repeat("52:", 1000)}, job.NIC{MAC: "52-54-00-00-00-AA"})
+	a := r.boot(macA, inv)
+	if m, err := r.Machine(macA); err != nil || !slices.Equal(m.MACs, []string{macA, "52:54:00:00:00:aa"}) {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	for round := range 20 {
+		inv.NICs = nil
+		for i := range 60 {
+			inv.NICs = append(inv.NICs, job.NIC{MAC: fmt.Sprintf("52:54:01:00:%02x:%02x", round, i)})
+		}
+		if _, err := r.Inventory(t.Context(), a.caller, inv); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, err := r.Machine(macA); err != nil || len(m.MACs) > 256 {
+		t.Fatalf("%d cards, %v", len(m.MACs), err)
+	}
+	inv.NICs = make([]job.NIC, 1000)
+	if _, err := r.Inventory(t.Context(), a.caller, inv); codeOf(err) != fleet.CodeInvalid {
+		t.Error(err)
+	}
+}
+
+func TestWakeGoesOnWhereOneCannotBeReached(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	agents := r.machines(3, "")
+	r.wake = func(mac net.HardwareAddr, _ []netip.Addr) error {
+		if mac.String() == agents[0].mac {
+			return errors.New("network is unreachable")
+		}
+		return nil
+	}
+	r.kill()
+	w, err := r.Wake(as(t, "otto", fleet.RoleOperator), []string{agents[0].mac, agents[1].mac, agents[2].mac}, nil)
+	if err != nil || len(w.Machines) != 2 || !slices.Equal(w.Failed, []string{agents[0].me.Name}) {
+		t.Fatalf("%+v, %v", w, err)
+	}
+	if _, err := r.Wake(as(t, "otto", fleet.RoleOperator), []string{agents[0].mac}, nil); err == nil || !strings.Contains(err.Error(), "unreachable") {
+		t.Error(err)
 	}
 }

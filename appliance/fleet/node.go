@@ -131,6 +131,11 @@ func (f *Fleet) orderFor(id string, all bool) job.NodeOrder {
 	for _, w := range f.warm {
 		order.Serve = append(order.Serve, w.NodeTask)
 	}
+	for _, dep := range f.preloads() {
+		if !slices.ContainsFunc(order.Serve, func(t job.NodeTask) bool { return t.Image == dep.Image && t.Preload >= dep.Preload }) {
+			order.Serve = append(order.Serve, job.NodeTask{Image: dep.Image, ImageName: dep.ImageName, Preload: dep.Preload, Warmed: dep.Created})
+		}
+	}
 	if all {
 		order.Serve = append(order.Serve, f.deployed(order.Serve)...)
 	}

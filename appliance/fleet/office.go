@@ -47,7 +47,8 @@ func (f *Fleet) keepOffice(ctx context.Context) error {
 }
 
 func (f *Fleet) attendOffice(ctx context.Context, w *watch) error {
-	if f.InOffice() {
+	lost := f.InOffice()
+	if lost {
 		err := f.config.Records.Beat(ctx, f.config.ID, f.office.Load().Epoch)
 		if !errors.Is(err, ErrFenced) {
 			return err
@@ -66,6 +67,10 @@ func (f *Fleet) attendOffice(ctx context.Context, w *watch) error {
 		return nil
 	case now.Sub(w.since) < officeVacant:
 		return nil
+	}
+	if lost && seen.Holder == f.config.ID {
+		f.log.Error("another appliance of the site has this one's ID, and both take the schedule from each other; "+
+			"stop one, remove the file appliance-id from its data directory and start it again", "appliance", f.config.ID)
 	}
 	taken, err := f.config.Records.Seize(ctx, f.config.ID, seen)
 	if errors.Is(err, ErrFenced) {

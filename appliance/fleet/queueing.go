@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"seedbed/appliance/job"
@@ -12,17 +14,15 @@ import (
 // turns is what the queue decided last.
 type turns struct {
 	queue.Decision
-	revision int64         // of the records that it was decided by
-	at       time.Time     // by the fleet's clock
-	took     time.Duration // by the clock of the host
+	begin    map[string]bool // of Decision.Begin
+	revision int64           // of the records that it was decided by
+	at       time.Time       // by the fleet's clock
+	took     time.Duration   // by the clock of the host
 	taken    time.Time
 }
 
-// may reports whether a job has a turn now.
-func (t *turns) may(id string) bool {
-	_, waits := t.Waits[id]
-	return !waits
-}
+// may reports whether a job has a turn now. One that came after the decision has none yet.
+func (t *turns) may(id string) bool { return t.begin[id] }
 
 // soon is how long before its time a job's machine boots the agent, which waits there; a machine whose job begins later
 // boots its own disk.
@@ -31,6 +31,9 @@ const soon = 5 * time.Minute
 // later reports whether a job waits for a time that is not soon.
 func (t *turns) later(id string, now time.Time) bool {
 	w := t.Waits[id]
+	if w.Code == queue.WaitsWindow && w.Until.IsZero() { // never
+		return true
+	}
 	return (w.Code == queue.WaitsTime || w.Code == queue.WaitsWindow) && w.Until.Sub(now) > soon
 }
 
@@ -58,7 +61,10 @@ func (f *Fleet) decide() (*turns, time.Duration) {
 		began := time.Now()
 		jobs, limits := f.queued(now)
 		f.mu.RUnlock()
-		t = &turns{Decision: queue.Decide(now, jobs, limits), revision: revision, at: now}
+		t = &turns{Decision: queue.Decide(now, jobs, limits), begin: map[string]bool{}, revision: revision, at: now}
+		for _, id := range t.Begin {
+			t.begin[id] = true
+		}
 		t.taken = time.Now()
 		t.took = t.taken.Sub(began)
 		f.turns = t
@@ -82,18 +88,30 @@ func tookOf(t *turns) time.Duration {
 func (f *Fleet) queued(now time.Time) ([]queue.Job, queue.Limits) {
 	limits, rules := f.state.rules()
 	jobs := make([]queue.Job, 0, len(f.open))
+	zone, preload := f.state.settings().zone(), map[string]string{}
 	for _, j := range f.open {
-		jobs = append(jobs, f.queuedJob(j, rules, now))
+		q := f.queuedJob(j, rules, now)
+		q.After = q.After.In(zone) // as people read it
+		if q.State != queue.AtWork {
+			text, known := preload[j.Deployment]
+			if !known {
+				text = f.preloading(j)
+				preload[j.Deployment] = text
+			}
+			q.Preload = text
+		}
+		jobs = append(jobs, q)
 	}
 	return jobs, limits
 }
 
 func (f *Fleet) queuedJob(j *Job, rules map[string]*rule, now time.Time) queue.Job {
+	m := f.state.machines[j.Machine]
 	q := queue.Job{
-		ID: j.ID, Machine: j.Machine, Priority: j.Priority, Since: j.Created, First: j.Kind == job.Capture, After: j.NotBefore,
-		State: queue.Absent,
+		ID: j.ID, Machine: j.Machine, Priority: j.Priority, Since: j.Created, First: j.Kind == job.Capture, Begun: j.begun(), After: j.NotBefore,
+		Unadmitted: m == nil || !m.Admitted, State: queue.Absent,
 	}
-	if m := f.state.machines[j.Machine]; m != nil {
+	if m != nil {
 		for _, g := range m.Groups {
 			r := rules[g]
 			if r == nil {
@@ -121,10 +139,16 @@ func (f *Fleet) queuedJob(j *Job, rules map[string]*rule, now time.Time) queue.J
 	case now.Sub(f.called[j.ID]) < calledFor:
 		q.State = queue.Called
 	}
-	if q.State != queue.AtWork {
-		q.Preload = f.preloading(j)
-	}
 	return q
+}
+
+// atWork reports whether a machine has the job.
+func (j *Job) atWork() bool { return j.State == job.Claimed || j.State == job.Running }
+
+// begun reports whether a machine was at work on a job that writes: its disk may hold half of an image, which nobody boots.
+func (j *Job) begun() bool {
+	writes := j.Kind == job.Deploy || j.Kind == job.RepairDisk || j.Kind == job.WipeDisk
+	return writes && !j.Started.IsZero()
 }
 
 // isAsking reports whether an agent of the machine waits for a job. The caller holds mu.
@@ -158,6 +182,20 @@ func (s *records) rules() (queue.Limits, map[string]*rule) {
 		}
 	}
 	return limits, rules
+}
+
+// isTurn reports whether a job that waits may begin by what its machine does: the queue's decision is of before the draft.
+func (d *draft) isTurn(j *Job) bool {
+	m := d.machine(j.Machine)
+	if m == nil || !m.Admitted || d.f.now().Before(j.NotBefore) {
+		return false
+	}
+	for _, o := range d.f.todo[j.Machine] {
+		if o = d.job(o.ID); o != nil && o.ID != j.ID && (o.State == job.Claimed || o.State == job.Running) {
+			return false
+		}
+	}
+	return true
 }
 
 // hasPlace reports whether the limits leave a place for a job, as the draft has the records: the queue's decision is of
@@ -225,8 +263,8 @@ func (f *Fleet) await(machine string) (leave func()) {
 
 // waitsHere reports whether a machine has a job that waits. The caller holds mu.
 func (f *Fleet) waitsHere(machine string) bool {
-	for _, j := range f.open {
-		if j.Machine == machine && j.State == job.Waiting {
+	for _, j := range f.todo[machine] {
+		if j.State == job.Waiting {
 			return true
 		}
 	}
@@ -242,21 +280,66 @@ func (f *Fleet) preloading(j *Job) string {
 	}
 	held, wanted := f.preloaded(dep)
 	if wanted == 0 {
-		return ""
+		return fmt.Sprintf("waits for the seed nodes to fetch %.0f %% of %s: they begin", 100*dep.Preload, dep.ImageName)
 	}
 	return fmt.Sprintf("waits for the seed nodes to fetch %.0f %% of %s: they have %.0f %% of that", 100*dep.Preload, dep.ImageName, 100*float64(held)/float64(wanted))
 }
 
-// preloaded returns how many bytes the seed nodes hold of those that they are to fetch for a deployment. The caller holds mu.
+// preloaded returns how many bytes the seed nodes hold of those that they are to fetch for a deployment; those that cannot, for
+// a full disk, do not count. The caller holds mu.
 func (f *Fleet) preloaded(dep *Deployment) (held, wanted int64) {
 	for _, n := range f.nodes {
 		for _, i := range n.report.Images {
-			if i.InfoHash == dep.InfoHash {
-				held, wanted = held+i.Held, wanted+i.Wanted
+			if i.InfoHash == dep.InfoHash && i.Problem == "" {
+				held, wanted = held+min(i.Held, i.Wanted), wanted+i.Wanted
 			}
 		}
 	}
 	return held, wanted
+}
+
+// preloadGrace is how long seed nodes have to take an order before a deployment begins without them.
+const preloadGrace = 30 * time.Second
+
+// preloads returns the deployments that wait for seed nodes, by ID. The caller holds mu.
+func (f *Fleet) preloads() (list []*Deployment) {
+	seen := map[string]bool{}
+	for _, j := range f.open {
+		if seen[j.Deployment] {
+			continue
+		}
+		seen[j.Deployment] = true
+		if dep := f.state.deployments[j.Deployment]; dep != nil && dep.Preload > 0 && !dep.Preloaded {
+			list = append(list, dep)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Deployment) int { return strings.Compare(a.ID, b.ID) })
+	return list
+}
+
+// tidyPreloads lets deployments begin whose share the seed nodes hold, and those for which there are none.
+func (f *Fleet) tidyPreloads(ctx context.Context, now time.Time) error {
+	f.mu.RLock()
+	list := slices.DeleteFunc(f.preloads(), func(dep *Deployment) bool {
+		held, wanted := f.preloaded(dep)
+		if wanted > 0 {
+			return held < wanted
+		}
+		return len(f.nodes) > 0 && now.Sub(dep.Created) < preloadGrace
+	})
+	f.mu.RUnlock()
+	if len(list) == 0 {
+		return nil
+	}
+	return f.schedule(ctx, func(d *draft) error {
+		for _, dep := range list {
+			if dep = d.deployment(dep.ID); dep != nil && !dep.Preloaded {
+				d.editDeployment(dep).Preloaded = true
+				d.event(Event{Kind: "deployment.preloaded", Deployment: dep.ID, Text: "the seed nodes hold what they were to fetch of " + dep.ImageName + " first"})
+			}
+		}
+		return nil
+	})
 }
 
 // again decides whether a job that failed is tried once more by itself, and has it wait for that.
@@ -268,15 +351,18 @@ func (d *draft) again(j *Job) bool {
 	if j.Failures > most || !retryable(j.Code) {
 		return false
 	}
-	pause := retryPause << (j.Failures - 1)
+	pause := min(retryPause<<min(j.Failures-1, 20), maxRetryPause)
 	j.State, j.NotBefore = job.Waiting, d.f.now().UTC().Add(pause)
 	j.Reason = fmt.Sprintf("failed and is tried again (%d of %d): %s", j.Failures, most, j.Reason)
 	d.jobEvent(j)
 	return true
 }
 
-// retryPause is before the first try after a failure; it doubles.
-const retryPause = 10 * time.Second
+// retryPause is before the first try after a failure; it doubles, up to maxRetryPause.
+const (
+	retryPause    = 10 * time.Second
+	maxRetryPause = 4 * time.Minute
+)
 
 // retryable reports whether a failure may go away by itself: what came of the network, or of the appliance. A disk that fails
 // is not written again, and what a person has to change stays as it is.
@@ -324,20 +410,33 @@ func (d *draft) retry(ctx context.Context, j *Job) (*Job, error) {
 	case j.RetriedBy != "":
 		return nil, refuse(CodeInvalid, "job %s was tried again already, as job %s", j.ID, j.RetriedBy)
 	}
+	m := d.today(j.Machine)
+	if m == nil {
+		return nil, refuse(CodeMachineUnknown, "the machine of job %s was removed; order the image anew for the machine that it is now", j.ID)
+	}
 	for _, o := range d.openJobs() {
-		if o.Machine == j.Machine && !o.State.Ended() {
+		if o.Machine == m.ID && !o.State.Ended() {
 			return nil, refuse(CodeMachineBusy, "the machine has job %s, which has not ended; cancel it first (`seedbed job cancel %s`)", o.ID, o.ID)
 		}
 	}
 	again := &Job{
-		ID: newID(), Kind: j.Kind, Machine: j.Machine, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, InfoHash: j.InfoHash,
-		Priority: j.Priority, Windowless: j.Windowless, Options: j.Options, Work: j.Work, State: job.Waiting, Created: d.f.now().UTC(),
-		Reason: "is tried again by a person",
+		ID: newID(), Kind: j.Kind, Machine: m.ID, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, InfoHash: j.InfoHash,
+		Priority: j.Priority, Windowless: j.Windowless, Options: j.Options, Work: j.Work, Before: j.Before, State: job.Waiting,
+		Created: d.f.now().UTC(), Reason: "is tried again by a person",
 	}
 	d.editJob(j).RetriedBy = again.ID
 	d.add(again)
 	d.jobEventBy(ctx, again)
 	return again, nil
+}
+
+// today returns the machine that a record of a machine is now, which may have been merged, or nil.
+func (d *draft) today(id string) *Machine {
+	m := d.machine(id)
+	for m != nil && m.MergedInto != "" && m.MergedInto != id { // chains are short, and no one is merged into what was merged
+		m = d.machine(m.MergedInto)
+	}
+	return m
 }
 
 // RetryFailed has the jobs of a deployment done again that failed, and returns how many.
@@ -367,6 +466,9 @@ func (f *Fleet) RetryFailed(ctx context.Context, deployment string) (count int, 
 func (f *Fleet) Prioritise(ctx context.Context, id string, priority int) error {
 	if err := may(ctx, RoleOperator, "change a job's priority"); err != nil {
 		return err
+	}
+	if priority < -maxPriority || priority > maxPriority {
+		return refuse(CodeInvalid, "a priority is from %d to %d, not %d", -maxPriority, maxPriority, priority)
 	}
 	return f.change(ctx, func(d *draft) error {
 		j := d.job(id)

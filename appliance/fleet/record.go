@@ -120,6 +120,7 @@ type Deployment struct {
 	// All says that each machine of the site gets a job, those seen later too, until the deployment is Closed.
 	All     bool          `json:"all"`
 	Closed  bool          `json:"closed"`
+	Paused  bool          `json:"paused,omitempty"` // a job that a machine seen later gets is paused too
 	SeedFor time.Duration `json:"seed_for"`
 	After   string        `json:"after"` // "reboot", "poweroff", "stay"
 	// Priority, NotBefore and Windowless are those of its jobs. Retries is how often a job that failed is tried again by itself;

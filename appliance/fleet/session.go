@@ -175,6 +175,9 @@ func (f *Fleet) tidy(ctx context.Context) error {
 	if !f.InOffice() {
 		return nil
 	}
+	if err := f.tidyPreloads(ctx, now); err != nil {
+		return err
+	}
 	if len(silent)+len(old)+len(spent) == 0 {
 		return nil
 	}
@@ -215,6 +218,5 @@ func (s *Session) expired(now time.Time) bool {
 
 // lost reports whether a claim expired. The caller holds mu.
 func (f *Fleet) lost(j *Job, now time.Time) bool {
-	return (j.State == job.Claimed || j.State == job.Running) && now.Sub(f.live[j.ID].at) > f.config.ClaimExpires &&
-		now.Sub(j.Claimed) > f.config.ClaimExpires
+	return (j.State == job.Claimed || j.State == job.Running) && now.Sub(f.live[j.ID].at) > f.config.ClaimExpires
 }

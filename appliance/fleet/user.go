@@ -205,7 +205,7 @@ func (f *Fleet) EditUser(ctx context.Context, name string, version int64, o User
 		if err != nil {
 			return err
 		}
-		if version != 0 && u.Version != version {
+		if d.changed(u, version) {
 			return refuse(CodeChanged, "user %s was changed by somebody else meanwhile; look again", u.Name)
 		}
 		own := edit(d, u)
@@ -250,7 +250,8 @@ func (f *Fleet) SetPassword(ctx context.Context, name, old, password string) err
 	if err := checkPassword(password); err != nil {
 		return err
 	}
-	if _, err := f.checkLogin(ctx, name, old, a.From); err != nil {
+	was, err := f.checkLogin(ctx, name, old, a.From)
+	if err != nil {
 		return err
 	}
 	hash := hashPassword(password)
@@ -258,6 +259,9 @@ func (f *Fleet) SetPassword(ctx context.Context, name, old, password string) err
 		u, err := d.user(name)
 		if err != nil {
 			return err
+		}
+		if u.Password != was.Password || u.Disabled { // by an administrator, in between
+			return refuse(CodeLogin, wrongLogin)
 		}
 		own := edit(d, u)
 		own.Password, own.Changed = hash, d.f.now().UTC()

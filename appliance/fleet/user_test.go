@@ -2,7 +2,10 @@ package fleet_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -202,5 +205,86 @@ func TestAPITokens(t *testing.T) {
 	}
 	if _, err := r.KeyActor(secret, ""); err == nil {
 		t.Error("a token that was revoked")
+	}
+}
+
+func TestManyGuessesAtOnceAreAsSlow(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAsk)
+	if _, err := r.FirstAdmin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var looked atomic.Int32
+	var all sync.WaitGroup
+	for i := range 40 {
+		all.Go(func() {
+			_, err := r.Login(t.Context(), "admin", "guess guess", fmt.Sprintf("10.0.1.%d", i))
+			if codeOf(err) == fleet.CodeLogin {
+				looked.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if n := looked.Load(); n != 5 {
+		t.Errorf("%d guesses were looked at in one second", n)
+	}
+}
+
+func TestAStrangerWhoGuessesShutsNobodyOutAtTheOwnDesk(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAsk)
+	password, err := r.FirstAdmin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Login(t.Context(), "admin", password, "10.0.0.7"); err != nil {
+		t.Fatal(err)
+	}
+	for i, from := range []string{"10.0.0.66", "fd00::1", "fd00::2"} {
+		for range 10 {
+			r.Login(t.Context(), "admin", "guess guess", from)
+		}
+		if i == 0 { // also after a restart
+			r.kill()
+		}
+		if _, err := r.Login(t.Context(), "admin", password, "10.0.0.7"); err != nil {
+			t.Errorf("%s guesses: %v", from, err)
+		}
+	}
+	if _, err := r.Login(t.Context(), "admin", password, "fd00::3"); codeOf(err) != fleet.CodeTooMany {
+		t.Errorf("another address of the stranger's network: %v", err)
+	}
+	if _, err := r.Login(t.Context(), "admin", password, ""); err != nil {
+		t.Errorf("on the appliance's own host: %v", err)
+	}
+}
+
+func TestAUserHasSoManyStays(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAsk)
+	password, err := r.FirstAdmin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := r.Login(t.Context(), "admin", password, "10.0.0.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := r.clock.now()
+	for i := range fleet.MaxStays - 1 {
+		l := &fleet.Login{ID: fmt.Sprint("stay", i), User: "admin", Created: now.Add(time.Second), Expires: now.Add(time.Hour)}
+		if err := fleet.Put(r.Fleet, t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := r.Stayed(first.Cookie, ""); err != nil {
+		t.Fatal(err)
+	}
+	last, err := r.Login(t.Context(), "admin", password, "10.0.0.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Stayed(first.Cookie, ""); err == nil {
+		t.Error("the oldest stay goes on")
+	}
+	if _, _, err := r.Stayed(last.Cookie, ""); err != nil {
+		t.Error(err)
 	}
 }

@@ -56,6 +56,9 @@ func (o *WorkOrder) check() error {
 	case o.Priority < -maxPriority || o.Priority > maxPriority:
 		return refuse(CodeInvalid, "a priority is from %d to %d, not %d", -maxPriority, maxPriority, o.Priority)
 	}
+	if err := checkStart(o.NotBefore); err != nil {
+		return err
+	}
 	return checkAfter(&o.After)
 }
 
