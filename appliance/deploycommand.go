@@ -53,7 +53,7 @@ With --wait the exit code is 10 unless every job of the deployment succeeds.`}
 	f.IntVar(&d.retries, "retries", 0, "how often a job that failed of the network is tried again by itself (default: the settings')")
 	f.StringVar(&d.preload, "preload", "none", "`SHARE` of the image that seed nodes fetch before machines begin: 20%, all, none")
 	f.BoolVar(&order.Wake, "wake", false, "wake machines over the network when it is their turn")
-	f.DurationVar(&d.seedFor, "seed-for", time.Minute, "how long a finished machine serves others at most")
+	f.DurationVar(&d.seedFor, "seed-for", time.Minute, "how long a finished machine serves others at most; 4h with --seed-until-done")
 	f.BoolVar(&order.SeedUntilDone, "seed-until-done", false, "finished machines serve others until the last one is done")
 	f.StringVar(&order.After, "after", "reboot", "what a finished machine does: reboot, poweroff or stay")
 	f.BoolVar(&d.wait, "wait", false, "show the progress and wait until all jobs have ended")
@@ -64,6 +64,9 @@ With --wait the exit code is 10 unless every job of the deployment succeeds.`}
 		order.Image = args[0]
 		if order.All == (len(order.Machines)+len(order.Groups) > 0) {
 			return usageError{fmt.Errorf("say which machines: --all, --group, or --machine for each")}
+		}
+		if !cmd.Flags().Changed("seed-for") {
+			d.seedFor = 0 // the fleet's: longer where machines serve until the last one is done
 		}
 		if err := d.into(&order, cmd.Flags().Changed("retries")); err != nil {
 			return usageError{err}

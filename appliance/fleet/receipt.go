@@ -130,7 +130,7 @@ func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, mani
 		}
 		d.editMachine(m).Deployed = &Deployed{
 			Image: j.Image, ImageName: j.ImageName, Job: j.ID, Disk: final.Disk, DiskSerial: r.DiskSerial,
-			BIOSDrive: final.BIOSDrive, ESPVolumeID: volume, ESPPartition: partition, At: now, Unverified: len(r.Unproven) > 0,
+			BIOSDrive: final.BIOSDrive, ESPVolumeID: volume, ESPPartition: partition, At: now, Unverified: len(r.Unproven) > 0, Kept: r.Kept,
 		}
 	}
 	return nil

@@ -56,6 +56,9 @@ type Deployed struct {
 	At           time.Time `json:"at"`
 	// Unverified says that not all of it was read back, as its deployment said.
 	Unverified bool `json:"unverified,omitempty"`
+	// Kept are the numbers of the image's partitions that its deployment left as they were: they are not the image's, and no verify
+	// or repair is about them.
+	Kept []int `json:"kept,omitempty"`
 }
 
 // Job is the record of one piece of work for one machine.

@@ -210,10 +210,29 @@ func (d *draft) work(ctx context.Context, o WorkOrder, m *Machine, found map[str
 		if j.Work.DiskSerial == "" && m.Deployed != nil {
 			j.Work.DiskSerial = m.Deployed.DiskSerial
 		}
+		if err := j.keepWhatWasKept(m, image); err != nil {
+			return nil, err
+		}
 	}
 	d.add(j)
 	d.jobEventBy(ctx, j)
 	return j, nil
+}
+
+// keepWhatWasKept has a job leave the partitions alone that the machine's last deployment kept. An agent refuses to keep what its
+// disk has at another place.
+func (j *Job) keepWhatWasKept(m *Machine, image *Image) error {
+	if m.Deployed == nil {
+		return nil
+	}
+	for _, number := range m.Deployed.Kept {
+		if !slices.ContainsFunc(image.Manifest.Partitions, func(p images.Partition) bool { return p.Number == number }) {
+			return refuse(CodeInvalid, "the last deployment of %s kept partition %d of its disk, and image %s has no such partition: deploy it, with or without --keep",
+				m.Name, number, image.Name())
+		}
+	}
+	j.Options.Keep = slices.Clone(m.Deployed.Kept)
+	return nil
 }
 
 // free returns a Refusal where a machine has a job that has not ended. One that a policy had made, and that it has not begun,
@@ -352,6 +371,9 @@ func (f *Fleet) keepClean(ctx context.Context, m *Machine) error {
 			Reason: "is kept clean at every boot, as group " + g.Name + " says", Image: image.Digest, ImageName: image.Name(), InfoHash: image.InfoHash,
 			Windowless: true, Work: &Work{DiskSerial: m.Deployed.DiskSerial, After: "reboot", Policy: g.ID},
 		}
+		if err := j.keepWhatWasKept(m, image); err != nil {
+			return err
+		}
 		d.add(j)
 		d.editMachine(m).Clean = &Clean{Job: j.ID}
 		d.jobEvent(j)
@@ -384,6 +406,8 @@ func checkReceipt(r *job.Receipt, j *Job, m *images.Manifest) error {
 		return refuse(CodeReceiptWrong, "the receipt is for a job of kind %s, job %s is one of kind %s", kind, j.ID, j.Kind)
 	case r.Image != j.Image:
 		return refuse(CodeReceiptWrong, "the receipt is for image %s, job %s is for %s", r.Image.Short(), j.ID, j.Image.Short())
+	case r.Found != nil && (m == nil || len(r.Found.Damage) > len(m.Partitions)), r.Wiped != nil && len(r.Wiped.Why) > maxWhy:
+		return refuse(CodeReceiptWrong, "the receipt says more than job %s can have come to", j.ID)
 	case m != nil:
 		return checkRoots(r, j, m)
 	case len(r.Roots)+len(r.Unproven) > 0:
@@ -398,6 +422,9 @@ func checkReceipt(r *job.Receipt, j *Job, m *images.Manifest) error {
 	}
 	return nil
 }
+
+// maxWhy bounds a sentence of a receipt, in bytes.
+const maxWhy = 1024
 
 // orFull completes a level.
 func orFull(v job.Verify) job.Verify {

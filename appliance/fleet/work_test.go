@@ -490,3 +490,41 @@ func TestOrderOfAPersonTakesThePlaceOfAPolicysRepair(t *testing.T) {
 		t.Errorf("job %+v", j)
 	}
 }
+
+// TestRepairKeepsWhatTheDeploymentKept: a policy or a person that repairs a machine never writes people's data.
+func TestRepairKeepsWhatTheDeploymentKept(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.powerOn(macA)
+	if _, err := r.Deploy(t.Context(), fleet.Order{Image: "debian", Machines: []string{macA}, Options: job.Options{Keep: []int{2}}}); err != nil {
+		t.Fatal(err)
+	}
+	kept := func(rec *job.Receipt) { rec.Roots, rec.Kept = rec.Roots[:1], []int{2} }
+	a := r.boot(macA, invA)
+	a.claim()
+	if _, err := r.Receipt(t.Context(), a.caller, a.receipt(kept)); err != nil {
+		t.Fatal(err)
+	}
+	yes := true
+	if _, err := r.NewGroup(t.Context(), fleet.GroupOrder{Name: "Lab", KeepClean: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.GroupMachines(t.Context(), "lab", []string{macA}, true); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // by the policy, and again by it, from what the repair left in the records
+		r.clock.add(time.Hour)
+		a = r.boot(macA, invA)
+		if j := a.claim(); j == nil || j.Kind != job.RepairDisk || !slices.Equal(j.Options.Keep, []int{2}) {
+			t.Fatalf("job %+v", j)
+		}
+		if _, err := r.Receipt(t.Context(), a.caller, a.receipt(func(rec *job.Receipt) { rec.Kind = job.RepairDisk })); code(t, err) != fleet.CodeReceiptWrong {
+			t.Errorf("a receipt of what was to be kept: %v", err)
+		}
+		if _, err := r.Receipt(t.Context(), a.caller, a.receipt(func(rec *job.Receipt) { kept(rec); rec.Kind = job.RepairDisk })); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v := r.work(fleet.WorkOrder{Kind: job.VerifyDisk, Machines: []string{macA}, Image: "debian"}); !slices.Equal(v.Options.Keep, []int{2}) {
+		t.Errorf("a verify of what is kept: %+v", v)
+	}
+}

@@ -24,6 +24,8 @@ func (d *deployment) compare(ctx context.Context) error {
 		return d.readFailure(err)
 	}
 	store := disk.NewStorage(d.dev, d.layout) // reports say nothing of it: it holds nothing for others
+	store.Keep(d.keep)
+	d.total.Store(store.DataLength())
 	damage, roots, err := store.Survey(ctx, d.manifest, d.tileHashes, func(n int64) {
 		d.verified.Add(n)
 		_ = d.gate(ctx) // the survey sees the end of ctx itself
@@ -43,7 +45,7 @@ func (d *deployment) compare(ctx context.Context) error {
 	if err != nil {
 		return d.readFailure(err)
 	}
-	if err := d.receipt(ctx, job.Receipt{Roots: roots, Level: job.VerifyFull, Table: sum, Result: "right"}); err != nil {
+	if err := d.receipt(ctx, job.Receipt{Roots: roots, Level: job.VerifyFull, Kept: d.j.Options.Keep, Table: sum, Result: "right"}); err != nil {
 		return err
 	}
 	d.part(ctx)
@@ -98,7 +100,9 @@ func (d *deployment) inspect(ctx context.Context) error {
 	}
 	if same {
 		store := disk.NewStorage(d.dev, d.layout)
+		store.Keep(d.keep)
 		store.Hint(d.j.Hint)
+		d.total.Store(store.DataLength())
 		worth, err := d.probe(ctx, store)
 		if err != nil {
 			return err

@@ -496,3 +496,41 @@ func TestPartitionsThatCannotBeKeptAreRefusedBeforeAnythingIsTouched(t *testing.
 		})
 	}
 }
+
+// TestVerifyAndRepairLeaveOutWhatTheDeploymentKept: a partition with people's data is no damage.
+func TestVerifyAndRepairLeaveOutWhatTheDeploymentKept(t *testing.T) {
+	img := disktest.New(t)
+	first := img.Manifest.Partitions[0]
+	own := bytes.Clone(img.Disk)
+	rand.NewChaCha8([32]byte{6}).Read(own[first.Offset : first.Offset+first.Length])
+	a, c := newAppliance(t), newComputer(t)
+	file := c.put("vda", "SN1", own)
+	a.uris = []string{swarm.URIRolePart}
+	keep := func(k job.Kind) func(*job.Job) {
+		return func(j *job.Job) { kindOf(k)(j); j.Options.Keep = []int{first.Number} }
+	}
+	for _, k := range []job.Kind{job.VerifyDisk, job.RepairDisk} {
+		a.again(keep(k))
+		out, _ := c.boot(t.Context(), a)
+		if r := wait(t, out); r.err != nil {
+			t.Fatal(r.err)
+		}
+		if len(a.receipts) != 1 || a.receipts[0].Result != "right" || !slices.Equal(a.receipts[0].Kept, []int{first.Number}) || len(a.receipts[0].Roots) != 1 {
+			t.Errorf("%s: receipts %+v", k, a.receipts)
+		}
+	}
+	if !bytes.Equal(bytesOf(t, file), own) {
+		t.Error("the disk was written")
+	}
+	if err := os.WriteFile(file, spoil(t, img, own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.again(keep(job.RepairDisk))
+	out, _ := c.boot(t.Context(), a)
+	if r := wait(t, out); r.err != nil {
+		t.Fatal(r.err)
+	}
+	if !bytes.Equal(bytesOf(t, file), own) || a.receipts[0].Result != "repaired" {
+		t.Errorf("the disk is not repaired, or more than that: receipt %+v", a.receipts[0])
+	}
+}

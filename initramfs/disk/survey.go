@@ -22,11 +22,14 @@ type wrongPiece struct {
 const resolveAtOnce = 64
 
 // Survey reads everything that the image uses of the disk, past the page cache, and returns what is wrong, by partition, and the
-// roots of the partitions in which nothing is. Nothing is written. fetch is asked for the tile hashes of the pieces that are not
+// roots of the partitions in which nothing is. Those that are kept are left out. Nothing is written. fetch is asked for the tile hashes of the pieces that are not
 // right. progress is called with the bytes of data tiles that are right, on several goroutines. What cannot be read counts as wrong.
 func (s *Storage) Survey(ctx context.Context, m *images.Manifest, fetch FetchHashes, progress func(int64)) (found []job.Damage, roots []job.PartitionRoot, err error) {
 	for i := range m.Partitions {
 		p := &m.Partitions[i]
+		if s.keeps(i) {
+			continue
+		}
 		d, err := s.surveyPartition(ctx, i, fetch, progress)
 		if err != nil {
 			return nil, nil, err
