@@ -129,6 +129,8 @@ func doneText(j api.Job) string {
 		return fmt.Sprintf("%d %% read, %s sent", 100*j.Done/j.Total, bytesText(j.Sent))
 	case j.Kind == job.WipeDisk:
 		return fmt.Sprintf("%d %% wiped", 100*j.Done/j.Total)
+	case j.Unverified:
+		return fmt.Sprintf("%d %%, UNVERIFIED", 100*j.Held/j.Total)
 	case j.Phase == job.PhaseVerify:
 		return fmt.Sprintf("%d %% verified", 100*j.Verified/j.Total)
 	}

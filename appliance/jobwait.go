@@ -126,7 +126,7 @@ func shareDone(j api.Job) int64 {
 		return 100
 	case j.Total == 0:
 		return 0
-	case j.Kind == job.Capture:
+	case j.Kind == job.Capture, j.Kind == job.WipeDisk:
 		return min(99, 100*j.Done/j.Total)
 	}
 	return min(99, (90*j.Held+10*j.Verified)/j.Total)

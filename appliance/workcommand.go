@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,13 +87,13 @@ func tellWork(cmd *cobra.Command, c *client.Client, made []api.Job, wait, asJSON
 	if !wait {
 		return nil
 	}
-	ended := make([]api.Job, 0, len(made))
-	for _, j := range made { // one after the other: all of them go on meanwhile
-		list, err := waitJobs(cmd.Context(), c, api.JobQuery{ID: j.ID}, os.Stderr)
-		if err != nil {
-			return err
-		}
-		ended = append(ended, list...)
+	ids := make([]string, len(made))
+	for i, j := range made {
+		ids[i] = j.ID
+	}
+	ended, err := waitJobs(cmd.Context(), c, api.JobQuery{ID: strings.Join(ids, ",")}, os.Stderr)
+	if err != nil {
+		return err
 	}
 	if asJSON {
 		if err := printJSON(cmd.OutOrStdout(), ended); err != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"seedbed/appliance/fleet"
@@ -12,7 +13,7 @@ import (
 
 // JobQuery says which jobs are asked for; empty fields ask for all.
 type JobQuery struct {
-	ID         string    `query:"id" maxLength:"64" doc:"Only this job."`
+	ID         string    `query:"id" maxLength:"65536" doc:"Only this job, or these, with commas between."`
 	Machine    string    `query:"machine" maxLength:"128" doc:"Only jobs of this machine."`
 	Deployment string    `query:"deployment" maxLength:"64" doc:"Only jobs of this deployment."`
 	State      job.State `query:"state" maxLength:"32" doc:"Only jobs in this state, or in any that has not ended: open."`
@@ -20,7 +21,7 @@ type JobQuery struct {
 }
 
 func (q JobQuery) fits(j *fleet.JobView) bool {
-	return (q.ID == "" || j.ID == q.ID) && (q.Machine == "" || j.Machine == q.Machine) && (q.Deployment == "" || j.Deployment == q.Deployment) && (q.Kind == "" || j.Kind == q.Kind) &&
+	return (q.ID == "" || slices.Contains(strings.Split(q.ID, ","), j.ID)) && (q.Machine == "" || j.Machine == q.Machine) && (q.Deployment == "" || j.Deployment == q.Deployment) && (q.Kind == "" || j.Kind == q.Kind) &&
 		(q.State == "" || j.State == q.State || q.State == "open" && !j.State.Ended())
 }
 
