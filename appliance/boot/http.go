@@ -27,6 +27,32 @@ const (
 	pathTorrents  = "/torrents"   // below it
 )
 
+// What is asked for over HTTP, beside the names of loaders' files.
+const (
+	AskedScript    = "script"
+	AskedKernel    = "kernel"
+	AskedInitramfs = "initramfs"
+	AskedToken     = "token"
+	AskedTorrent   = "torrent" // or the tracker of open swarms
+)
+
+// askedFor names what is behind a path.
+func askedFor(p string) string {
+	switch {
+	case p == pathScript, p == pathGRUB, p == pathNoDisk:
+		return AskedScript
+	case p == pathKernel:
+		return AskedKernel
+	case p == pathInitramfs:
+		return AskedInitramfs
+	case p == pathToken:
+		return AskedToken
+	case p == pathAnnounce, path.Dir(p) == pathTorrents:
+		return AskedTorrent
+	}
+	return path.Base(p)
+}
+
 // Values of platform, as iPXE has them in ${platform}.
 const (
 	platformBIOS = "pcbios"
@@ -43,6 +69,9 @@ func (s *Server) Handler() http.Handler {
 		}
 		s.cfg.Log.Debug("boot file asked for", "client", r.RemoteAddr, "method", r.Method, "url", r.URL.String(), "agent", r.UserAgent())
 		p := path.Clean("/" + r.URL.Path)
+		if s.mustWait(w, r, p) {
+			return
+		}
 		if s.cfg.Open != nil && (p == pathAnnounce || path.Dir(p) == pathTorrents) {
 			s.cfg.Open.ServeHTTP(w, r)
 			return
@@ -64,6 +93,20 @@ func (s *Server) Handler() http.Handler {
 			s.serveNamed(w, r, p)
 		}
 	}))
+}
+
+// mustWait answers a client that asks too often; loaders ask again after a while.
+func (s *Server) mustWait(w http.ResponseWriter, r *http.Request, p string) bool {
+	if s.cfg.Asked == nil {
+		return false
+	}
+	wait := s.cfg.Asked(client(r), askedFor(p))
+	if wait <= 0 {
+		return false
+	}
+	w.Header().Set("Retry-After", fmt.Sprint(int(wait/time.Second)+1))
+	http.Error(w, "too many requests from this address; try again in a moment", http.StatusTooManyRequests)
+	return true
 }
 
 // client is the machine's address.

@@ -30,6 +30,9 @@ type Config struct {
 	KernelArgs string
 	// Open answers for /announce and what lies below /torrents/; nil: nothing is there.
 	Open http.Handler
+	// Asked, unless nil, is told of each request over HTTP what it asks for, one of the Asked constants or the name of a loader's
+	// file, and returns how long the client has to wait before it is answered; 0 is not at all. It must not block.
+	Asked func(client netip.Addr, what string) time.Duration
 	// Log may be nil.
 	Log *slog.Logger
 	// Now is the clock; nil means time.Now.

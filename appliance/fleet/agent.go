@@ -294,6 +294,7 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	}
 	liars := r.Liars
 	r.Bitmap, r.Liars = nil, nil
+	f.traffic.add(f.live[j.ID].report, r)
 	f.live[j.ID] = live{report: r, at: f.now(), reports: f.live[j.ID].reports + 1}
 	transition := !j.State.Ended() && !j.HeldByOperator && !j.knows(r) && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)
 	directive := f.directive(j)

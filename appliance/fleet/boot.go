@@ -276,8 +276,11 @@ func (f *Fleet) BootToken(ctx context.Context, mac string, addr netip.Addr) (job
 	}
 	f.mu.RUnlock()
 	err := f.change(ctx, func(d *draft) error {
-		waiting := 0
-		for _, old := range d.sessions() {
+		all, waiting := d.sessions(), 0
+		if err := d.hasRoomFor(mac, len(all)); err != nil {
+			return err
+		}
+		for _, old := range all {
 			switch {
 			case !old.Redeemed.IsZero() || old.Guest != nil:
 			case old.MAC == mac && !old.Revoked:
@@ -286,7 +289,7 @@ func (f *Fleet) BootToken(ctx context.Context, mac string, addr netip.Addr) (job
 				waiting++
 			}
 		}
-		if waiting >= maxGreeted {
+		if waiting >= f.maxPending {
 			return refuse(CodeTooMany, "%d boots have not said hello yet, and no more are begun; start the machine again in %v", waiting, tokenLifetime)
 		}
 		d.add(s)
@@ -298,6 +301,21 @@ func (f *Fleet) BootToken(ctx context.Context, mac string, addr netip.Addr) (job
 	return job.Boot{
 		Appliances: f.addresses(), Fingerprint: f.config.Authority.Fingerprint(), Token: token, MAC: mac,
 	}, nil
+}
+
+// maxBoots bounds the boots that are remembered, so that forged packets fill neither memory nor records: beyond it only machines
+// that said what they are get a boot token.
+const maxBoots = 5 * maxUnknown
+
+// hasRoomFor refuses a boot token to a machine that never said what it is where too many boots are known.
+func (d *draft) hasRoomFor(mac string, boots int) error {
+	if boots < maxBoots {
+		return nil
+	}
+	if m := byMAC(identity{macs: []string{mac}}, d.machines()); m != nil && m.Inventory != nil {
+		return nil
+	}
+	return refuse(CodeTooMany, "%d boots are known, and %s, which never said what it is, gets no token; look for a strange device on the boot network", boots, mac)
 }
 
 func tokenID(token string) string {

@@ -139,3 +139,6 @@ func Forget(f *Fleet, now time.Time) { f.forgetOld(now) }
 
 // SessionOf is the ID of a caller's boot.
 func SessionOf(c Caller) string { return c.session.ID }
+
+// LimitPending bounds the boot tokens that nobody redeemed.
+func LimitPending(f *Fleet, n int) { f.maxPending = n }

@@ -153,6 +153,9 @@ type Fleet struct {
 	drop  []images.Digest          // images of which they are to keep nothing
 
 	accused map[string]*accused // peers that others barred, by who they are and the image
+
+	traffic    Traffic // of the machines that report here
+	maxPending int     // constant, but in tests
 }
 
 // records are the durable records by ID.
@@ -206,7 +209,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{}, todo: map[string][]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
 		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{}, called: map[string]time.Time{},
-		accused: map[string]*accused{},
+		accused: map[string]*accused{}, maxPending: maxGreeted,
 	}
 	f.office.Store(&Office{})
 	if !config.Records.Shared() { // nobody else could be in office

@@ -96,9 +96,19 @@ func openPostgres(ctx context.Context, location string) (*Store, error) {
 func (s *Store) Close() error { return s.db.Close() }
 
 func (s *Store) migrate(ctx context.Context, dialect goose.Dialect) error {
-	sub, err := fs.Sub(migrations, "migrations")
+	p, err := s.provider(dialect)
 	if err != nil {
 		return err
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+// provider knows the migrations; it changes nothing by itself.
+func (s *Store) provider(dialect goose.Dialect) (*goose.Provider, error) {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
 	}
 	options := []goose.ProviderOption{goose.WithLogger(goose.NopLogger()), goose.WithGoMigrations(
 		goose.NewGoMigration(4, &goose.GoFunc{RunTx: s.fillShelves}, &goose.GoFunc{RunTx: func(context.Context, *sql.Tx) error { return nil }}),
@@ -106,16 +116,11 @@ func (s *Store) migrate(ctx context.Context, dialect goose.Dialect) error {
 	if s.shared { // several appliances may start at once
 		locker, err := lock.NewPostgresSessionLocker()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		options = append(options, goose.WithSessionLocker(locker))
 	}
-	p, err := goose.NewProvider(dialect, s.db, sub, options...)
-	if err != nil {
-		return err
-	}
-	_, err = p.Up(ctx)
-	return err
+	return goose.NewProvider(dialect, s.db, sub, options...)
 }
 
 // bound returns a statement with its placeholders as the database wants them: "?" are numbered for PostgreSQL.

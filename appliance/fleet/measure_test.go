@@ -1,0 +1,94 @@
+package fleet_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+)
+
+func TestMeasuresCountMachinesJobsAndBytes(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	if m := r.Measures(); m.Machines["idle"] != 0 || len(m.Machines) != 9 || len(m.Waits) != 9 || m.Jobs[fleet.JobKind{Kind: job.Deploy, State: job.Running}] != 0 {
+		t.Fatalf("an empty site: %+v", m)
+	}
+	a := r.boot(macA, invA)
+	r.powerOn(macB)
+	if m := r.Measures(); m.Machines["idle"] != 2 || m.Boots != 1 {
+		t.Errorf("two machines without a job: %+v", m)
+	}
+	r.deployAll()
+	a.claim()
+	a.mustReport(job.PhaseContent, 100)
+	m := r.Measures()
+	if m.Machines["running"] != 1 || m.Machines["waiting"] != 1 || m.Waits["machine"] != 1 ||
+		m.Jobs[fleet.JobKind{Kind: job.Deploy, State: job.Running}] != 1 || m.Jobs[fleet.JobKind{Kind: job.Deploy, State: job.Waiting}] != 1 {
+		t.Errorf("one at work, one waiting: %+v", m)
+	}
+	if !m.Office {
+		t.Error("the only appliance of the site is not in office")
+	}
+	send := func(appliance, peers int64) {
+		t.Helper()
+		if _, err := r.Report(t.Context(), a.caller, job.Report{Job: a.job.ID, Epoch: a.job.Epoch, Phase: job.PhaseContent, State: job.Running,
+			FromAppliance: appliance, FromPeers: peers}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := r.Measures().Traffic
+	for _, c := range [][2]int64{{10, 100}, {30, 300}, {30, 300}, {5, 50}, {6, 60}} { // in between it began anew
+		send(c[0], c[1])
+	}
+	after := r.Measures().Traffic
+	if got := [2]int64{after.FromAppliance - before.FromAppliance, after.FromPeers - before.FromPeers}; got != [2]int64{36, 260} {
+		t.Errorf("bytes %v", got)
+	}
+}
+
+// A device that forges boot packets of ever other machines gets so many tokens, and none of what it says is kept.
+func TestAFloodOfRandomMACsIsBounded(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	known := r.boot(macA, invA)
+	fleet.LimitPending(r.Fleet, 20)
+	from := netip.MustParseAddr("10.77.0.66")
+	refused := 0
+	for i := range 40 {
+		if _, err := r.BootToken(t.Context(), fmt.Sprintf("02:00:00:00:00:%02x", i), from); err != nil {
+			if code(t, err) != fleet.CodeTooMany {
+				t.Fatal(err)
+			}
+			refused++
+		}
+	}
+	m := r.Measures()
+	if refused != 20 || m.Boots != 21 {
+		t.Errorf("%d tokens refused, %d boots kept", refused, m.Boots)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	machines, events := len(r.Machines()), len(r.events())
+	for i := range 100 { // hellos with tokens that were never given
+		a := &agent{r: r, mac: fmt.Sprintf("02:00:00:00:01:%02x", i), key: key, token: fmt.Sprint("forged", i)}
+		if err := a.hello(); code(t, err) != fleet.CodeTokenUnknown {
+			t.Fatal(err)
+		}
+	}
+	if len(r.Machines()) != machines || len(r.events()) != events || r.Measures().Boots != 21 {
+		t.Error("hellos with forged tokens left something in the records")
+	}
+	r.clock.add(16 * time.Minute)
+	if err := fleet.Tidy(r.Fleet, t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.BootToken(t.Context(), known.mac, from); err != nil {
+		t.Errorf("after the flood a machine gets no token: %v", err)
+	}
+}
