@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench bench-swarm simulate setup assets build programs initramfs golden lab vet clean
+.PHONY: help demo test test-full bench bench-swarm simulate setup assets build install programs initramfs golden lab vet clean
 
 BUILD := build
 # The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
@@ -14,7 +14,7 @@ PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe-qemu dnsmasq-base iproute2 gdis
 	ntfs-3g partclone mmdebstrap debian-archive-keyring grub-common grub-pc-bin zstd cpio kmod xz-utils python3-libtorrent \
 	xfsprogs btrfs-progs exfatprogs lvm2 cryptsetup-bin f2fs-tools exfat-fuse fuse3 \
 	aria2 udpcast transmission-daemon tshark postgresql \
-	curl atftp openssl util-linux diffutils gcc libc6-dev ca-certificates
+	curl atftp openssl systemd util-linux diffutils gcc libc6-dev ca-certificates
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -52,6 +52,25 @@ assets: setup ## fetch kernel, modules, firmware and boot loaders from Debian 13
 
 build: ## build the seedbed program into build/seedbed
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BUILD)/seedbed ./appliance
+
+# Where `make install` puts things: below DESTDIR, if that is set; the program and its service below PREFIX.
+PREFIX ?= /usr
+DESTDIR ?=
+
+install: build ## install the program as a service of systemd; DESTDIR and PREFIX say where
+	install -D -m 0755 $(BUILD)/seedbed $(DESTDIR)$(PREFIX)/bin/seedbed
+	install -D -m 0644 appliance/README.md $(DESTDIR)$(PREFIX)/share/doc/seedbed/README.md
+	install -D -m 0644 appliance/systemd/seedbed.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/seedbed.conf
+	install -D -m 0644 appliance/systemd/seedbed.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/seedbed.conf
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/|$(PREFIX)/|' appliance/systemd/seedbed.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/seedbed.service
+	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/seedbed.service
+	install -d -m 0750 $(DESTDIR)/etc/seedbed
+	[ -e $(DESTDIR)/etc/seedbed/seedbed.yaml ] || \
+	  { $(BUILD)/seedbed config default > $(DESTDIR)/etc/seedbed/seedbed.yaml && chmod 0640 $(DESTDIR)/etc/seedbed/seedbed.yaml; }
+	install -d -m 0700 $(DESTDIR)/var/lib/seedbed
+	if [ -d $(BUILD)/boot ]; then mkdir -p $(DESTDIR)/var/lib/seedbed/boot && cp -R $(BUILD)/boot/. $(DESTDIR)/var/lib/seedbed/boot/; fi
+	@echo "next: systemd-sysusers && systemd-tmpfiles --create && seedbed serve --check && systemctl enable --now seedbed"
 
 # Systems where everything works but what an appliance does.
 PORTS := windows-amd64 windows-arm64 darwin-amd64 darwin-arm64 freebsd-amd64 freebsd-arm64

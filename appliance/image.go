@@ -36,7 +36,7 @@ func (o *options) withImages(ctx context.Context, fn func(api.Images) error) err
 	}
 	lib, err := openLibrary(ctx, o.data, o.repository, log)
 	if err == nil {
-		lib.records = o.records
+		lib.records, lib.recordsPassword = o.records, o.recordsPassword
 	}
 	if err != nil {
 		return err

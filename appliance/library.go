@@ -28,12 +28,13 @@ const (
 
 // library is the site's images: what fleet, agents and operators ask of the repository. Safe for concurrent use.
 type library struct {
-	repo        *repository.Repository
-	closeBucket func() error
-	site        *site.Site
-	log         *slog.Logger
-	data        string // directory of what this appliance keeps
-	records     string // location of the records, see recordsAt
+	repo            *repository.Repository
+	closeBucket     func() error
+	site            *site.Site
+	log             *slog.Logger
+	data            string // directory of what this appliance keeps
+	records         string // location of the records, see recordsAt
+	recordsPassword string // path of a file, see recordsWith
 	// usedBy names what uses an image, or returns ""; nil asks the records, where no appliance runs.
 	usedBy func(context.Context, images.Digest) (string, error)
 	// fromMachines fetches damaged tiles from machines; nil: no appliance runs that could.

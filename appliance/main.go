@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"seedbed/appliance/client"
+	"seedbed/appliance/configuration"
 	"seedbed/appliance/fleet"
 	"seedbed/images/repository"
 )
@@ -113,6 +114,10 @@ type options struct {
 	records    string // location of the records, see recordsAt
 	logLevel   string
 	remote     remote // the appliance that is asked
+
+	recordsPassword string              // path of a file with the password of the records, see recordsWith
+	configFile      string              // path of the configuration
+	file            *configuration.File // what it says; nil where there is none
 }
 
 func (o *options) socket() string { return filepath.Join(o.data, "seedbed.sock") }
@@ -138,9 +143,12 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.data, "data", dataFolder(), "`DIR` of identity, records, images and the local socket")
 	root.PersistentFlags().StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	o.remote.flags(root.PersistentFlags())
+	root.PersistentFlags().StringVar(&o.recordsPassword, "store-password-file", "", "`FILE` with the password of records in PostgreSQL, mode 0600 (default: none, or what PGPASSFILE says)")
+	root.PersistentFlags().StringVar(&o.configFile, "config", configPath(), configUsage)
+	root.PersistentPreRunE = o.configure
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(o), getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o),
-		groupCommand(o), userCommand(o), settingsCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), manCommand())
+		groupCommand(o), userCommand(o), settingsCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), configCommand(o), manCommand())
 	for _, c := range root.Commands() {
 		markUsage(c)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"seedbed/appliance/configuration"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/store"
 	"seedbed/images"
@@ -33,14 +34,39 @@ func recordsAt(data, location string) (string, error) {
 	}
 	if _, secret := u.User.Password(); secret || u.Query().Has("password") {
 		return "", usageError{errors.New("--store: the password is not given in the URL, where every user of this host can read it; " +
-			"put it into a file as PGPASSFILE names, mode 0600, with the line HOST:5432:NAME:USER:PASSWORD")}
+			"put it into a file of mode 0600, alone, and name that with --store-password-file")}
 	}
 	return location, nil
 }
 
+// recordsWith is recordsAt with the password in a file, if one is named. What it returns is not for logs.
+func recordsWith(data, location, passwordFile string) (string, error) {
+	at, err := recordsAt(data, location)
+	if err != nil || passwordFile == "" {
+		return at, err
+	}
+	if !store.IsPostgres(at) {
+		return "", usageError{errors.New("--store-password-file is for records in PostgreSQL, which --store names")}
+	}
+	password, err := configuration.Secret(passwordFile)
+	if err != nil {
+		return "", fmt.Errorf("--store-password-file: %w", err)
+	}
+	u, err := url.Parse(at)
+	if err != nil {
+		return "", err
+	}
+	user := or(u.User.Username(), u.Query().Get("user"))
+	if user == "" {
+		return "", usageError{errors.New("--store: the URL names no user, whose password --store-password-file holds; it is postgres://USER@HOST/NAME")}
+	}
+	u.User = url.UserPassword(user, password)
+	return u.String(), nil
+}
+
 // openRecords opens the records and the name by which this appliance is known in them.
 func (a *appliance) openRecords(ctx context.Context) error {
-	location, err := recordsAt(a.config.Data, a.config.Records)
+	location, err := recordsWith(a.config.Data, a.config.Records, a.config.RecordsPassword)
 	if err != nil {
 		return err
 	}
@@ -83,7 +109,7 @@ func (a *appliance) self() *fleet.Appliance {
 
 // usedByRecords looks for deployments of an image in the records of an appliance that does not run.
 func (l *library) usedByRecords(ctx context.Context, d images.Digest) (string, error) {
-	location, err := recordsAt(l.data, l.records)
+	location, err := recordsWith(l.data, l.records, l.recordsPassword)
 	if err != nil {
 		return "", err
 	}

@@ -58,6 +58,12 @@ type config struct {
 	// Seeding is how the seeders use the network, Machines how machines do.
 	Seeding  swarm.Transport
 	Machines job.Transport
+	// RecordsPassword is the path of a file with the password of records in PostgreSQL; "" is none.
+	RecordsPassword string
+	// TLSCert and TLSKey are paths of a certificate (PEM) and its key for people's browsers, see ownCertificate; "" is none.
+	TLSCert, TLSKey string
+	// MetricsFrom are the networks that get metrics without an API token.
+	MetricsFrom networks
 	// Topology is the path of the policy file for the links among machines; empty is none: one group.
 	Topology string
 	// NoBoot leaves out DHCP, TFTP and HTTP: for machines that other means boot, and for tests of the rest.
@@ -75,16 +81,18 @@ type addresses struct {
 }
 
 func serveCommand(o *options) *cobra.Command {
-	var c config
+	c := config{MetricsFrom: networks{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}}
 	var address, admit string
 	var verifyRate int64
 	var transport transportFlags
+	var onlyCheck bool
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Boot machines from the network and image them", Args: cobra.NoArgs,
 		Long: `Serve answers machines that boot from the network, beside the DHCP server that is there (proxy-DHCP), and images
 those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files), 443 (agents), 6881 (swarm).`,
 	}
 	f := cmd.Flags()
+	f.SortFlags = false
 	f.StringVar(&c.BootDir, "boot-dir", "", "`DIR` of the boot files (default: boot in the data directory)")
 	f.StringVar(&c.Interface, "interface", "", "serve this `NIC` only (default: all)")
 	f.StringVar(&address, "address", "", "the appliance's IPv4 `ADDRESS` as machines reach it (default: the first of the interface)")
@@ -92,24 +100,25 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 	f.StringVar(&c.HTTP, "http", ":80", "`ADDRESS` of the boot files")
 	f.StringVar(&c.HTTPS, "https", ":443", "`ADDRESS` of the agents' interface")
 	f.StringVar(&c.Swarm, "swarm", ":6881", "`ADDRESS` of the seeders")
-	f.StringVar(&c.Topology, "topology", "", "policy `FILE` that says which machines may be linked; SIGHUP reads it again")
+	f.StringVar(&c.TLSCert, "tls-cert", "", "`FILE` with a certificate (PEM, with its chain) for people who come by a name in it; SIGHUP reads it again (default: the site's)")
+	f.StringVar(&c.TLSKey, "tls-key", "", "`FILE` with its key (PEM), mode 0600 (default: the site's)")
+	f.Var(&c.MetricsFrom, "metrics-from", "`NETWORKS` that may read /metrics without an API token")
+	f.StringVar(&c.Topology, "topology", "", "policy `FILE` that says which machines may be linked; SIGHUP reads it again (default: none, one group)")
 	f.BoolVar(&c.NoDHCP, "no-dhcp", false, "do not answer DHCP")
-	f.BoolVar(&c.NoBoot, "no-boot", false, "answer neither DHCP, TFTP nor HTTP")
+	f.BoolVar(&c.NoBoot, "no-boot", false, "answer neither DHCP, TFTP nor HTTP: other means boot the machines")
 	f.DurationVar(&c.PruneEvery, "prune-every", 24*time.Hour, "how often to free the room of what no image uses; 0 is never")
 	f.Int64Var(&verifyRate, "verify-rate", 20, "verify each image once a week, reading at most so many `MB/s`; 0 is never")
 	transport.flags(f)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	f.BoolVar(&onlyCheck, "check", false, "say whether an appliance could start like this, and what would be in force; start nothing")
+	settle := func() error {
 		if c.PruneEvery < 0 || verifyRate < 0 {
 			return usageError{errors.New("--prune-every and --verify-rate are numbers from 0")}
 		}
 		c.VerifyRate = verifyRate * 1e6
-		log, err := o.log()
-		if err != nil {
-			return err
-		}
+		var err error
 		if address != "" {
 			if c.Address, err = netip.ParseAddr(address); err != nil || !c.Address.Is4() {
-				return usageError{fmt.Errorf("%q is no IPv4 address", address)}
+				return usageError{fmt.Errorf("--address: %q is no IPv4 address", address)}
 			}
 		}
 		if c.Admit = fleet.Admit(admit); c.Admit != fleet.AdmitAsk && c.Admit != fleet.AdmitAuto {
@@ -118,15 +127,36 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 		if c.Seeding, c.Machines, err = transport.settings(); err != nil {
 			return err
 		}
-		c.Data, c.Repository, c.Records = o.data, o.repository, o.records
-		return run(cmd.Context(), c, log)
+		c.Data, c.Repository, c.Records, c.RecordsPassword = o.data, o.repository, o.records, o.recordsPassword
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log, err := o.log()
+		if err == nil {
+			err = settle()
+		}
+		if err != nil {
+			return o.located(cmd, err)
+		}
+		if o.file != nil && o.file.Open {
+			log.Warn("every user of this host may read the configuration; `chmod o-r` keeps it to those who operate", "file", o.file.Path)
+		}
+		if onlyCheck {
+			return o.check(cmd, c, log)
+		}
+		return o.located(cmd, run(cmd.Context(), c, log))
 	}
 	return cmd
 }
 
 // run serves until ctx is done or something fails; the first failure stops everything, and everything is waited for.
-func run(ctx context.Context, c config, log *slog.Logger) (err error) {
-	a := &appliance{config: c, log: log}
+func run(ctx context.Context, c config, log *slog.Logger) error {
+	return (&appliance{config: c, log: log}).run(ctx)
+}
+
+// run is run of an appliance that was not opened yet.
+func (a *appliance) run(ctx context.Context) (err error) {
+	c, log := &a.config, a.log
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err := a.open(ctx); err != nil {
 		return err
@@ -178,6 +208,7 @@ type appliance struct {
 	// operators is what people and their programs ask.
 	operators *api.Operators
 	tracker   *tracker.Tracker
+	seeders   *seed.Seeders
 	named     map[images.InfoHash][]netip.AddrPort // seeders that the tracker names, by swarm; owned by wanted
 	opened    map[images.InfoHash]bool             // open swarms that the tracker serves; owned by wanted
 	https     net.Listener
@@ -186,6 +217,7 @@ type appliance struct {
 	mux       *swarm.Mux
 	parts     []func(context.Context) error
 	closers   []func() error
+	watched
 }
 
 // open opens every file and socket and starts nothing.
@@ -202,6 +234,9 @@ func (a *appliance) open(ctx context.Context) error {
 	}
 	var err error
 	if a.address, err = ownAddress(*c); err != nil {
+		return err
+	}
+	if err := a.openWatch(); err != nil {
 		return err
 	}
 	if a.lib, err = openLibrary(ctx, c.Data, c.Repository, a.log); err != nil {
@@ -221,7 +256,7 @@ func (a *appliance) open(ctx context.Context) error {
 	}
 	a.mux = swarm.NewMux(swarmListener, a.log)
 	a.fleet, err = fleet.New(ctx, fleet.Config{
-		ID: a.id, Self: a.self(), Records: a.store, Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
+		ID: a.id, Self: a.self(), Records: a.metrics.Records(a.store), Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
 		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
 		Appliances: []string{a.url()},
 		Seeds:      []netip.AddrPort{a.seeder()}, Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
@@ -245,6 +280,7 @@ func (a *appliance) open(ctx context.Context) error {
 		return err
 	}
 	a.openSchedule()
+	a.watch()
 	a.parts = append(a.parts, a.fleet.Run, a.mux.Run)
 	if c.NoBoot {
 		return nil
@@ -283,7 +319,7 @@ func (a *appliance) openSwarm() error {
 	if err != nil {
 		return err
 	}
-	a.lib.reopen = seeders.Reopen
+	a.seeders, a.lib.reopen = seeders, seeders.Reopen
 	a.parts = append(a.parts, seeders.Run, func(ctx context.Context) error { return a.lib.open.follow(ctx, a.fleet.Changed) })
 	return nil
 }
@@ -326,7 +362,7 @@ func (a *appliance) openHTTPS() error {
 	handler.Handle(job.PathCaptures, captures)
 	handler.Handle(job.PathCaptures+"/", captures)
 	handler.Handle(api.Path, a.operators.Remote())
-	a.parts = append(a.parts, uploads.Run, a.server(tls.NewListener(a.https, withHTTP2(a.lib.site.ServerTLS(cert))), handler))
+	a.parts = append(a.parts, uploads.Run, a.server(tls.NewListener(a.https, a.own.beside(withHTTP2(a.lib.site.ServerTLS(cert)))), a.front(handler)))
 	return nil
 }
 
@@ -373,7 +409,7 @@ func (a *appliance) openBoot() error {
 	}
 	a.lib.web = strings.TrimSuffix("http://"+netip.AddrPortFrom(a.address, tcpAddr(a.http).Port()).String(), ":80")
 	server, err := boot.New(boot.Config{
-		Files: files, Fleet: bootFleet{a.fleet, a.log}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Open: a.openHTTP(), Log: a.log,
+		Files: files, Fleet: bootFleet{a.fleet, a.log}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Open: a.openHTTP(), Asked: a.bootAsked, Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -382,7 +418,7 @@ func (a *appliance) openBoot() error {
 	if c.Interface != "" {
 		own = a.address
 	}
-	files69, err := tftp.New(tftp.Config{Addr: own}, server.OpenTFTP, a.log)
+	files69, err := tftp.New(tftp.Config{Addr: own}, a.metrics.TFTP(server.OpenTFTP), a.log)
 	if err != nil {
 		return err
 	}
@@ -390,7 +426,7 @@ func (a *appliance) openBoot() error {
 	if c.NoDHCP {
 		return nil
 	}
-	proxy, err := dhcp.New(dhcp.Config{Interface: c.Interface, Addr: c.Address}, server.AnswerDHCP, a.log)
+	proxy, err := dhcp.New(dhcp.Config{Interface: c.Interface, Addr: c.Address}, a.metrics.DHCP(server.AnswerDHCP), a.log)
 	if err != nil {
 		return err
 	}

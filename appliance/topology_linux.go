@@ -1,12 +1,8 @@
 package main
 
 import (
-	"context"
 	"net/netip"
-	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 )
 
 // mayReach is fleet.Config.MayReach; the tracker is opened before anybody claims.
@@ -19,22 +15,9 @@ func (a *appliance) mayReach(names []string, at netip.Addr, seeder netip.AddrPor
 
 // openTopology makes SIGHUP read the policy file again. One that cannot be used changes nothing.
 func (a *appliance) openTopology() {
-	if a.config.Topology == "" {
-		return
+	if a.config.Topology != "" {
+		a.reloads = append(a.reloads, a.reloadTopology)
 	}
-	hangUp := make(chan os.Signal, 1)
-	signal.Notify(hangUp, syscall.SIGHUP)
-	a.closers = append(a.closers, func() error { signal.Stop(hangUp); return nil })
-	a.parts = append(a.parts, func(ctx context.Context) error {
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-hangUp:
-			}
-			a.reloadTopology()
-		}
-	})
 }
 
 func (a *appliance) reloadTopology() {

@@ -62,11 +62,11 @@ type transportFlags struct {
 }
 
 func (n *transportFlags) flags(f *pflag.FlagSet) {
-	f.Var(&n.upload, "swarm-upload-limit", "most that all seeders send together, `RATE` in bytes a second (500M) or bits (100Mbit); 0 is no limit")
-	f.Var(&n.download, "swarm-download-limit", "most that they receive, `RATE`")
-	f.Var(&n.link, "swarm-peer-limit", "most that a seeder sends to one machine, `RATE`")
-	f.Var(&n.machine, "machine-limit", "most that each machine sends, and receives, `RATE`")
-	f.IntVar(&n.dscp, "dscp", 0, "mark the swarm's packets, here and on machines, with this DSCP `NUMBER` (0 to 63; 8 is CS1)")
+	f.Var(&n.upload, "swarm-upload-limit", "most that all seeders send together, `RATE` in bytes a second (500M) or bits (100Mbit) (default: no limit)")
+	f.Var(&n.download, "swarm-download-limit", "most that they receive, `RATE` (default: no limit)")
+	f.Var(&n.link, "swarm-peer-limit", "most that a seeder sends to one machine, `RATE` (default: no limit)")
+	f.Var(&n.machine, "machine-limit", "most that each machine sends, and receives, `RATE` (default: no limit)")
+	f.IntVar(&n.dscp, "dscp", 0, "mark the swarm's packets, here and on machines, with this DSCP `NUMBER` (0 to 63; 8 is CS1) (default: 0, no mark)")
 	f.StringVar(&n.congestion, "congestion", "", "congestion control of the swarm, here and on machines: `NAME` of the kernel's, cubic or bbr (default: cubic)")
 	f.StringVar(&n.nics, "machine-nics", "boot", "network cards of a machine that take part in the swarm: boot (one, by its routes) or all")
 	f.IntVar(&n.hashThreads, "hash-threads", 0, "`NUMBER` of threads that decode and hash on a machine (default: one per processor, 4 at most)")
