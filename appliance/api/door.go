@@ -49,7 +49,7 @@ func mayHere(ctx context.Context, what string) error {
 
 // open are the paths that need nobody's name.
 var open = map[string]bool{
-	base + "/login": true, base + "/openapi.json": true, base + "/openapi.yaml": true, base + "/openapi-3.0.json": true, base + "/openapi-3.0.yaml": true,
+	base + "/login": true, base + "/openapi.json": true, base + "/openapi.yaml": true,
 }
 
 // Local returns the handler of the local socket. Whoever can open the socket may do everything.
@@ -78,6 +78,9 @@ func (o *Operators) Remote() http.Handler {
 // who returns the actor of a request from outside; one without a name may do what open says.
 func (o *Operators) who(r *http.Request) (a fleet.Actor, err error) {
 	from := fromOf(r)
+	if r.URL.Path == base+"/login" && new(http.CrossOriginProtection).Check(r) != nil {
+		return a, &fleet.Refusal{Code: fleet.CodeForbidden, Detail: "the login does not come from a page of this appliance; load the page again"}
+	}
 	if text := r.Header.Get("Authorization"); text != "" {
 		scheme, token, _ := strings.Cut(text, " ")
 		if !strings.EqualFold(scheme, "Bearer") {
@@ -158,8 +161,11 @@ func (o *Operators) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func levelOf(p job.Problem) slog.Level {
-	if p.Code == codeInternal {
+	switch {
+	case p.Code == codeInternal:
 		return slog.LevelError
+	case p.Status == http.StatusUnauthorized: // strangers do not fill the log
+		return slog.LevelDebug
 	}
 	return slog.LevelInfo
 }

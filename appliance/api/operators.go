@@ -72,8 +72,7 @@ func NewOperators(c Config) *Operators {
 			},
 			Security: []map[string][]string{{"token": {}}, {"cookie": {}}},
 		},
-		OpenAPIPath: base + "/openapi",
-		Formats:     map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}, DefaultFormat: "application/json",
+		Formats: map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}, DefaultFormat: "application/json",
 	}
 	o.api = humago.New(o.mux, config)
 	o.addMachines()
@@ -85,7 +84,23 @@ func NewOperators(c Config) *Operators {
 	o.addGuests()
 	o.addUsers()
 	o.addSite()
+	o.describe(".json", "application/vnd.oai.openapi+json", o.api.OpenAPI().MarshalJSON)
+	o.describe(".yaml", "application/vnd.oai.openapi+yaml", o.api.OpenAPI().YAML)
 	return o
+}
+
+// describe serves the description, which is made once, when somebody asks for it.
+func (o *Operators) describe(suffix, kind string, text func() ([]byte, error)) {
+	once := sync.OnceValues(text)
+	o.mux.HandleFunc("GET "+base+"/openapi"+suffix, func(w http.ResponseWriter, r *http.Request) {
+		b, err := once()
+		if err != nil {
+			o.refuse(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", kind)
+		w.Write(b) // a caller that is gone needs no answer
+	})
 }
 
 // OpenAPI is the description of the interface, OpenAPI 3.1 as JSON.

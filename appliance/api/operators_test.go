@@ -137,6 +137,9 @@ func TestNobodyIsLetInWithoutAName(t *testing.T) {
 	v.with("Authorization", "Bearer seedbed_1234_5678").refused(401, fleet.CodeUnauthorised, "GET", "/api/v1/machines", nil)
 	v.with("Authorization", "Basic YTpi").refused(401, fleet.CodeUnauthorised, "GET", "/api/v1/machines", nil)
 	v.with("Cookie", api.CookieName+"=none").refused(401, fleet.CodeUnauthorised, "GET", "/api/v1/machines", nil)
+	if status, b, _ := v.do("GET", "/api/v1/openapi.yaml", nil); status != 200 || !bytes.Contains(b, []byte("openapi: 3.1.0")) {
+		t.Errorf("the description as YAML: %d %.100s", status, b)
+	}
 	status, b, header := v.do("GET", "/api/v1/openapi.json", nil)
 	if status != 200 || !bytes.Contains(b, []byte(`"3.1.0"`)) {
 		t.Errorf("the description: %d %.100s", status, b)
@@ -212,6 +215,7 @@ func TestALoginIsForOurPagesAlone(t *testing.T) {
 			t.Errorf("cookie %s without %s", cookie, want)
 		}
 	}
+	a.visit().with("Sec-Fetch-Site", "cross-site").refused(403, fleet.CodeForbidden, "POST", "/api/v1/login", api.Login{Name: "olaf", Password: password})
 	order := api.Order{All: true, Order: fleet.Order{Image: "debian"}}
 	in.refused(403, fleet.CodeForbidden, "POST", "/api/v1/deployments", order)
 	in.with(api.CSRFHeader, "wrong").refused(403, fleet.CodeForbidden, "POST", "/api/v1/deployments", order)
@@ -438,6 +442,25 @@ func TestWhoListensHearsWhatChanges(t *testing.T) {
 	})
 	if !errors.Is(err, errHeard) {
 		t.Fatal(err)
+	}
+}
+
+func TestWhoIsShutOutHearsNoMore(t *testing.T) {
+	a := start(t, fleet.AdmitAuto)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	c, err := client.New(client.Config{URL: a.remote, Token: a.user("vera", fleet.RoleViewer), Fingerprint: a.site.Fingerprint()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	heard := 0
+	err = c.Live(ctx, 0, func(client.Change) error {
+		heard++
+		return a.operator.RemoveUser(ctx, "vera")
+	})
+	if err == nil || ctx.Err() != nil || heard != 1 {
+		t.Errorf("heard %d changes, then %v", heard, err)
 	}
 }
 
