@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"os"
 	"testing"
@@ -182,5 +183,62 @@ func TestFreeExtentsLeaveOutWhatIsUsedKeptOrTheTables(t *testing.T) {
 				t.Errorf("keep %v: %v follows %v", keep, free[i], free[max(0, i-1)])
 			}
 		}
+	}
+}
+
+// TestBlockDeviceIsWipedByEveryMethod that the kernel's loop devices know.
+func TestBlockDeviceIsWipedByEveryMethod(t *testing.T) {
+	name := loopDevice(t, 9<<20)
+	fill := func() *Device {
+		t.Helper()
+		d, err := Open(name, "loop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		noise := make([]byte, d.Length)
+		rand.Read(noise)
+		if _, err := d.WriteAt(noise, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	for method, wipe := range map[string]func(*Device) error{
+		"zero":    func(d *Device) error { return d.ZeroAll(t.Context(), func(int64) error { return nil }) },
+		"discard": func(d *Device) error { return d.Discard(t.Context(), d.Everything(), nothing) },
+	} {
+		d := fill()
+		if _, _, at, err := d.Blank(t.Context()); err != nil || at < 0 {
+			t.Errorf("%s: noise is blank: %v", method, err)
+		}
+		if !d.CanDiscard() {
+			t.Errorf("%s: a loop device takes discards, and the kernel's word for that is not read", method)
+		}
+		if err := errors.Join(wipe(d), d.Sync()); err != nil {
+			t.Errorf("%s: %v", method, err)
+		}
+		if _, _, at, err := d.Blank(t.Context()); err != nil || at != -1 {
+			t.Errorf("%s: byte %d is left, %v", method, at, err)
+		}
+		d.Close()
+	}
+	d := fill()
+	defer d.Close()
+	if err := d.SecureDiscard(t.Context(), d.Everything(), nothing); !errors.Is(err, ErrNoDiscard) {
+		t.Errorf("a loop device erases nothing by itself: %v", err)
+	}
+	if _, _, at, err := d.Blank(t.Context()); err != nil || at < 0 {
+		t.Errorf("what was refused has done something: %v", err)
+	}
+	d.Close()
+	src, err := OpenSource(name, "loop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if err := src.Device().Zero(0, 512); !errors.Is(err, ErrFenced) {
+		t.Error(err)
 	}
 }
