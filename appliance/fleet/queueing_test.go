@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,12 +120,12 @@ func TestHigherPriorityGoesFirst(t *testing.T) {
 	// The two others ask, and are both there when the place becomes free.
 	jobs := make([]*job.Job, 3)
 	var all sync.WaitGroup
+	var given atomic.Bool
 	for _, i := range []int{1, 2} {
 		all.Go(func() {
-			for deadline := time.Now().Add(10 * time.Second); jobs[i] == nil && time.Now().Before(deadline); {
-				jobs[i] = agents[i].claim()
-				if jobs[2] != nil || jobs[1] != nil {
-					return
+			for deadline := time.Now().Add(10 * time.Second); !given.Load() && time.Now().Before(deadline); {
+				if jobs[i] = agents[i].claim(); jobs[i] != nil {
+					given.Store(true)
 				}
 			}
 		})
