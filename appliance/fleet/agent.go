@@ -332,12 +332,13 @@ func (j *Job) knows(r job.Report) bool {
 	return r.State == job.Failed && j.State == job.Waiting && j.Last.State == job.Failed
 }
 
-// Bounds of the words of a report, in bytes, and of its warnings.
+// Bounds of the words of a report, in bytes, and of its lists.
 const (
 	maxWord     = 256
 	maxSentence = 2000
 	maxTail     = 64 << 10
 	maxWarnings = 100
+	maxDamage   = 1024 // partitions
 )
 
 // bound cuts what a report says in words: it is kept with each job, and at each change in an event.
@@ -352,6 +353,9 @@ func bound(r *job.Report) {
 	}
 	cut(&r.Reason, maxSentence)
 	cut(&r.Log, maxTail)
+	if r.Found != nil {
+		r.Found.Damage = r.Found.Damage[:min(len(r.Found.Damage), maxDamage)]
+	}
 	r.Warnings = r.Warnings[:min(len(r.Warnings), maxWarnings)]
 	for i := range r.Warnings {
 		cut(&r.Warnings[i], maxSentence)

@@ -109,7 +109,8 @@ func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, mani
 	now := d.f.now().UTC()
 	own := d.editJob(j)
 	final := signed.Final
-	final.Bitmap, final.Log, final.Job, final.Epoch = nil, "", j.ID, j.Epoch
+	bound(&final)
+	final.Bitmap, final.Liars, final.Log, final.Job, final.Epoch = nil, nil, "", j.ID, j.Epoch
 	final.Found = r.Found
 	own.Last, own.HeldByOperator, own.Unproven, own.Wiped = final, false, r.Unproven, r.Wiped
 	d.end(own, job.Succeeded, "", outcome(own, r, final.Disk))

@@ -330,10 +330,8 @@ func (f *Fleet) due(m *Machine) (ref string) {
 	if g == nil {
 		return ""
 	}
-	for _, j := range f.open {
-		if j.Machine == m.ID {
-			return ""
-		}
+	if len(f.todo[m.ID]) > 0 {
+		return ""
 	}
 	if g.KeepClean.Image != "" {
 		return g.KeepClean.Image
