@@ -69,7 +69,8 @@ install: build ## install the program as a service of systemd; DESTDIR and PREFI
 	[ -e $(DESTDIR)/etc/seedbed/seedbed.yaml ] || \
 	  { $(BUILD)/seedbed config default > $(DESTDIR)/etc/seedbed/seedbed.yaml && chmod 0640 $(DESTDIR)/etc/seedbed/seedbed.yaml; }
 	install -d -m 0700 $(DESTDIR)/var/lib/seedbed
-	if [ -d $(BUILD)/boot ]; then mkdir -p $(DESTDIR)/var/lib/seedbed/boot && cp -R $(BUILD)/boot/. $(DESTDIR)/var/lib/seedbed/boot/; fi
+	if [ -d $(BUILD)/boot ]; then mkdir -p $(DESTDIR)/var/lib/seedbed/boot && cp -R $(BUILD)/boot/. $(DESTDIR)/var/lib/seedbed/boot/ && \
+	  chmod -R u=rwX,go=rX $(DESTDIR)/var/lib/seedbed/boot; fi
 	@echo "next: systemd-sysusers && systemd-tmpfiles --create && seedbed serve --check && systemctl enable --now seedbed"
 
 # Systems where everything works but what an appliance does.

@@ -126,16 +126,17 @@ type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	log   *bytes.Buffer // to be read when it has ended
+	out   *bytes.Buffer // what it printed, likewise
 	ended chan struct{} // closed then
 }
 
 // serve starts an appliance on all its ports and waits until it answers.
 func serve(t *testing.T, data, boot string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, log: new(bytes.Buffer), ended: make(chan struct{})}
+	p := &process{t: t, log: new(bytes.Buffer), out: new(bytes.Buffer), ended: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], append([]string{"--data", data, "serve", "--boot-dir", boot, "--address", applianceAddr}, args...)...)
 	p.cmd.Env = commandEnv()
-	p.cmd.Stderr = p.log
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

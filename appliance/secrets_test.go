@@ -52,6 +52,11 @@ func TestNoSecretIsSaid(t *testing.T) {
 	if !strings.Contains(p.log.String(), "level=DEBUG") || !strings.Contains(p.log.String(), "boot file asked for") {
 		t.Fatal("the log does not tell of what was done")
 	}
+	password := regexp.MustCompile(`the user is admin, the password (\S+)`).FindStringSubmatch(p.out.String())
+	if password == nil {
+		t.Fatalf("the first start tells no password: %s", p.out)
+	}
+	secrets["password of the first administrator"] = password[1]
 	said := map[string]string{"log": p.log.String(), "arguments": string(arguments), "script with the kernel's command line": script,
 		"events": events, "listings": listed}
 	for what, secret := range secrets {
