@@ -181,6 +181,7 @@ func seedWarm(o *options) *cobra.Command {
 	var preload string
 	cmd := &cobra.Command{Use: "warm IMAGE", Short: "Have all seed nodes fetch an image now", Args: cobra.ExactArgs(1)}
 	cmd.Flags().StringVar(&preload, "preload", "all", "`SHARE` that they hold together: 20%, all")
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		share, err := parseShare(preload)
 		if err != nil {
@@ -189,6 +190,9 @@ func seedWarm(o *options) *cobra.Command {
 		n, err := c.Warm(cmd.Context(), api.WarmOrder{Image: args[0], Share: share})
 		if err != nil {
 			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), api.Warmed{Nodes: n})
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d seed nodes fetch %s of image %s; follow with `seedbed seed ls`\n", n, preload, args[0])
 		return err
@@ -200,10 +204,14 @@ func seedDrop(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "drop IMAGE", Short: "Have all seed nodes remove what they hold of an image", Args: cobra.ExactArgs(1),
 		Long: `Drop frees the room that an image takes on seed nodes. It is refused while a deployment uses the image. A node that was started with
 the image, or serves it from a disk, keeps it.`}
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		d, err := c.Drop(cmd.Context(), api.DropOrder{Image: args[0]})
 		if err != nil {
 			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), d)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%d seed nodes remove image %s; follow with `seedbed seed ls`\n", d.Nodes, d.ImageName)
 		if d.Pinned > 0 {

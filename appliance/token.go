@@ -104,15 +104,20 @@ func tokenState(t fleet.Token) string {
 }
 
 func tokenRevoke(o *options) *cobra.Command {
-	return &cobra.Command{Use: "revoke TOKEN", Short: "End a token; what joined by it gets no new certificate", Args: cobra.ExactArgs(1),
-		RunE: o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			t, err := c.RevokeToken(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "token %s is revoked; certificates given by it end within %v\n", t.Short(), fleet.GuestLifetime)
+	cmd := &cobra.Command{Use: "revoke TOKEN", Short: "End a token; what joined by it gets no new certificate", Args: cobra.ExactArgs(1)}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
+		t, err := c.RevokeToken(cmd.Context(), args[0])
+		if err != nil {
 			return err
-		})}
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), t)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "token %s is revoked; certificates given by it end within %v\n", t.Short(), fleet.GuestLifetime)
+		return err
+	})
+	return cmd
 }
 
 // encodeTicket makes one line of a ticket.

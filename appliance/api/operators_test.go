@@ -225,6 +225,8 @@ func TestALoginIsForOurPagesAlone(t *testing.T) {
 	if status, b, _ := ours.do("POST", "/api/v1/deployments", order); status != 201 {
 		t.Errorf("from our page: %d %s", status, b)
 	}
+	ours.refused(403, fleet.CodeForbidden, "POST", "/api/v1/keys", api.KeyOrder{KeyOrder: fleet.KeyOrder{Name: "of another", User: "admin"}})
+	ours.refused(403, fleet.CodeForbidden, "POST", "/api/v1/keys", api.KeyOrder{KeyOrder: fleet.KeyOrder{Name: "of more", Role: fleet.RoleAdmin}})
 	status, b, _ := in.do("GET", "/api/v1/me", nil)
 	var me api.Me
 	if err := json.Unmarshal(b, &me); err != nil || status != 200 || me.Name != "olaf" || me.CSRF != csrf {
