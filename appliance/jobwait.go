@@ -90,7 +90,7 @@ func (b *bars) state(id string) func(decor.Statistics) string {
 func newBars(f *os.File) *bars {
 	b := &bars{of: map[string]*mpb.Bar{}, line: newProgress(f)}
 	if b.line.terminal {
-		b.all = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
+		b.all = mpb.New(mpb.WithOutput(f), mpb.WithRefreshRate(200*time.Millisecond))
 	}
 	return b
 }
@@ -103,7 +103,7 @@ func (b *bars) update(list []api.Job) {
 	for _, j := range list {
 		bar := b.of[j.ID]
 		if bar == nil {
-			bar = b.all.AddBar(100, mpb.PrependDecorators(decor.Name(plain(j.MachineName), decor.WCSyncSpaceR)),
+			bar = b.all.AddBar(100, mpb.BarWidth(30), mpb.PrependDecorators(decor.Name(plain(j.MachineName), decor.WCSyncSpaceR)),
 				mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.Any(b.state(j.ID), decor.WCSyncSpaceR)))
 			b.of[j.ID] = bar
 		}
