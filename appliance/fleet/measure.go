@@ -58,7 +58,7 @@ func (t *Traffic) add(before, r job.Report) {
 var (
 	machineStates = []string{"unadmitted", "idle"}
 	jobStates     = []job.State{job.Waiting, job.Claimed, job.Running, job.Paused, job.Succeeded, job.Failed, job.Cancelled}
-	jobKinds      = []job.Kind{job.Deploy, job.Capture, job.InventoryOf}
+	jobKinds      = []job.Kind{job.Deploy, job.Capture, job.VerifyDisk, job.RepairDisk, job.WipeDisk, job.InventoryOf}
 	waitCodes     = []string{queue.WaitsMachine, queue.WaitsTime, queue.WaitsWindow, queue.WaitsPreload, queue.WaitsTurn, queue.WaitsSite,
 		queue.WaitsGroup, queue.WaitsUplink, queue.WaitsPerson}
 )

@@ -68,7 +68,7 @@ func New(log *slog.Logger) *Metrics {
 	}
 	m := &Metrics{registry: prometheus.NewRegistry(), log: log, before: map[images.InfoHash]seeded{}}
 	m.requests = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "seedbed_request_duration_seconds", Buckets: latencies,
-		Help: "Time to answer a request over HTTPS, by endpoint and class of the answer. A claim waits for a job up to 20 s."}, []string{"endpoint", "answer"})
+		Help: "Time to answer a request over HTTPS, by endpoint and class of the answer. A claim waits for a job up to 20 s; live goes on until its reader leaves."}, []string{"endpoint", "answer"})
 	m.commits = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "seedbed_records_commit_duration_seconds", Buckets: latencies,
 		Help: "Time of a transaction that made changes of records durable."})
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "seedbed_records_commits_refused_total",

@@ -20,7 +20,7 @@ var endpoints = []struct{ prefix, name string }{
 	{job.PathHello, "hello"}, {job.PathInventory, "inventory"}, {job.PathClaim, "claim"}, {job.PathReport, "report"},
 	{job.PathFrame, "frame"}, {job.PathReceipt, "receipt"}, {job.PathManifest, "manifest"}, {job.PathLayer, "layer"},
 	{job.PathCaptures, "capture"}, {job.PathJoin, "join"}, {job.PathNode, "node"}, {job.PathSources, "sources"}, {job.PathAnnounce, "announce"},
-	{"/api/", "api"}, {"/metrics", "metrics"}, {"/healthz", "health"}, {"/readyz", "health"}, {"/agent/", "other"},
+	{"/api/v1/live", "live"}, {"/api/", "api"}, {"/metrics", "metrics"}, {"/healthz", "health"}, {"/readyz", "health"}, {"/agent/", "other"},
 }
 
 // endpointOf names the endpoint of a path; what is none of the agents', of the API's or of those who watch is a page.
