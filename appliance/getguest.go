@@ -19,6 +19,7 @@ import (
 	"net/http/httptrace"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,7 +110,7 @@ func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticke
 		g.filed = g.public
 	}
 	g.http = &http.Client{Transport: &http.Transport{
-		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: 20 * time.Second,
+		DialContext: (&net.Dialer{Timeout: dialTimeout, KeepAliveConfig: guestKeepAlive}).DialContext, TLSHandshakeTimeout: 20 * time.Second,
 		ResponseHeaderTimeout: time.Minute, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: g.verify, // in place of host names
@@ -124,13 +125,16 @@ func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticke
 func (g *guest) use(t swarm.Transport) {
 	if len(t.Interfaces) > 0 {
 		dialer := t.Dialer(t.Interfaces[0])
-		dialer.Timeout = dialTimeout
+		dialer.Timeout, dialer.KeepAliveConfig = dialTimeout, guestKeepAlive
 		g.http.Transport.(*http.Transport).DialContext = dialer.DialContext
 	}
 }
 
 // dialTimeout is how long a connection to an appliance may take.
-const dialTimeout = 5 * time.Second
+const dialTimeout = 3 * time.Second
+
+// guestKeepAlive finds out within seconds that an appliance is gone without a word.
+var guestKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: 2 * time.Second, Count: 2}
 
 func (g *guest) close() {
 	g.http.CloseIdleConnections()
@@ -405,23 +409,50 @@ func (g *guest) post(ctx context.Context, path string, in, out any) error {
 	return json.Unmarshal(b, out)
 }
 
-// do asks the appliances, one after the other until one answers. An error is a *fleet.Refusal, or wraps client.ErrNotRunning.
+// do asks the appliances, one after the other until one answers, the one that answered last first. An error is a *fleet.Refusal, or
+// wraps client.ErrNotRunning.
 func (g *guest) do(ctx context.Context, method, path string, body []byte, limit int64) (http.Header, []byte, error) {
 	g.mu.Lock()
-	list := g.pass.Appliances
+	list := slices.Clone(g.pass.Appliances)
 	g.mu.Unlock()
 	var errs []error
-	for _, base := range list {
-		header, b, err := g.ask(ctx, method, base+path, body, limit)
-		if _, refused := errors.AsType[*fleet.Refusal](err); err == nil || refused || ctx.Err() != nil {
+	for i, base := range list {
+		most := time.Hour // a layer travels for as long as it takes
+		if i < len(list)-1 && limit <= maxGuestAnswer {
+			most = othersAfter
+		}
+		attempt, cancel := context.WithTimeout(ctx, most)
+		header, b, err := g.ask(attempt, method, base+path, body, limit)
+		cancel()
+		if refusal, refused := errors.AsType[*fleet.Refusal](err); err == nil || refused && refusal.Code != codeInternal || ctx.Err() != nil {
 			return header, b, err
 		}
+		g.last(base)
 		errs = append(errs, err)
+	}
+	if refusal, ok := errors.AsType[*fleet.Refusal](errors.Join(errs...)); ok { // one answered at least
+		return nil, nil, refusal
 	}
 	if err := errors.Join(errs...); errors.Is(err, trust.ErrPin) { // it runs, and is another's
 		return nil, nil, fmt.Errorf("%s: %w; take a token that this site made (`seedbed token new`)", strings.Join(list, ", "), err)
 	}
 	return nil, nil, fmt.Errorf("%w, or is not reached at %s: %w", client.ErrNotRunning, strings.Join(list, ", "), errors.Join(errs...))
+}
+
+// othersAfter is how long an appliance may take to answer before another one is asked: longer than a question that it holds open.
+const othersAfter = 10 * time.Second
+
+// codeInternal is an appliance's word for a failure of its own, which may be that of its way to the records.
+const codeInternal = "internal"
+
+// last has an appliance asked after all others, since it did not answer.
+func (g *guest) last(base string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if at := slices.Index(g.pass.Appliances, base); at >= 0 && len(g.pass.Appliances) > 1 {
+		g.pass.Appliances = append(slices.Delete(slices.Clone(g.pass.Appliances), at, at+1), base)
+		g.http.CloseIdleConnections()
+	}
 }
 
 func (g *guest) ask(ctx context.Context, method, url string, body []byte, limit int64) (http.Header, []byte, error) {

@@ -91,7 +91,7 @@ func exitCode(err error) int {
 	}
 	switch refusal.Code {
 	case fleet.CodeImageUnknown, fleet.CodeMachineUnknown, fleet.CodeJobUnknown, fleet.CodeCodeUnknown, fleet.CodeTokenMissing,
-		fleet.CodeGroupUnknown, fleet.CodeDeploymentUnknown, fleet.CodeUserUnknown:
+		fleet.CodeGroupUnknown, fleet.CodeDeploymentUnknown, fleet.CodeUserUnknown, codeSiteMissing:
 		return exitNotFound
 	case fleet.CodeForbidden, fleet.CodeUnauthorised, fleet.CodeLogin, fleet.CodeTooMany:
 		return exitDenied
@@ -148,7 +148,7 @@ func command() *cobra.Command {
 	root.PersistentPreRunE = o.configure
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(o), getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o),
-		groupCommand(o), userCommand(o), settingsCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), configCommand(o), manCommand())
+		groupCommand(o), userCommand(o), settingsCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), configCommand(o), manCommand(), siteCommand(o))
 	for _, c := range root.Commands() {
 		markUsage(c)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -104,7 +105,11 @@ func (a *appliance) self() *fleet.Appliance {
 	if err != nil {
 		name = a.id
 	}
-	return &fleet.Appliance{Name: name, URL: a.url(), Seeder: a.seeder(), Started: time.Now().UTC()}
+	self := &fleet.Appliance{Name: name, URL: a.url(), Seeder: a.seeder(), Started: time.Now().UTC()}
+	if a.http != nil {
+		self.Boot = netip.AddrPortFrom(a.address, tcpAddr(a.http).Port())
+	}
+	return self
 }
 
 // usedByRecords looks for deployments of an image in the records of an appliance that does not run.

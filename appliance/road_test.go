@@ -52,15 +52,17 @@ type machine struct {
 	job     job.Job
 	disk    *memory
 	peer    sync.WaitGroup // its part in the swarm
+	// Addresses of the appliance that it boots from, and its own; "" are the usual ones.
+	appliance, own string
 }
 
 // get fetches a boot file as the machine's loader does: from the address that its DHCP server gave it.
 func (m *machine) get(path string) []byte {
 	m.t.Helper()
-	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(machineAddr)}}
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(or(m.own, machineAddr))}}
 	transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(m.t.Context(), "GET", "http://"+applianceAddr+path, nil)
+	req, err := http.NewRequestWithContext(m.t.Context(), "GET", "http://"+or(m.appliance, applianceAddr)+path, nil)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -83,24 +85,24 @@ func (m *machine) firmware() string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	discover, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(machineAddr))),
+	discover, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(or(m.own, machineAddr)))),
 		dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001")),
 		dhcpv4.WithGeneric(dhcpv4.OptionUserClassInformation, []byte("iPXE")),
 		dhcpv4.WithGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 0}))
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	relay := net.ParseIP(machineAddr).To4()
+	relay := net.ParseIP(or(m.own, machineAddr)).To4()
 	discover.GatewayIPAddr = relay // so that the answer comes to an address that is there
 	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1) })
 	}}
-	conn, err := shared.ListenPacket(m.t.Context(), "udp4", machineAddr+":67")
+	conn, err := shared.ListenPacket(m.t.Context(), "udp4", or(m.own, machineAddr)+":67")
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := conn.WriteTo(discover.ToBytes(), &net.UDPAddr{IP: net.ParseIP(applianceAddr), Port: 67}); err != nil {
+	if _, err := conn.WriteTo(discover.ToBytes(), &net.UDPAddr{IP: net.ParseIP(or(m.appliance, applianceAddr)), Port: 67}); err != nil {
 		m.t.Fatal(err)
 	}
 	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -113,7 +115,7 @@ func (m *machine) firmware() string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	path := strings.TrimPrefix(offer.BootFileNameOption()+strings.Trim(offer.BootFileName, "\x00"), "http://"+applianceAddr)
+	path := strings.TrimPrefix(offer.BootFileNameOption()+strings.Trim(offer.BootFileName, "\x00"), "http://"+or(m.appliance, applianceAddr))
 	path, _, _ = strings.Cut(path, "http://")
 	return string(m.get(path))
 }

@@ -213,6 +213,7 @@ type appliance struct {
 	opened    map[images.InfoHash]bool             // open swarms that the tracker serves; owned by wanted
 	https     net.Listener
 	http      net.Listener // nil with NoBoot
+	boot      *boot.Server // nil with NoBoot
 	local     net.Listener
 	mux       *swarm.Mux
 	parts     []func(context.Context) error
@@ -255,11 +256,16 @@ func (a *appliance) open(ctx context.Context) error {
 		return err
 	}
 	a.mux = swarm.NewMux(swarmListener, a.log)
+	if !c.NoBoot {
+		if a.http, err = a.listen(or(c.HTTP, ":80"), "boot files"); err != nil {
+			return err
+		}
+	}
 	a.fleet, err = fleet.New(ctx, fleet.Config{
 		ID: a.id, Self: a.self(), Records: a.metrics.Records(a.store), Authority: a.lib.site, Library: a.lib, Admit: c.Admit, Log: a.log,
 		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
-		Appliances: []string{a.url()},
-		Seeds:      []netip.AddrPort{a.seeder()}, Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
+		Appliances: []string{a.url()}, Tell: a.tell, Hear: a.hear,
+		Seeds: []netip.AddrPort{a.seeder()}, Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
 		Wake: func(mac net.HardwareAddr, to []netip.Addr) error { return wake.Send(mac, to, c.Interface) },
 	})
 	if err != nil {
@@ -404,12 +410,9 @@ func (a *appliance) openBoot() error {
 	if err != nil {
 		return err
 	}
-	if a.http, err = a.listen(or(c.HTTP, ":80"), "boot files"); err != nil {
-		return err
-	}
 	a.lib.web = strings.TrimSuffix("http://"+netip.AddrPortFrom(a.address, tcpAddr(a.http).Port()).String(), ":80")
-	server, err := boot.New(boot.Config{
-		Files: files, Fleet: bootFleet{a.fleet, a.log}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Open: a.openHTTP(), Asked: a.bootAsked, Log: a.log,
+	a.boot, err = boot.New(boot.Config{
+		Files: files, Fleet: bootFleet{a.fleet, a.log}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Open: a.openHTTP(), Asked: a.bootAsked, Others: a.fleet.OtherBoots, Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -418,15 +421,15 @@ func (a *appliance) openBoot() error {
 	if c.Interface != "" {
 		own = a.address
 	}
-	files69, err := tftp.New(tftp.Config{Addr: own}, a.metrics.TFTP(server.OpenTFTP), a.log)
+	files69, err := tftp.New(tftp.Config{Addr: own}, a.metrics.TFTP(a.boot.OpenTFTP), a.log)
 	if err != nil {
 		return err
 	}
-	a.parts = append(a.parts, files69.Run, func(ctx context.Context) error { return server.Run(ctx, a.http) })
+	a.parts = append(a.parts, files69.Run, func(ctx context.Context) error { return a.boot.Run(ctx, a.http) })
 	if c.NoDHCP {
 		return nil
 	}
-	proxy, err := dhcp.New(dhcp.Config{Interface: c.Interface, Addr: c.Address}, a.metrics.DHCP(server.AnswerDHCP), a.log)
+	proxy, err := dhcp.New(dhcp.Config{Interface: c.Interface, Addr: c.Address}, a.metrics.DHCP(a.boot.AnswerDHCP), a.log)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -34,6 +35,9 @@ var Names = []Name{IPXEStart, IPXEAgent, IPXELocal, GRUBStart, GRUBAgent, GRUBCh
 type Params struct {
 	// Server is the appliance's HTTP address towards the machine; port 80 is left out of URLs.
 	Server netip.AddrPort
+	// Others are where the other appliances of the site serve the same; a script turns to them where Server does not answer. MaxOthers of
+	// them are named.
+	Others []netip.AddrPort
 	// MAC is the machine's, "52:54:00:77:00:10"; empty in the start scripts.
 	MAC string
 	// KernelArgs are the kernel's, without secrets: every program of the machine can read them.
@@ -61,6 +65,7 @@ const (
 	GRUBAttempts  = 2    // of GRUB's start script; GRUB tries each connection for 17 s, also a refused one
 	AgentAttempts = 5    // of the kernel's download: the appliance just answered, it is coming back
 	AgentPause    = 5    // seconds between attempts
+	MaxOthers     = 2    // appliances beside the first: each that does not answer costs its time
 )
 
 //go:embed templates
@@ -80,6 +85,8 @@ func (p Params) check() error {
 	switch {
 	case !p.Server.Addr().Is4() || p.Server.Port() == 0:
 		return fmt.Errorf("appliance address %s is not an IPv4 address with a port", p.Server)
+	case slices.ContainsFunc(p.Others, func(a netip.AddrPort) bool { return !a.Addr().Is4() || a.Port() == 0 }):
+		return fmt.Errorf("one of the appliance addresses %v is not an IPv4 address with a port", p.Others)
 	case p.MAC != "" && !mac.MatchString(p.MAC):
 		return fmt.Errorf("%q is not an Ethernet address", p.MAC)
 	case !args.MatchString(p.KernelArgs):
@@ -105,6 +112,8 @@ func Render(n Name, p Params) (string, error) {
 	if err := p.check(); err != nil {
 		return "", fmt.Errorf("script %s: %w", n, err)
 	}
+	p.Others = slices.DeleteFunc(slices.Clone(p.Others), func(a netip.AddrPort) bool { return a == p.Server })
+	p.Others = p.Others[:min(len(p.Others), MaxOthers)]
 	// FAT volume IDs are upper case in GRUB, GUIDs lower case in iPXE.
 	p.ESPVolumeID, p.ESPPartition = strings.ToUpper(p.ESPVolumeID), strings.ToLower(p.ESPPartition)
 	var b strings.Builder
@@ -118,12 +127,55 @@ func Render(n Name, p Params) (string, error) {
 func (p Params) Base() string { return "http://" + p.Host() }
 
 // Host is the appliance as URLs and GRUB name it: without port 80.
-func (p Params) Host() string {
-	if p.Server.Port() == 80 {
-		return p.Server.Addr().String()
+func (p Params) Host() string { return host(p.Server) }
+
+func host(a netip.AddrPort) string {
+	if a.Port() == 80 {
+		return a.Addr().String()
 	}
-	return p.Server.String()
+	return a.String()
 }
+
+// Name is another appliance as Host has it.
+func (Params) Name(a netip.AddrPort) string { return host(a) }
+
+// Hosts are all appliances as Host has them, Server first.
+func (p Params) Hosts() []string {
+	list := []string{p.Host()}
+	for _, a := range p.Others {
+		list = append(list, host(a))
+	}
+	return list
+}
+
+// From is Base in iPXE's scripts: a setting where there are several appliances to turn to.
+func (p Params) From() string {
+	if len(p.Others) == 0 {
+		return p.Base()
+	}
+	return "http://${appliance}"
+}
+
+// Next are the appliances in pairs, each with the one that is tried after it.
+func (p Params) Next() (pairs [][2]string) {
+	hosts := p.Hosts()
+	for i, h := range hosts {
+		pairs = append(pairs, [2]string{h, hosts[(i+1)%len(hosts)]})
+	}
+	return pairs
+}
+
+// turns are the hosts that GRUB asks one after the other, n attempts in all, and each host once at least.
+func (p Params) turns(n int) string {
+	hosts, list := p.Hosts(), []string{}
+	for i := range max(n, len(hosts)) {
+		list = append(list, hosts[i%len(hosts)])
+	}
+	return strings.Join(list, " ")
+}
+
+func (p Params) StartTurns() string { return p.turns(GRUBAttempts) }
+func (p Params) AgentTurns() string { return p.turns(AgentAttempts) }
 
 // Drive is the BIOS drive as iPXE writes it.
 func (p Params) Drive() string { return fmt.Sprintf("%#x", p.BIOSDrive) }

@@ -18,6 +18,8 @@ func TestScriptsAgainstGoldenText(t *testing.T) {
 	}
 	bios := Params{Server: netip.MustParseAddrPort("10.77.0.1:8080"), MAC: "52:54:00:77:00:10", BIOSDrive: 0x81}
 	fresh := Params{Server: netip.MustParseAddrPort("10.77.0.1:80"), MAC: "52:54:00:77:00:11", UEFI: true}
+	two := fresh
+	two.Others = []netip.AddrPort{two.Server, netip.MustParseAddrPort("10.77.0.2:80"), netip.MustParseAddrPort("10.77.0.3:8080"), netip.MustParseAddrPort("10.77.0.4:80")}
 	for file, c := range map[string]struct {
 		name   Name
 		params Params
@@ -31,6 +33,10 @@ func TestScriptsAgainstGoldenText(t *testing.T) {
 		"agent.cfg":       {GRUBAgent, fresh},
 		"chain.cfg":       {GRUBChain, fresh},
 		"local.cfg":       {GRUBLocal, deployed},
+		"start-two.ipxe":  {IPXEStart, Params{Server: two.Server, Others: two.Others}},
+		"agent-two.ipxe":  {IPXEAgent, two},
+		"start-two.cfg":   {GRUBStart, Params{Server: two.Server, Others: two.Others}},
+		"agent-two.cfg":   {GRUBAgent, two},
 	} {
 		t.Run(file, func(t *testing.T) {
 			got, err := Render(c.name, c.params)
@@ -59,6 +65,7 @@ func TestMalformedParamsAreRefused(t *testing.T) {
 	good := Params{Server: netip.MustParseAddrPort("10.77.0.1:80"), MAC: "52:54:00:77:00:11"}
 	for name, spoil := range map[string]func(*Params){
 		"no server":           func(p *Params) { p.Server = netip.AddrPort{} },
+		"IPv6 among others":   func(p *Params) { p.Others = []netip.AddrPort{netip.MustParseAddrPort("[fd77::1]:80")} },
 		"IPv6 server":         func(p *Params) { p.Server = netip.MustParseAddrPort("[fd77::1]:80") },
 		"MAC with a command":  func(p *Params) { p.MAC = "52:54:00:77:00:11\nshell" },
 		"volume with command": func(p *Params) { p.ESPVolumeID = "ABCD-1234; reboot" },

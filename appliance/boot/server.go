@@ -26,6 +26,8 @@ type Config struct {
 	Addr netip.Addr
 	// HTTPPort is where Handler is served; zero means 80.
 	HTTPPort uint16
+	// Others returns where the other appliances of the site serve the same over HTTP, for scripts; nil: there are none.
+	Others func() []netip.AddrPort
 	// KernelArgs replace script.KernelArgs where not empty. Nothing secret: every program of the machine reads them.
 	KernelArgs string
 	// Open answers for /announce and what lies below /torrents/; nil: nothing is there.
@@ -196,5 +198,9 @@ func (s *Server) params(local netip.Addr) (script.Params, error) {
 	if !local.Is4() {
 		return script.Params{}, errors.New("cannot tell the appliance's address to the machine; give one to `seedbed serve`")
 	}
-	return script.Params{Server: netip.AddrPortFrom(local, s.cfg.HTTPPort), KernelArgs: s.cfg.KernelArgs}, nil
+	p := script.Params{Server: netip.AddrPortFrom(local, s.cfg.HTTPPort), KernelArgs: s.cfg.KernelArgs}
+	if s.cfg.Others != nil {
+		p.Others = s.cfg.Others()
+	}
+	return p, nil
 }

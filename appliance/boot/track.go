@@ -36,6 +36,8 @@ type track struct {
 	worked       Loader
 	blind        bool // GRUB found no disk that boots
 
+	learnt bool // another appliance heard its exchange, and this one nothing since
+
 	scripted time.Time // last script fetched within ExchangeTimeout of seen
 	token    *stash
 }
@@ -98,7 +100,7 @@ func (t *tracks) packet(mac MAC, uuid string, arch Arch, addr netip.Addr, asks b
 		addr = netip.Addr{}
 	}
 	t.with(mac, func(k *track) {
-		k.seen, k.arch = now, arch
+		k.seen, k.arch, k.learnt = now, arch, false
 		if uuid != "" {
 			k.uuid = uuid
 		}

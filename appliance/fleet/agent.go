@@ -196,6 +196,13 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator || j.State == job.Waiting && !(d.isTurn(j) && d.hasPlace(j)) {
 			return nil
 		}
+		if j.State == job.Claimed && j.Session == s.ID { // the answer was lost on its way, as the appliance that gave it may be
+			claimed = j
+			if of := d.deployment(j.Deployment); of != nil {
+				dep = of
+			}
+			return nil
+		}
 		own := d.editJob(j)
 		own.Epoch++
 		if m := d.machine(own.Machine); m != nil && m.Deployed != nil && own.Before.IsZero() && own.Kind == job.Deploy {
@@ -233,7 +240,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		ID: id, Kind: claimed.Kind, Machine: claimed.Machine, Deployment: claimed.Deployment, Epoch: claimed.Epoch,
 		Image: claimed.Image, ImageName: claimed.ImageName, InfoHash: claimed.InfoHash, Certificate: cert,
 		Seeds: f.seedsFor(claimed.InfoHash, c), Hint: hint, SeedFor: dep.SeedFor, After: dep.After, Options: claimed.Options, ReportEvery: reportEvery,
-		Transport: f.config.Transport,
+		Transport: f.config.Transport, Appliances: f.addresses(),
 	}
 	if c := claimed.Capture; c != nil {
 		answer.Capture, answer.DiskSerial, answer.After, answer.Seeds = c.Clone(), c.DiskSerial, c.After, nil
@@ -281,7 +288,9 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	j := f.state.jobs[r.Job]
 	if reported(j, c, r) != nil && f.config.Records.Shared() { // it may have been claimed at another appliance just now
 		f.mu.Unlock()
-		f.refresh()
+		if err := f.refresh(); err != nil {
+			return job.Directive{}, err
+		}
 		f.mu.Lock()
 		j = f.state.jobs[r.Job]
 	}

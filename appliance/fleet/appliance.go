@@ -15,7 +15,8 @@ type Appliance struct {
 	Name    string         `json:"name"` // of its host
 	URL     string         `json:"url"`  // by which agents reach it: "https://10.77.0.1:443"
 	Seeder  netip.AddrPort `json:"seeder"`
-	Program string         `json:"program"` // its version
+	Boot    netip.AddrPort `json:"boot,omitzero"` // where it serves boot files over HTTP; zero is nowhere
+	Program string         `json:"program"`       // its version
 	Started time.Time      `json:"started"`
 }
 
@@ -104,6 +105,18 @@ func (f *Fleet) addresses() []string {
 	for _, a := range f.appliances() {
 		if a.Present && !a.Self && a.URL != "" && !slices.Contains(list, a.URL) {
 			list = append(list, a.URL)
+		}
+	}
+	return list
+}
+
+// OtherBoots returns where the site's other appliances that are there serve boot files.
+func (f *Fleet) OtherBoots() (list []netip.AddrPort) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, a := range f.appliances() {
+		if a.Present && !a.Self && a.Boot.IsValid() {
+			list = append(list, a.Boot)
 		}
 	}
 	return list

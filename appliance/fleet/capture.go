@@ -134,9 +134,11 @@ func (d *draft) reserve(c *Capture, next int64, own string) (string, error) {
 // Capturing returns the capture that the caller holds the claim of. One that has succeeded is returned too, since the
 // answer to its commit may be lost; one that ended otherwise is refused.
 func (f *Fleet) Capturing(c Caller, id string, epoch int64) (*Job, error) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return capturing(f.state.jobs[id], f.state.sessions[c.session.ID], c, id, epoch)
+	return knowing(f, func() (*Job, error) {
+		f.mu.RLock()
+		defer f.mu.RUnlock()
+		return capturing(f.state.jobs[id], f.state.sessions[c.session.ID], c, id, epoch)
+	})
 }
 
 // capturing is Capturing with the records of the job and of the caller's boot, or nil.

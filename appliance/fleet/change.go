@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -62,17 +63,18 @@ const maxConflicts = 50
 
 // write runs the changes and writes what they make in one transaction. The caller holds writing.
 func (f *Fleet) write(ctx context.Context, batch []*asked) error {
+	looked := !f.config.Records.Shared()
 	for range maxConflicts {
-		d := newDraft(f, nil)
-		for _, a := range batch {
-			if a.fenced {
+		d, refused := f.run(batch)
+		if refused && !looked { // what it does not know yet may be what another appliance answered a moment ago
+			looked = true
+			before := f.number
+			if err := f.catchUp(ctx); err != nil {
+				return refuseNone(batch, err)
+			}
+			if f.number != before {
 				continue
 			}
-			child := newDraft(f, d)
-			if a.err = a.fn(child); a.err == nil {
-				d.absorb(child)
-			}
-			a.office = child.office
 		}
 		err := f.commit(ctx, d)
 		if errors.Is(err, ErrFenced) && fence(batch) {
@@ -97,6 +99,31 @@ func fence(batch []*asked) (others bool) {
 		others = others || !a.fenced
 	}
 	return others
+}
+
+// run runs the changes of a batch, and reports whether one refused.
+func (f *Fleet) run(batch []*asked) (d *draft, refused bool) {
+	d = newDraft(f, nil)
+	for _, a := range batch {
+		if a.fenced {
+			continue
+		}
+		child := newDraft(f, d)
+		if a.err = a.fn(child); a.err == nil {
+			d.absorb(child)
+		}
+		a.office = child.office
+		refused = refused || a.err != nil
+	}
+	return d, refused
+}
+
+// refuseNone takes refusals back that were made without the records.
+func refuseNone(batch []*asked, err error) error {
+	for _, a := range batch {
+		a.err = err
+	}
+	return err
 }
 
 // commit writes a draft and makes it visible. The caller holds writing.
@@ -149,16 +176,28 @@ func (f *Fleet) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// refresh takes over what other appliances wrote before a caller is refused for what this one does not know. Where the
-// records cannot be read it stays with what it knows.
-func (f *Fleet) refresh() {
+// refresh takes over what other appliances wrote before a caller is refused for what this one does not know. An error says
+// that the records cannot be read: then nobody is refused, but told to ask again.
+func (f *Fleet) refresh() error {
 	ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
 	defer cancel()
 	f.writing.Lock()
 	defer f.writing.Unlock()
-	if err := f.catchUp(ctx); err != nil {
-		f.log.Debug("the records cannot be read", "err", err)
+	return f.catchUp(ctx)
+}
+
+// knowing calls fn, and where it refuses, with one of the codes if there are any, once more after a look at what other
+// appliances wrote: what was answered at another one a moment ago holds here too.
+func knowing[T any](f *Fleet, fn func() (T, error), codes ...string) (T, error) {
+	answer, err := fn()
+	refusal, refused := errors.AsType[*Refusal](err)
+	if !refused || len(codes) > 0 && !slices.Contains(codes, refusal.Code) || !f.config.Records.Shared() {
+		return answer, err
 	}
+	if err := f.refresh(); err != nil {
+		return answer, err
+	}
+	return fn()
 }
 
 // refreshTimeout bounds how long a caller waits for it.

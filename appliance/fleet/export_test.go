@@ -61,7 +61,7 @@ func Schedule(f *Fleet, ctx context.Context) error {
 }
 
 // CatchUp is what Run does several times a second; Exchange every few seconds.
-func CatchUp(f *Fleet)                             { f.refresh() }
+func CatchUp(f *Fleet) error                       { return f.refresh() }
 func Exchange(f *Fleet, ctx context.Context) error { return f.exchange(ctx) }
 
 // MachinesByID returns the records of all machines.
@@ -142,3 +142,6 @@ func SessionOf(c Caller) string { return c.session.ID }
 
 // LimitPending bounds the boot tokens that nobody redeemed.
 func LimitPending(f *Fleet, n int) { f.maxPending = n }
+
+// ClaimRecords is what Run does first.
+func ClaimRecords(f *Fleet, ctx context.Context) error { return f.claimRecords(ctx) }

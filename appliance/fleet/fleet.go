@@ -88,6 +88,10 @@ type Config struct {
 	// MayReach reports whether a machine with these names (see Fleet.Names), at this address, may be told of a seeder before
 	// it announced; nil means that each may be told of all. It must not call the fleet.
 	MayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool
+	// Tell returns what else this appliance tells the others of its site every few seconds, as JSON, and Hear is given what one of
+	// them told, on one goroutine; nil is nothing.
+	Tell func() []byte
+	Hear func(doc []byte)
 	// InfoHashURI names a swarm in a certificate.
 	InfoHashURI func(images.InfoHash) string
 	// PartURI marks in a certificate who wants a part of the content only.
@@ -149,8 +153,6 @@ type Fleet struct {
 
 	needs map[images.InfoHash]need // swarms that guests need
 	nodes map[string]*node         // seed nodes by ID of the guest
-	warm  []warmed                 // images that all seed nodes are to hold
-	drop  []images.Digest          // images of which they are to keep nothing
 
 	accused map[string]*accused // peers that others barred, by who they are and the image
 
@@ -223,6 +225,9 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	}
 	f.number = snap.Number
 	f.apply(snap.Put, nil)
+	if err := sameSite(f.state.others[identityKey], config.Authority.Fingerprint()); err != nil {
+		return nil, err
+	}
 	for _, j := range f.state.jobs {
 		// An agent that was at work before the appliance stopped has the full time to report again.
 		f.live[j.ID] = live{report: j.Last, at: f.now()}
@@ -232,6 +237,9 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 
 // Run schedules the site, or stands by where another appliance does, until ctx is done.
 func (f *Fleet) Run(ctx context.Context) error {
+	if err := f.claimRecords(ctx); err != nil {
+		return err
+	}
 	if err := f.appear(ctx); err != nil {
 		return err
 	}

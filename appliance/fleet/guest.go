@@ -47,6 +47,10 @@ const needFor = 90 * time.Second
 // local says that the request came over the local socket, and needs no token. The same key may use a token again, for an
 // answer may be lost and a program interrupted: that does not count.
 func (f *Fleet) Join(ctx context.Context, cert *x509.Certificate, local bool, remote netip.Addr, r job.Join) (job.Joined, error) {
+	return knowing(f, func() (job.Joined, error) { return f.join(ctx, cert, local, remote, r) }, CodeTokenUnknown, CodeUnauthorised)
+}
+
+func (f *Fleet) join(ctx context.Context, cert *x509.Certificate, local bool, remote netip.Addr, r job.Join) (job.Joined, error) {
 	key, now := keyID(r.PublicKey), f.now().UTC()
 	switch {
 	case r.Role != job.RoleGet && r.Role != job.RoleSeed:
@@ -248,12 +252,6 @@ func (f *Fleet) tidyGuests(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	changed := f.tidyNodes(now)
-	if len(f.drop) > 0 { // what is deployed again is to be kept afterwards
-		used := f.deployed(nil)
-		f.drop = slices.DeleteFunc(f.drop, func(d images.Digest) bool {
-			return slices.ContainsFunc(used, func(t job.NodeTask) bool { return t.Image == d })
-		})
-	}
 	for h, n := range f.needs {
 		if now.After(n.until) {
 			delete(f.needs, h)

@@ -12,19 +12,15 @@ import (
 	"seedbed/images"
 )
 
-// node is a seed node that reports. It lives in memory: after a restart of the appliance nodes report again.
+// node is a seed node that reports, here or to another appliance, which tells of it. It lives in memory: after a restart of
+// the appliance nodes report again.
 type node struct {
 	id     string // of the guest
 	addr   netip.AddrPort
-	first  time.Time // its first report in this run
+	first  time.Time // when this appliance learnt of it
 	last   time.Time
+	here   time.Time // its last report to this appliance itself
 	report job.NodeReport
-}
-
-// warmed is an image that all seed nodes are to hold.
-type warmed struct {
-	job.NodeTask
-	infoHash images.InfoHash
 }
 
 // Waits about seed nodes. Those that are switched on together come within seconds, and are to share the pieces without
@@ -67,7 +63,7 @@ func (f *Fleet) NodeReport(ctx context.Context, c Caller, remote netip.Addr, r j
 		f.nodes[n.id] = n
 		f.wake()
 	}
-	n.addr, n.last, n.report = netip.AddrPortFrom(remote, r.Port), f.now(), r
+	n.addr, n.last, n.here, n.report = netip.AddrPortFrom(remote, r.Port), f.now(), f.now(), r
 	for _, i := range r.Images {
 		if need, ok := f.needs[i.InfoHash]; ok && i.Held < i.Wanted {
 			need.until = f.now().Add(needFor)
@@ -128,9 +124,8 @@ func (f *Fleet) orderFor(id string, all bool) job.NodeOrder {
 	if order.Rank < 0 {
 		return job.NodeOrder{}
 	}
-	for _, w := range f.warm {
-		order.Serve = append(order.Serve, w.NodeTask)
-	}
+	standing := f.state.standing()
+	order.Serve = slices.Clone(standing.Warm)
 	for _, dep := range f.preloads() {
 		if !slices.ContainsFunc(order.Serve, func(t job.NodeTask) bool { return t.Image == dep.Image && t.Preload >= dep.Preload }) {
 			order.Serve = append(order.Serve, job.NodeTask{Image: dep.Image, ImageName: dep.ImageName, Preload: dep.Preload, Warmed: dep.Created})
@@ -142,7 +137,7 @@ func (f *Fleet) orderFor(id string, all bool) job.NodeOrder {
 	for _, t := range f.deployed(nil) {
 		order.InUse = append(order.InUse, t.Image)
 	}
-	for _, d := range f.drop {
+	for _, d := range standing.Drop {
 		if !slices.Contains(order.InUse, d) {
 			order.Drop = append(order.Drop, d)
 		}
@@ -211,16 +206,16 @@ func (f *Fleet) Warm(ctx context.Context, ref string, share float64) (nodes int,
 	if err != nil {
 		return 0, err
 	}
-	if err := f.Note(ctx, "image.warm", "the seed nodes fetch "+image.Name()); err != nil {
+	err = f.change(ctx, func(d *draft) error {
+		d.editStanding().warm(job.NodeTask{Image: image.Digest, ImageName: image.Name(), Preload: share, Warmed: f.now().UTC()})
+		d.event(by(ctx, Event{Kind: "image.warm", Text: "the seed nodes fetch " + image.Name()}))
+		return nil
+	})
+	if err != nil {
 		return 0, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.warm = slices.DeleteFunc(f.warm, func(w warmed) bool { return w.Image == image.Digest })
-	f.warm = append(f.warm, warmed{job.NodeTask{Image: image.Digest, ImageName: image.Name(), Preload: share, Warmed: f.now().UTC()}, image.InfoHash})
-	f.drop = slices.DeleteFunc(f.drop, func(d images.Digest) bool { return d == image.Digest })
-	f.warm = f.warm[max(0, len(f.warm)-maxWarmed):]
-	f.wake()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	return len(f.nodes), nil
 }
 
@@ -251,15 +246,16 @@ func (f *Fleet) DropImage(ctx context.Context, ref string) (*Dropped, error) {
 	if used {
 		return nil, refuse(CodeImageUsed, "a deployment uses image %s; cancel its jobs (`seedbed job ls`), or wait until it is done", d.ImageName)
 	}
-	if err := f.Note(ctx, "image.dropped", "the seed nodes remove what they hold of "+d.ImageName); err != nil {
+	err := f.change(ctx, func(draft *draft) error {
+		draft.editStanding().drop(d.Image)
+		draft.event(by(ctx, Event{Kind: "image.dropped", Text: "the seed nodes remove what they hold of " + d.ImageName}))
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.warm = slices.DeleteFunc(f.warm, func(w warmed) bool { return w.Image == d.Image })
-	f.drop = append(slices.DeleteFunc(f.drop, func(o images.Digest) bool { return o == d.Image }), d.Image)
-	f.drop = f.drop[max(0, len(f.drop)-maxWarmed):]
-	f.wake()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	done := &Dropped{ImageName: d.ImageName}
 	for _, n := range f.nodes {
 		pinned := slices.ContainsFunc(n.report.Images, func(i job.NodeImage) bool { return i.Image == d.Image && (i.Pinned || i.FromDisk) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"time"
 
 	"seedbed/appliance/job"
@@ -88,7 +89,22 @@ func (f *Fleet) attendOffice(ctx context.Context, w *watch) error {
 	f.mu.Unlock()
 	f.office.Store(&taken)
 	f.log.Info("this appliance schedules the site", "epoch", taken.Epoch, "before", seen.Holder)
-	return nil
+	if seen.Holder == "" || seen.Holder == f.config.ID {
+		return nil
+	}
+	return f.schedule(ctx, func(d *draft) error {
+		d.event(Event{Kind: "appliance.office", Text: "appliance " + d.applianceName(f.config.ID) + " schedules the site, since nothing was heard of appliance " +
+			d.applianceName(seen.Holder) + "; if that was not stopped on purpose, look after it"})
+		return nil
+	})
+}
+
+// applianceName is how people know an appliance of the site.
+func (d *draft) applianceName(id string) string {
+	if a := lookup[*Appliance](d, KindAppliance, id); a != nil {
+		return a.Name + " (" + a.URL + ")"
+	}
+	return id
 }
 
 // schedule asks for a change that only the site's scheduler may make.
@@ -107,10 +123,23 @@ func (f *Fleet) schedule(ctx context.Context, fn func(d *draft) error) error {
 // attendEvery is how often the appliances of a site tell each other how far their machines are.
 const attendEvery = 5 * time.Second
 
-// told is what an appliance tells of the jobs whose machines report to it.
+// telling is what an appliance tells the others.
+type telling struct {
+	Jobs  map[string]told     `json:"jobs"`            // whose machines report to it, by ID
+	Nodes map[string]nodeTold `json:"nodes,omitempty"` // seed nodes that report to it, by ID of the guest
+	Extra json.RawMessage     `json:"extra,omitempty"` // see Config.Tell
+}
+
+// told is the last report of a job.
 type told struct {
 	Reports int64      `json:"n"` // received so far
 	Report  job.Report `json:"report"`
+}
+
+// nodeTold is the last report of a seed node.
+type nodeTold struct {
+	Addr   netip.AddrPort `json:"addr"`
+	Report job.NodeReport `json:"report"`
 }
 
 // attend tells the other appliances how far the machines are that report here, and takes over what they tell, until ctx
@@ -131,7 +160,10 @@ func (f *Fleet) attend(ctx context.Context) error {
 }
 
 func (f *Fleet) exchange(ctx context.Context) error {
-	own := map[string]told{}
+	own := telling{Jobs: map[string]told{}, Nodes: map[string]nodeTold{}}
+	if f.config.Tell != nil {
+		own.Extra = f.config.Tell()
+	}
 	f.mu.Lock()
 	f.beat++
 	beat := f.beat
@@ -139,7 +171,12 @@ func (f *Fleet) exchange(ctx context.Context) error {
 		if l := f.live[id]; l.reports > 0 && f.now().Sub(l.at) < f.config.ClaimExpires {
 			r := l.report
 			r.Log = ""
-			own[id] = told{l.reports, r}
+			own.Jobs[id] = told{l.reports, r}
+		}
+	}
+	for id, n := range f.nodes {
+		if f.now().Sub(n.here) < attendEvery+2*nodePoll {
+			own.Nodes[id] = nodeTold{n.addr, n.report}
 		}
 	}
 	f.mu.Unlock()
@@ -166,26 +203,40 @@ func (f *Fleet) exchange(ctx context.Context) error {
 
 // hear takes over what another appliance tells.
 func (f *Fleet) hear(p Presence) error {
-	var tells map[string]told
+	var tells telling
 	if err := json.Unmarshal(p.Doc, &tells); err != nil {
 		return err
 	}
-	if f.lacksAny(tells) { // jobs that were claimed just now
-		f.refresh()
+	if f.lacksAny(tells.Jobs) { // jobs that were claimed just now
+		if err := f.refresh(); err != nil {
+			return err
+		}
 	}
+	if !f.take(p, &tells) {
+		return nil
+	}
+	if f.config.Hear != nil && len(tells.Extra) > 0 {
+		f.config.Hear(tells.Extra)
+	}
+	return nil
+}
+
+// take takes over what another appliance tells, and reports whether it was told just now: what is found at the start may be of long ago.
+func (f *Fleet) take(p Presence, tells *telling) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := f.peers[p.Appliance]
-	if n == nil {
+	met := n != nil
+	if !met {
 		n = &neighbour{reports: map[string]int64{}}
 		f.peers[p.Appliance] = n
 	}
 	if p.Beat == n.beat {
-		return nil
+		return false
 	}
 	now := f.now()
 	n.beat, n.at = p.Beat, now
-	for id, t := range tells {
+	for id, t := range tells.Jobs {
 		if f.open[id] == nil || t.Reports == n.reports[id] {
 			continue
 		}
@@ -194,11 +245,28 @@ func (f *Fleet) hear(p Presence) error {
 		f.seen[f.open[id].Machine] = now
 	}
 	for id := range n.reports {
-		if _, ok := tells[id]; !ok {
+		if _, ok := tells.Jobs[id]; !ok {
 			delete(n.reports, id)
 		}
 	}
-	return nil
+	f.takeNodes(tells.Nodes, now)
+	return met
+}
+
+// takeNodes takes over what another appliance tells of seed nodes that report to it. The caller holds mu.
+func (f *Fleet) takeNodes(tells map[string]nodeTold, now time.Time) {
+	for id, t := range tells {
+		have := f.nodes[id]
+		switch {
+		case have == nil:
+			have = &node{id: id, first: now}
+			f.nodes[id] = have
+			f.wake()
+		case now.Sub(have.here) < attendEvery: // it reports here now
+			continue
+		}
+		have.addr, have.last, have.report = t.Addr, now, t.Report
+	}
 }
 
 // lacksAny reports whether a job is told of that is not known as open.

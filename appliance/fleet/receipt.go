@@ -57,11 +57,17 @@ func (f *Fleet) Receipt(ctx context.Context, c Caller, signed job.SignedReceipt)
 	if err := checkSignature(c.session.PublicKey, signed); err != nil {
 		return job.Countersigned{}, err
 	}
-	f.mu.RLock()
-	j := f.state.jobs[r.Job]
-	f.mu.RUnlock()
-	if j == nil || j.Machine != c.session.Machine || r.Machine != j.Machine {
-		return job.Countersigned{}, refuse(CodeJobUnknown, "this machine has no job %q", r.Job)
+	j, err := knowing(f, func() (*Job, error) {
+		f.mu.RLock()
+		defer f.mu.RUnlock()
+		j := f.state.jobs[r.Job]
+		if j == nil || j.Machine != c.session.Machine || r.Machine != j.Machine {
+			return nil, refuse(CodeJobUnknown, "this machine has no job %q", r.Job)
+		}
+		return j, nil
+	})
+	if err != nil {
+		return job.Countersigned{}, err
 	}
 	var manifest *images.Manifest
 	if j.Kind.OfImage() {
@@ -164,6 +170,13 @@ func checkSignature(publicKey []byte, signed job.SignedReceipt) error {
 
 // Claimed returns the images of the jobs that the caller holds the claim of: what it may read.
 func (f *Fleet) Claimed(c Caller) (list []images.Digest) {
+	if list = f.claimed(c); len(list) == 0 && f.config.Records.Shared() && f.refresh() == nil { // claimed at another appliance just now
+		list = f.claimed(c)
+	}
+	return list
+}
+
+func (f *Fleet) claimed(c Caller) (list []images.Digest) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if s := f.state.sessions[c.session.ID]; s != nil && s.Guest != nil {

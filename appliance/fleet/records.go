@@ -23,6 +23,8 @@ const (
 	KindUser       Kind = "user"
 	KindAPIKey     Kind = "apikey"
 	KindLogin      Kind = "login"
+	KindIdentity   Kind = "identity"
+	KindStanding   Kind = "standing"
 )
 
 // Key names a record.
@@ -75,6 +77,10 @@ func NewRecord(k Kind) (Record, error) {
 		return new(APIKey), nil
 	case KindLogin:
 		return new(Login), nil
+	case KindIdentity:
+		return new(Identity), nil
+	case KindStanding:
+		return new(Standing), nil
 	}
 	return nil, fmt.Errorf("records of kind %q are not known to this version; all appliances of a site run one version", k)
 }
@@ -174,10 +180,12 @@ type JobQuery struct {
 	Limit      int       // 0 is 1000
 }
 
-// Errors of Records. Nothing was written.
+// Errors of Records. Nothing was written, but for ErrUnsure.
 var (
 	ErrConflict = errors.New("the records were changed by another appliance")
 	ErrFenced   = errors.New("another appliance schedules this site")
+	// ErrUnsure is the one after which something may have been written all the same.
+	ErrUnsure = errors.New("the database was lost while it wrote, and what was asked may have been done: look before you ask again")
 	// ErrStale says that the changes since that number are not all kept any more; Load again.
 	ErrStale = errors.New("the changes since then are not kept any more")
 )

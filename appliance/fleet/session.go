@@ -30,16 +30,16 @@ func (f *Fleet) Hello(ctx context.Context, remote netip.Addr, h job.Hello) (job.
 	if err != nil {
 		return job.Welcome{}, refuse(CodeInvalid, "%v", err)
 	}
-	var refusal error
-	err = f.change(ctx, func(d *draft) error {
-		refusal = d.redeem(h, key, remote, now)
-		return nil // what a refusal records is written too
-	})
+	_, err = knowing(f, func() (_ struct{}, err error) {
+		var refusal error
+		err = f.change(ctx, func(d *draft) error {
+			refusal = d.redeem(h, key, remote, now)
+			return nil // what a refusal records is written too
+		})
+		return struct{}{}, oneOf(err, refusal)
+	}, CodeTokenUnknown)
 	if err != nil {
 		return job.Welcome{}, err
-	}
-	if refusal != nil {
-		return job.Welcome{}, refusal
 	}
 	f.mu.Lock()
 	if t, ok := f.sights[h.MAC]; ok {
@@ -121,10 +121,14 @@ func (f *Fleet) AuthenticateReader(cert *x509.Certificate) (Caller, error) {
 	key := keyID(cert.RawSubjectPublicKeyInfo)
 	f.mu.Lock()
 	s := f.state.sessions[f.keys[key]]
-	if (s == nil || s.Machine == "") && f.config.Records.Shared() { // it may have spoken with another appliance just now
+	if (s == nil || s.Machine == "" && s.Guest == nil) && f.config.Records.Shared() { // it may have spoken with another appliance just now
 		f.mu.Unlock()
-		f.refresh()
+		err := f.refresh()
 		f.mu.Lock()
+		if err != nil { // who it is cannot be looked up, so that nobody is refused
+			f.mu.Unlock()
+			return Caller{}, err
+		}
 		s = f.state.sessions[f.keys[key]]
 	}
 	defer f.mu.Unlock()
@@ -176,6 +180,9 @@ func (f *Fleet) tidy(ctx context.Context) error {
 		return nil
 	}
 	if err := f.tidyPreloads(ctx, now); err != nil {
+		return err
+	}
+	if err := f.tidyStanding(ctx); err != nil {
 		return err
 	}
 	if len(silent)+len(old)+len(spent) == 0 {

@@ -161,6 +161,8 @@ type Job struct {
 	// Certificate (DER) on the agent's key names this job and the InfoHash (URI SANs) and is the peer's identity in
 	// the swarm.
 	Certificate []byte `json:"certificate"`
+	// Appliances are those of the site that are there, base URLs.
+	Appliances []string `json:"appliances,omitempty"`
 	// Seeds are addresses of the appliances' seeders, known before the first announce.
 	Seeds []netip.AddrPort `json:"seeds"`
 	// Capture says what a job of kind Capture makes; its Image and InfoHash are zero.

@@ -159,13 +159,18 @@ func read(dir string) (*Site, error) {
 	if s.caKey, ok = caKey.(*ecdsa.PrivateKey); !ok {
 		return nil, fmt.Errorf("%s holds no ECDSA key", caKeyFile)
 	}
+	return s, s.check()
+}
+
+// check says whether the parts of an identity belong to each other.
+func (s *Site) check() error {
 	if !s.caKey.PublicKey.Equal(s.ca.PublicKey) {
-		return nil, fmt.Errorf("%s does not belong to %s", caKeyFile, caCertFile)
+		return fmt.Errorf("%s does not belong to %s", caKeyFile, caCertFile)
 	}
 	if len(s.ca.URIs) != 1 || s.ca.URIs[0].String() != siteURI(s.PublicKey()) {
-		return nil, fmt.Errorf("%s does not name the key in %s", caCertFile, keyFile)
+		return fmt.Errorf("%s does not name the key in %s", caCertFile, keyFile)
 	}
-	return s, nil
+	return nil
 }
 
 func writeKey(path string, key any) error {

@@ -13,26 +13,46 @@ import (
 
 // Commit implements fleet.Records.
 func (s *Store) Commit(ctx context.Context, c *fleet.Change) (int64, error) {
+	limited, cancel := s.limit(ctx)
+	defer cancel()
+	number, lastEvent, err := s.commit(limited, c)
+	if lost := (*lostCommit)(nil); errors.As(err, &lost) {
+		err = s.outcome(ctx, lost)
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range c.Put {
+		*r.Row()++
+	}
+	for i := range c.Events {
+		c.Events[i].ID = lastEvent - int64(len(c.Events)) + int64(i) + 1
+	}
+	return number, nil
+}
+
+// commit writes a change and returns the numbers of the commit and of the last event, of a lostCommit too.
+func (s *Store) commit(ctx context.Context, c *fleet.Change) (number, lastEvent int64, err error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
-		return 0, fmt.Errorf("begin a transaction: %w", err)
+		return 0, 0, fmt.Errorf("begin a transaction: %w", err)
 	}
 	defer tx.Rollback() // after a commit it does nothing
 	// The row is locked from here on: commits follow each other, and each one knows all before it.
-	var lastEvent, epoch int64
+	var epoch int64
 	err = tx.QueryRowContext(ctx, s.bound(`UPDATE site SET commit_number = commit_number + 1, event = event + ?
 		WHERE commit_number = ? RETURNING event, epoch`), len(c.Events), c.Base).Scan(&lastEvent, &epoch)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		// One who was relieved learns that first: what it knows of the records is old, and what it decides is not its to decide.
 		if err := tx.QueryRowContext(ctx, "SELECT epoch FROM site").Scan(&epoch); err == nil && c.Epoch != 0 && c.Epoch != epoch {
-			return 0, fleet.ErrFenced
+			return 0, 0, fleet.ErrFenced
 		}
-		return 0, fmt.Errorf("commit %d is not the last one: %w", c.Base, fleet.ErrConflict)
+		return 0, 0, fmt.Errorf("commit %d is not the last one: %w", c.Base, fleet.ErrConflict)
 	case err != nil:
-		return 0, fmt.Errorf("number the commit: %w", err)
+		return 0, 0, fmt.Errorf("number the commit: %w", err)
 	case c.Epoch != 0 && c.Epoch != epoch:
-		return 0, fleet.ErrFenced
+		return 0, 0, fleet.ErrFenced
 	}
 	w := &writer{ctx: ctx, s: s, tx: tx, number: c.Base + 1}
 	for _, r := range c.Put {
@@ -42,20 +62,15 @@ func (s *Store) Commit(ctx context.Context, c *fleet.Change) (int64, error) {
 		w.exec("UPDATE records SET doc = '', commit_number = ?, ended = ? WHERE kind = ? AND id = ?", w.number, time.Now().Unix(), k.Kind, k.ID)
 	}
 	w.facts(c, lastEvent-int64(len(c.Events)))
+	w.sign()
 	w.forget()
 	if w.err != nil {
-		return 0, w.err
+		return 0, 0, w.err
 	}
 	if err := tx.Commit(); err != nil {
-		return 0, fmt.Errorf("commit: %w", err)
+		return w.number, lastEvent, &lostCommit{w.number, err}
 	}
-	for _, r := range c.Put {
-		*r.Row()++
-	}
-	for i := range c.Events {
-		c.Events[i].ID = lastEvent - int64(len(c.Events)) + int64(i) + 1
-	}
-	return w.number, nil
+	return w.number, lastEvent, nil
 }
 
 // writer keeps its first error.
@@ -136,6 +151,7 @@ func (w *writer) forget() {
 	w.exec(`UPDATE site SET forgot = (SELECT MAX(n) FROM (SELECT forgot AS n FROM site UNION ALL
 		SELECT commit_number AS n FROM records WHERE doc = '' AND ended < ?) AS gone)`, before)
 	w.exec("DELETE FROM records WHERE doc = '' AND ended < ?", before)
+	w.exec("DELETE FROM writers WHERE commit_number < ?", w.number-keepWriters)
 }
 
 func (w *writer) exec(query string, args ...any) int64 {

@@ -39,6 +39,8 @@ func (s *Store) Load(ctx context.Context, since time.Time) (*fleet.Snapshot, err
 
 // Since implements fleet.Records.
 func (s *Store) Since(ctx context.Context, number int64) (*fleet.Snapshot, error) {
+	ctx, cancel := s.limit(ctx)
+	defer cancel()
 	snap := new(fleet.Snapshot)
 	err := s.consistent(ctx, func(r reader) error {
 		var forgot int64

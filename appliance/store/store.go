@@ -5,6 +5,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"embed"
 	"errors"
@@ -15,7 +16,8 @@ import (
 	"strconv"
 	"strings"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the "pgx" driver
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 	_ "modernc.org/sqlite" // the "sqlite" driver
@@ -29,7 +31,8 @@ var migrations embed.FS
 // Store implements fleet.Records. Safe for concurrent use.
 type Store struct {
 	db     *sql.DB
-	shared bool // PostgreSQL
+	shared bool   // PostgreSQL
+	writer string // names this process among those that write
 }
 
 // Shared implements fleet.Records.
@@ -74,17 +77,29 @@ func Open(ctx context.Context, location string) (*Store, error) {
 // maxConnections to PostgreSQL; commits follow each other, so that reads take the others.
 const maxConnections = 8
 
+// dropTheLost has the server end a transaction whose appliance is gone without a word, or stands still: it holds the row that
+// every commit of the site needs, and the one by which another appliance takes over. Milliseconds and seconds, as PostgreSQL has them.
+const dropTheLost = `SET idle_in_transaction_session_timeout = 4000; SET tcp_user_timeout = 8000;
+	SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 2`
+
 func openPostgres(ctx context.Context, location string) (*Store, error) {
 	u, err := url.Parse(location)
 	if err != nil {
 		return nil, errors.New("the URL of the PostgreSQL database cannot be read; it is postgres://USER@HOST/NAME") // err quotes the password
 	}
-	db, err := sql.Open("pgx", location)
-	if err != nil {
-		return nil, fmt.Errorf("open the records in PostgreSQL at %s: %w", u.Redacted(), err)
+	config, err := pgx.ParseConfig(location)
+	if err != nil { // it quotes the location
+		return nil, fmt.Errorf("open the records in PostgreSQL at %s: the URL cannot be read, or a file that it names", u.Redacted())
 	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = patience / 2
+	}
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, dropTheLost)
+		return err
+	}))
 	db.SetMaxOpenConns(maxConnections)
-	s := &Store{db: db, shared: true}
+	s := &Store{db: db, shared: true, writer: rand.Text()}
 	if err := s.migrate(ctx, goose.DialectPostgres); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("bring the records in PostgreSQL at %s up to date: %w", u.Redacted(), err)

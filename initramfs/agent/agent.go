@@ -215,6 +215,7 @@ func (a *Agent) nextJob(ctx context.Context, first bool) (j job.Job, err error) 
 			continue
 		}
 		if got {
+			a.client.know(j.Appliances)
 			a.screen.Say("job %s: %s %s", j.ID, j.Kind, j.ImageName)
 			return j, nil
 		}
@@ -258,10 +259,13 @@ func (a *Agent) inventory(ctx context.Context) (admitted bool, err error) {
 	return admission.Admitted, nil
 }
 
+// claimTimeout is how long an appliance may take to answer a claim, which it does after 20 s at the latest.
+const claimTimeout = 25 * time.Second
+
 // claim asks once for a job, and is answered after some seconds if there is none.
 func (a *Agent) claim(ctx context.Context, j *job.Job) (got bool, err error) {
 	err = a.retry(ctx, "give a job", func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 50*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, a.client.forEach(claimTimeout))
 		defer cancel()
 		began := time.Now()
 		if !a.expires.IsZero() && began.After(a.expires) {

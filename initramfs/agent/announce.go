@@ -12,9 +12,7 @@ import (
 // announce keeps the trackers of all appliances told of this machine, of each network card that takes part by itself, and
 // the swarm of the peers that they name, until ctx ends.
 func (d *deployment) announce(ctx context.Context, sw *swarm.Swarm) {
-	d.a.client.mu.Lock()
-	appliances, usual := append([]string(nil), d.a.client.appliances...), d.a.client.http
-	d.a.client.mu.Unlock()
+	appliances, usual := d.a.client.bases()
 	var group sync.WaitGroup
 	for _, e := range sw.Endpoints() {
 		http := usual

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,20 +58,24 @@ func (c *client) identify(certificate []byte, clockSet bool, appliances []string
 	defer c.mu.Unlock()
 	c.clockSet = c.clockSet || clockSet
 	if len(appliances) > 0 {
-		c.appliances = appliances
+		c.appliances = slices.Clone(appliances)
 	}
 	c.http.CloseIdleConnections()
 	c.http = c.newHTTP(certificate, nil)
 }
 
 // connectTimeout bounds the wait for an appliance that is switched off, so that a request has time left for the next one.
-const connectTimeout = 5 * time.Second
+const connectTimeout = 3 * time.Second
+
+// keepAlive finds out within seconds that an appliance is gone without a word, while a request waits for its answer.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: 2 * time.Second, Count: 2}
 
 // newHTTP returns a client with its own connections, made by a dialer if there is one. The caller holds mu, or owns c.
 func (c *client) newHTTP(certificate []byte, d *net.Dialer) *http.Client {
 	if d == nil {
 		d = &net.Dialer{Timeout: connectTimeout}
 	}
+	d.KeepAliveConfig = keepAlive
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// The library would compare host names; verify does what takes their place.
@@ -140,7 +145,7 @@ func (c *client) post(ctx context.Context, path string, in, out any) (bool, erro
 	return true, nil
 }
 
-// do sends one request to the appliance that answered last, or the next one if it does not.
+// do sends one request to the appliance that answered last, or the next one if it does not, see share.
 func (c *client) do(ctx context.Context, method, path, contentType string, body []byte, limit int64) (http.Header, []byte, int, error) {
 	header := http.Header{}
 	if body != nil {
@@ -151,20 +156,22 @@ func (c *client) do(ctx context.Context, method, path, contentType string, body 
 
 // ask is do with any header.
 func (c *client) ask(ctx context.Context, method, path string, header http.Header, body []byte, limit int64) (http.Header, []byte, int, error) {
-	c.mu.Lock()
-	list, client := append([]string(nil), c.appliances...), c.http
-	c.mu.Unlock()
+	list, client := c.bases()
 	var errs error
 	for i, base := range list {
-		got, answer, status, err := send(ctx, client, method, base+path, header, body, limit)
-		if err == nil && i > 0 {
-			c.mu.Lock()
-			c.appliances = append([]string{base}, append(append([]string(nil), list[:i]...), list[i+1:]...)...)
-			c.mu.Unlock()
+		if i > 0 && ctx.Err() != nil {
+			break
 		}
-		if err == nil || refused(err) != nil || ctx.Err() != nil {
+		attempt, cancel := share(ctx, len(list)-i)
+		got, answer, status, err := send(attempt, client, method, base+path, header, body, limit)
+		cancel()
+		if err == nil || refused(err) != nil {
 			return got, answer, status, err
 		}
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil, nil, 0, err // its caller is gone, which says nothing about the appliance
+		}
+		c.last(base)
 		errs = errors.Join(errs, err)
 	}
 	return nil, nil, 0, errs

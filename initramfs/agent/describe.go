@@ -117,13 +117,6 @@ func (d *deployment) swarmTLS() *tls.Config {
 	return swarm.TLSConfig(cert, d.a.ca, d.j.InfoHash)
 }
 
-// tracker is that of the appliance which answered last.
-func (d *deployment) tracker() *announce.Client {
-	d.a.client.mu.Lock()
-	defer d.a.client.mu.Unlock()
-	return &announce.Client{URL: d.a.client.appliances[0] + job.PathAnnounce, HTTP: d.a.client.http, Log: d.a.log}
-}
-
 func (d *deployment) sourcesRequest() announce.SourcesRequest {
 	return announce.SourcesRequest{InfoHash: d.j.InfoHash.Wire(), Port: d.about.port(), Length: lengthOf(d.about.refs)}
 }
@@ -134,7 +127,11 @@ func (d *deployment) askMachines(ctx context.Context) error {
 		Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 			request := d.sourcesRequest()
 			request.Failed = failed[max(0, len(failed)-announce.MaxFailed):]
-			list, err := d.tracker().Sources(ctx, request)
+			var list []netip.AddrPort
+			err := d.tracked(ctx, func(ctx context.Context, tracker *announce.Client) (err error) {
+				list, err = tracker.Sources(ctx, request)
+				return err
+			})
 			if err != nil {
 				d.a.log.Debug("nobody is named who has the description of the image", "err", err)
 			}
@@ -178,7 +175,11 @@ func (d *deployment) give(ctx context.Context) {
 	d.group.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		if _, err := d.tracker().Sources(ctx, request); err != nil {
+		err := d.tracked(ctx, func(ctx context.Context, tracker *announce.Client) error {
+			_, err := tracker.Sources(ctx, request)
+			return err
+		})
+		if err != nil {
 			d.a.log.Debug("the appliance was not told that this machine has the description", "err", err)
 		}
 	})

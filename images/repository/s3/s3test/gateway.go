@@ -22,6 +22,12 @@ const Version = "v1.8.0"
 // the test.
 func Start(t testing.TB, buckets ...string) (endpoint string) {
 	t.Helper()
+	return StartAt(t, "127.0.0.1", buckets...)
+}
+
+// StartAt is Start at another address of this host, so that other hosts reach the service.
+func StartAt(t testing.TB, ip string, buckets ...string) (endpoint string) {
+	t.Helper()
 	program, err := Build()
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +49,7 @@ func Start(t testing.TB, buckets ...string) (endpoint string) {
 	} {
 		setenv(t, name, value)
 	}
-	address := freeAddress(t)
+	address := freeAddress(t, ip)
 	metadata := filepath.Join(folder, "metadata") // beside, since a tmpfs may have no extended attributes
 	if err := os.Mkdir(metadata, 0o700); err != nil {
 		t.Fatal(err)
@@ -97,8 +103,8 @@ func setenv(t testing.TB, name, value string) {
 	os.Unsetenv(name)
 }
 
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(t testing.TB, ip string) string {
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
