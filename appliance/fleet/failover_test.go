@@ -257,7 +257,9 @@ func workThroughKills(t *testing.T, rooms []*room, i int, over *atomic.Bool, ste
 			if err := at(); err != nil {
 				return err
 			}
-			a.job, err = a.r.Claim(ctx, a.caller, job.Claim{Machine: a.me.Machine})
+			if a.job, err = a.r.Claim(ctx, a.caller, job.Claim{Machine: a.me.Machine}); a.job != nil && a.job.Waits != "" {
+				a.job = nil // it is told what its job waits for
+			}
 			return err
 		})
 	}
