@@ -220,6 +220,14 @@ func TestTransportIsChecked(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := New(Config{Pieces: c, Storage: fullStore(c), TLS: s.tls(), Muxes: []*Mux{NewMux(l, nil)}}); err == nil {
+		t.Error("listeners of interfaces that are not named: no error")
+	}
 }
 
 // The hand-out is told of the narrowest limit of all links together, and of that of each.
