@@ -99,6 +99,9 @@ appliance, and given with --token-file or in ` + tokenVariable + `.`}
 		defer g.close()
 		g.unverified = order.unverified
 		g.limits = order.network.share()
+		if g.local == nil { // no interface leads to this host itself
+			g.use(order.network.transport)
+		}
 		run := &getting{order: &order, out: out, g: g, show: os.Stderr, tell: func(r *GetReport) error {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), r)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -39,7 +40,7 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 	tracker := &announce.Client{URL: g.pass.Appliances[0] + job.PathAnnounce, HTTP: client, Log: g.log}
 	g.mu.Unlock()
 	request := announce.SourcesRequest{InfoHash: m.hash.Wire(), Length: length}
-	f := relay.Fetcher{TLS: m.tls(), Limits: g.limits, Log: g.log, Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
+	f := relay.Fetcher{TLS: m.tls(), Dialer: g.dialer, Limits: g.limits, Log: g.log, Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 		limit, cancel := context.WithTimeout(ctx, describePatience)
 		defer cancel()
 		request.Failed = failed[max(0, len(failed)-announce.MaxFailed):]
@@ -52,6 +53,10 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 	got, err := f.Fetch(ctx, lacks)
 	for digest, b := range got.Objects {
 		d.objects[digest] = b
+		if d.dir == "" {
+			continue
+		}
+		err = errors.Join(err, replaceFile(d.layerFile(digest), b))
 	}
 	d.liars = append(d.liars, got.Liars...)
 	d.received.FromAppliance += got.FromAppliance

@@ -182,6 +182,19 @@ func TestASeedNodeUsesEachInterface(t *testing.T) {
 	}
 }
 
+// A get goes by the interface that is named alone, also to the appliance: the route that would be taken leads nowhere.
+func TestAGetUsesTheInterfaceThatIsNamed(t *testing.T) {
+	s := newTestSite(t, 4<<20)
+	h := newHost(t, 2)
+	tools(t, "", "ip", "-n", h.space, "route", "replace", "blackhole", "default", "metric", "50")
+	out := filepath.Join(t.TempDir(), "disk.img")
+	h.start(t.TempDir(), "get", "debian", out, "--interface", "nic1", "--token-file", s.token("--for", "get")).finish()
+	same(t, out, s.exported)
+	if n := h.received("nic1"); n < 4<<20 {
+		t.Errorf("nic1 received %d bytes", n)
+	}
+}
+
 // warm adds an image of so much noise, has the seed nodes fetch it, and waits until one has it.
 func (s *testSite) warm(name string, noise int64) {
 	s.t.Helper()
