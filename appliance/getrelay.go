@@ -51,13 +51,7 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 		return list, err
 	}}
 	got, err := f.Fetch(ctx, lacks)
-	for digest, b := range got.Objects {
-		d.objects[digest] = b
-		if d.dir == "" {
-			continue
-		}
-		err = errors.Join(err, replaceFile(d.layerFile(digest), b))
-	}
+	err = errors.Join(err, d.take(got.Objects))
 	d.liars = append(d.liars, got.Liars...)
 	d.received.FromAppliance += got.FromAppliance
 	d.received.FromPeers += got.FromPeers
@@ -66,6 +60,17 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 	defer cancel()
 	if _, err := tracker.Sources(limit, request); err != nil {
 		g.log.Debug("the appliance was not told that the description of the image came", "err", err)
+	}
+	return err
+}
+
+// take takes what machines gave, and keeps it for another run.
+func (d *described) take(objects relay.Memory) (err error) {
+	for digest, b := range objects {
+		d.objects[digest] = b
+		if d.dir != "" {
+			err = errors.Join(err, replaceFile(d.layerFile(digest), b))
+		}
 	}
 	return err
 }
