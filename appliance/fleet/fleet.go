@@ -136,7 +136,8 @@ type Fleet struct {
 	warm  []warmed                 // images that all seed nodes are to hold
 	drop  []images.Digest          // images of which they are to keep nothing
 
-	accused map[string]*accused // peers that others barred, by who they are and the image
+	accused  map[string]*accused // peers that others barred, by who they are and the image
+	accusers map[string]int      // of how many each session said so
 }
 
 // records are the durable records by ID.
@@ -190,7 +191,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
 		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{},
-		accused: map[string]*accused{},
+		accused: map[string]*accused{}, accusers: map[string]int{},
 	}
 	f.office.Store(&Office{})
 	if !config.Records.Shared() { // nobody else could be in office
