@@ -63,7 +63,7 @@ appliance, and given with --token-file or in ` + tokenVariable + `.`}
 	f.StringVar(&tokenFile, "token-file", "", "`FILE` with the token, - for standard input (default: the environment, "+tokenVariable+")")
 	f.IntVar(&order.partition, "partition", -1, "fetch this partition only, by its `NUMBER`")
 	f.BoolVar(&order.unverified, "unverified", false, "do not read back and compare what was written")
-	f.BoolVar(&order.force, "force", false, "write to a disk that is in use")
+	f.BoolVar(&order.force, "force", false, "write to a disk that is in use (Linux)")
 	f.DurationVar(&order.seedFor, "seed-for", 0, "serve other machines for so long afterwards")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	order.network.add(f, ":0")
@@ -99,6 +99,9 @@ appliance, and given with --token-file or in ` + tokenVariable + `.`}
 		defer g.close()
 		g.unverified = order.unverified
 		g.limits = order.network.share()
+		if g.local == nil { // no interface leads to this host itself
+			g.use(order.network.transport)
+		}
 		run := &getting{order: &order, out: out, g: g, show: os.Stderr, tell: func(r *GetReport) error {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), r)

@@ -56,6 +56,7 @@ type guest struct {
 	log        *slog.Logger
 	// limits are those of the program's swarms; nil is none.
 	limits *swarm.Limits
+	dialer *net.Dialer // to machines, before a swarm is joined; nil is the zero one
 
 	mu     sync.Mutex // guards what follows
 	key    *ecdsa.PrivateKey
@@ -121,13 +122,15 @@ func (o *options) newGuest(ctx context.Context, role job.Role, ticket *job.Ticke
 }
 
 // use makes the guest reach appliances over the first interface, if some are named: it is reached back at the address that
-// it comes from.
+// it comes from. It asks machines as the transport says, too.
 func (g *guest) use(t swarm.Transport) {
-	if len(t.Interfaces) > 0 {
-		dialer := t.Dialer(t.Interfaces[0])
-		dialer.Timeout, dialer.KeepAliveConfig = dialTimeout, guestKeepAlive
-		g.http.Transport.(*http.Transport).DialContext = dialer.DialContext
+	if len(t.Interfaces) == 0 {
+		g.dialer = t.Dialer("")
+		return
 	}
+	g.dialer = t.Dialer(t.Interfaces[0])
+	g.dialer.Timeout, g.dialer.KeepAliveConfig = dialTimeout, guestKeepAlive
+	g.http.Transport.(*http.Transport).DialContext = g.dialer.DialContext
 }
 
 // dialTimeout is how long a connection to an appliance may take.

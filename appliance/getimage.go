@@ -41,11 +41,16 @@ func (d *described) onDisk(r images.Ref) ([]byte, error) {
 	if d.dir == "" {
 		return nil, fs.ErrNotExist
 	}
-	b, err := os.ReadFile(filepath.Join(d.dir, "layer-"+r.Digest.String()))
+	b, err := os.ReadFile(d.layerFile(r.Digest))
 	if err == nil && images.Sum(b) != r.Digest {
 		err = fs.ErrNotExist
 	}
 	return b, err
+}
+
+// layerFile is where a layer is kept.
+func (d *described) layerFile(digest images.Digest) string {
+	return filepath.Join(d.dir, "layer-"+digest.String())
 }
 
 // describePatience is how long the description of an image is asked for, while the appliance does not answer.
@@ -72,7 +77,7 @@ func (g *guest) describe(ctx context.Context, joined *job.Joined, dir string) (*
 	}
 	d.layer = func(r images.Ref) (b []byte, err error) {
 		right := func(b []byte) bool { return images.Sum(b) == r.Digest }
-		b, err = kept(dir, "layer-"+r.Digest.String(), right, func() (b []byte, err error) {
+		b, err = kept(dir, filepath.Base(d.layerFile(r.Digest)), right, func() (b []byte, err error) {
 			if b = d.objects[r.Digest]; b != nil {
 				return b, nil
 			}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"seedbed/appliance/fleet"
@@ -131,7 +132,7 @@ func (out *getOut) openDisk(path string) (*restore.File, error) {
 		open = func() (*restore.File, error) { return restore.OpenInUse(path) }
 	}
 	d, err := open()
-	if errors.Is(err, restore.ErrInUse) && out.device {
+	if errors.Is(err, restore.ErrInUse) && out.device && runtime.GOOS == "linux" { // elsewhere the system refuses all the same
 		err = fmt.Errorf("%w; --force writes all the same", err)
 	}
 	return d, diskRefusal(err)

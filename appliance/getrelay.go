@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -39,7 +40,7 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 	tracker := &announce.Client{URL: g.pass.Appliances[0] + job.PathAnnounce, HTTP: client, Log: g.log}
 	g.mu.Unlock()
 	request := announce.SourcesRequest{InfoHash: m.hash.Wire(), Length: length}
-	f := relay.Fetcher{TLS: m.tls(), Limits: g.limits, Log: g.log, Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
+	f := relay.Fetcher{TLS: m.tls(), Dialer: g.dialer, Limits: g.limits, Log: g.log, Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 		limit, cancel := context.WithTimeout(ctx, describePatience)
 		defer cancel()
 		request.Failed = failed[max(0, len(failed)-announce.MaxFailed):]
@@ -50,9 +51,7 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 		return list, err
 	}}
 	got, err := f.Fetch(ctx, lacks)
-	for digest, b := range got.Objects {
-		d.objects[digest] = b
-	}
+	err = errors.Join(err, d.take(got.Objects))
 	d.liars = append(d.liars, got.Liars...)
 	d.received.FromAppliance += got.FromAppliance
 	d.received.FromPeers += got.FromPeers
@@ -61,6 +60,17 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 	defer cancel()
 	if _, err := tracker.Sources(limit, request); err != nil {
 		g.log.Debug("the appliance was not told that the description of the image came", "err", err)
+	}
+	return err
+}
+
+// take takes what machines gave, and keeps it for another run.
+func (d *described) take(objects relay.Memory) (err error) {
+	for digest, b := range objects {
+		d.objects[digest] = b
+		if d.dir != "" {
+			err = errors.Join(err, replaceFile(d.layerFile(digest), b))
+		}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
+	"seedbed/images"
 )
 
 // background starts a command as on a machine that is not the appliance's, in a data directory of its own.
@@ -182,6 +184,19 @@ func TestASeedNodeUsesEachInterface(t *testing.T) {
 	}
 }
 
+// A get goes by the interface that is named alone, also to the appliance: the route that would be taken leads nowhere.
+func TestAGetUsesTheInterfaceThatIsNamed(t *testing.T) {
+	s := newTestSite(t, 4<<20)
+	h := newHost(t, 2)
+	tools(t, "", "ip", "-n", h.space, "route", "replace", "blackhole", "default", "metric", "50")
+	out := filepath.Join(t.TempDir(), "disk.img")
+	h.start(t.TempDir(), "get", "debian", out, "--interface", "nic1", "--token-file", s.token("--for", "get")).finish()
+	same(t, out, s.exported)
+	if n := h.received("nic1"); n < 4<<20 {
+		t.Errorf("nic1 received %d bytes", n)
+	}
+}
+
 // warm adds an image of so much noise, has the seed nodes fetch it, and waits until one has it.
 func (s *testSite) warm(name string, noise int64) {
 	s.t.Helper()
@@ -284,6 +299,66 @@ func TestParseSpace(t *testing.T) {
 		"": 0, "-1G": 0, "1Q": 0, "15MiB": 0, "9999999999T": 0, "1G1": 0} {
 		if n, err := parseSpace(text); n != want || (err == nil) != (want > 0) {
 			t.Errorf("%q is %d, %v; want %d", text, n, err, want)
+		}
+	}
+}
+
+// What a node was told to hold and cannot have is no reason to end: an image that was removed, or is not what its token is good for.
+func TestASeedNodeOutlivesAnImageThatItCannotHave(t *testing.T) {
+	s := newTestSite(t, 4<<20)
+	must(t, s.data, "image", "add", newReferenceDisk(t, 2<<20, 7), "--name", "gone")
+	must(t, s.data, "image", "add", newReferenceDisk(t, 2<<20, 8), "--name", "other")
+	token := s.token("--for", "seed", "--image", "debian")
+	must(t, s.data, "seed", "warm", "gone")
+	must(t, s.data, "seed", "warm", "other")
+	must(t, s.data, "image", "rm", "gone:1")
+	background(t, t.TempDir(), "seed", "--listen", ":6882", "--token-file", token)
+	nodes(t, s.data, "the node is there", func(l []fleet.NodeView) bool { return len(l) == 1 && l[0].Order != 0 })
+	must(t, s.data, "seed", "warm", "debian")
+	nodes(t, s.data, "what it can have", hold(1, 1))
+}
+
+func TestASeedNodeHasLessRoomThanItMayTake(t *testing.T) {
+	s := newTestSite(t, 4<<20)
+	home := t.TempDir()
+	tools(t, "", "mount", "-t", "tmpfs", "-o", "size=48m", "seedbed-test", home)
+	t.Cleanup(func() { tools(t, "", "umount", "-l", home) })
+	background(t, home, "seed", "--listen", ":6882", "--space", "1GiB", "--token-file", s.token("--for", "seed"))
+	nodes(t, s.data, "the node is there", func(l []fleet.NodeView) bool { return len(l) == 1 && l[0].Space < 48<<20 })
+	s.warm("one", 20<<20)
+	s.warm("two", 20<<20)
+	if served, kept := names(nodes(t, s.data, "", func([]fleet.NodeView) bool { return true })[0]); !slices.Equal(served, []string{"two"}) || len(kept) > 0 {
+		t.Errorf("served: %v, on the disk: %v", served, kept)
+	}
+	must(t, s.data, "image", "add", newReferenceDisk(t, 60<<20, 99), "--name", "large", "--compress", "none")
+	must(t, s.data, "seed", "warm", "large")
+	nodes(t, s.data, "large does not fit", func(l []fleet.NodeView) bool {
+		return len(l[0].Images) == 1 && strings.Contains(l[0].Images[0].Problem, "less than the 1.0 GiB of --space; what fits is held. Make room there")
+	})
+}
+
+// What deployments use is not known before the first order, so nothing is removed.
+func TestASeedNodeRemovesNothingBeforeItKnowsWhatIsInUse(t *testing.T) {
+	dir := t.TempDir()
+	image := images.Sum([]byte("image"))
+	if err := os.Mkdir(filepath.Join(dir, image.String()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, image.String(), "tiles"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	room, err := newSpace(dir, 1<<19)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &seedNode{order: &seedOrder{}, dir: dir, log: slog.New(slog.DiscardHandler), space: room, images: map[images.Digest]*nodeImage{}}
+	for _, told := range []bool{false, true} {
+		n.told = told
+		if err := n.makeRoom(); err != nil {
+			t.Fatal(err)
+		}
+		if kept := n.kept(); (len(kept) == 0) != told {
+			t.Errorf("told %v: %v is kept", told, kept)
 		}
 	}
 }

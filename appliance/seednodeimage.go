@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"seedbed/appliance/job"
@@ -101,7 +100,7 @@ func (i *nodeImage) run(ctx context.Context) {
 			return
 		}
 		i.mu.Lock()
-		full := !i.full && (errors.Is(err, errNoRoom) || errors.Is(err, syscall.ENOSPC))
+		full := !i.full && (errors.Is(err, errNoRoom) || isFull(err))
 		if i.problem = ""; err != nil {
 			i.problem = err.Error()
 		}

@@ -145,8 +145,12 @@ func (n *seedNode) evict(v victim, why string) error {
 // minRoom is how many bytes there have to be at least for an image to go on that does not fit whole.
 const minRoom = 64 << 20
 
-// makeRoom lets images that had no room go on, as far as others can be removed, and keeps the limit.
+// makeRoom lets images that had no room go on, as far as others can be removed, and keeps the limit. Before the first order it
+// is not known what is in use.
 func (n *seedNode) makeRoom() error {
+	if !n.told {
+		return nil
+	}
 	changed := false
 	for _, i := range n.images {
 		need, full := i.lacks()
@@ -216,6 +220,10 @@ func (n *seedNode) noRoom(image string) string {
 	if err != nil {
 		return fmt.Sprintf("no room for more of %s: %v", image, err)
 	}
-	return fmt.Sprintf("no room for more of %s: %s of %s are used, which is %s; what fits is held. Give more with --space, or drop an image that is not "+
-		"needed (`seedbed seed drop`)", image, bytesText(used), bytesText(total), n.space)
+	bound, remedy := n.space.String(), "Give more with --space"
+	if n.space.limit > total {
+		bound, remedy = "all that its file system has, and less than "+bound, "Make room there"
+	}
+	return fmt.Sprintf("no room for more of %s: %s of %s are used, which is %s; what fits is held. %s, or drop an image that is not "+
+		"needed (`seedbed seed drop`)", image, bytesText(used), bytesText(total), bound, remedy)
 }

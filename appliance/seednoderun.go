@@ -33,7 +33,7 @@ type seedNode struct {
 
 	failed chan error // what ends a seed node that serves a disk
 
-	space *space // nil where nothing is kept
+	space *space
 
 	images map[images.Digest]*nodeImage
 	// evicted are images that had to make room, with when they had been ordered last.
@@ -41,6 +41,7 @@ type seedNode struct {
 	group   sync.WaitGroup // of images
 	named   []job.NodeTask // that it was started with, as far as they are known
 	orders  job.NodeOrder  // the last
+	told    bool           // it is of this run
 	away    bool           // the appliance did not answer last
 }
 
@@ -120,6 +121,7 @@ func (n *seedNode) turn(ctx context.Context) error {
 		}
 		return err
 	}
+	n.told = n.told || order.Count > 0
 	if order.Count > 0 && order.Number != n.orders.Number {
 		n.orders = order
 		if err := n.obey(ctx); err != nil {
@@ -193,6 +195,10 @@ func (n *seedNode) obey(ctx context.Context) error {
 			continue
 		}
 		joined, err := n.g.join(ctx, t.Image.String(), true)
+		if unknownImage(err) { // removed meanwhile, or not what the token is good for
+			n.log.Warn("image is ordered and cannot be served", "image", t.ImageName, "err", err)
+			continue
+		}
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("join the swarm of image %s: %w", t.ImageName, err))
 			n.orders.Number = 0 // it is asked for again

@@ -29,7 +29,7 @@ type space struct {
 var errNoRoom = errors.New("there is no room for more")
 
 // What is left free without a limit, a tenth of the file system and maxReserve at most, and how much is written before the file
-// system is asked again. minSpace is the least that a limit may be.
+// system is asked again; so much stays free with a limit too. minSpace is the least that a limit may be.
 const (
 	reserveShare = 10
 	maxReserve   = 20 << 30
@@ -63,10 +63,10 @@ func (s *space) take(n int64) error {
 
 // rest returns how many bytes may still be written, below zero where there is too much. The caller holds mu.
 func (s *space) rest() (int64, error) {
-	if s.limit > 0 {
-		return s.limit - s.used, nil
-	}
 	free, total, err := repository.RoomIn(s.dir)
+	if s.limit > 0 { // which may be more than there is
+		return min(s.limit-s.used, free-grant), err
+	}
 	return free - min(total/reserveShare, maxReserve), err
 }
 

@@ -154,7 +154,8 @@ type Fleet struct {
 	needs map[images.InfoHash]need // swarms that guests need
 	nodes map[string]*node         // seed nodes by ID of the guest
 
-	accused map[string]*accused // peers that others barred, by who they are and the image
+	accused  map[string]*accused // peers that others barred, by who they are and the image
+	accusers map[string]int      // of how many each session said so
 
 	traffic    Traffic // of the machines that report here
 	maxPending int     // constant, but in tests
@@ -211,7 +212,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{}, todo: map[string][]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
 		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{}, called: map[string]time.Time{},
-		accused: map[string]*accused{}, maxPending: maxGreeted,
+		accused: map[string]*accused{}, accusers: map[string]int{}, maxPending: maxGreeted,
 	}
 	f.office.Store(&Office{})
 	if !config.Records.Shared() { // nobody else could be in office

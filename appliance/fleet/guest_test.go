@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -300,5 +301,52 @@ func TestTokenOrders(t *testing.T) {
 	newToken(r, job.RoleSeed, "", 1)
 	if list := r.Tokens(); len(list) != 1 || list[0].Image != none {
 		t.Errorf("%+v", list)
+	}
+}
+
+// The repository says what an image's name means; what only seed nodes have is named by what they say, if they say one thing.
+func TestWhatIsDroppedIsWhatTheRepositoryNames(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	token := newToken(r, job.RoleSeed, "", 2)
+	older, gone, alsoGone := images.Sum([]byte("older")), images.Sum([]byte("gone")), images.Sum([]byte("also gone"))
+	report := func(c fleet.Caller, kept ...job.NodeKept) (job.NodeOrder, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		return r.NodeReport(ctx, c, visitorAddr, job.NodeReport{Name: "node", Port: 6881, All: true, Kept: kept})
+	}
+	var callers []fleet.Caller
+	for _, d := range []images.Digest{gone, alsoGone} {
+		v := newVisitor(r)
+		if err := v.join(token, job.RoleSeed, ""); err != nil {
+			t.Fatal(err)
+		}
+		c, err := r.AuthenticateReader(v.cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		callers = append(callers, c)
+		if _, err := report(c, job.NodeKept{Image: older, ImageName: "debian"}, job.NodeKept{Image: d, ImageName: "gone:1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := report(callers[0], job.NodeKept{Image: gone, ImageName: strings.Repeat("x", 1000)}); codeOf(err) != fleet.CodeInvalid {
+		t.Errorf("a name of 1000 bytes: %v", err)
+	}
+	if _, err := r.DropImage(t.Context(), "gone:1"); codeOf(err) != fleet.CodeAmbiguous || !strings.Contains(err.Error(), gone.Short()) {
+		t.Errorf("one of two: %v", err)
+	}
+	for _, ref := range []string{"debian", gone.String()[:12]} {
+		if _, err := r.DropImage(t.Context(), ref); err != nil {
+			t.Error(err)
+		}
+	}
+	r.clock.add(3 * time.Second)
+	image, err := r.lib.Image(t.Context(), "debian")
+	if err != nil {
+		t.Fatal(err)
+	}
+	order, err := report(callers[0])
+	if err != nil || !slices.Equal(order.Drop, []images.Digest{image.Digest, gone}) {
+		t.Errorf("%v, %v", order.Drop, err)
 	}
 }

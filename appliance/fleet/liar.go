@@ -9,12 +9,14 @@ import (
 	"seedbed/appliance/job"
 )
 
-// Bounds of what is told of barred peers: peers of a report, events about one, and those remembered of each.
+// Bounds of what is told of barred peers: peers of a report, events about one, peers whom one program accuses while the
+// appliance runs, and all together.
 const (
-	maxLiars      = 64
-	liarEvents    = 3
-	maxAccused    = 10000
-	maxLiarDetail = 100 // bytes of what a report says
+	maxLiars       = 64
+	liarEvents     = 3
+	maxAccusations = 256
+	maxAccused     = 10000
+	maxLiarDetail  = 100 // bytes of what a report says
 )
 
 // accused is a peer that others barred.
@@ -40,7 +42,7 @@ func (f *Fleet) accuse(ctx context.Context, c Caller, name, image string, list [
 	}
 }
 
-// accusation returns the event about a barred peer, and whether it was not told yet.
+// accusation returns the event about a barred peer, and whether it was not told yet. The names are what the accuser says.
 func (f *Fleet) accusation(c Caller, name, image string, l job.Liar) (e Event, fresh bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -52,8 +54,10 @@ func (f *Fleet) accusation(c Caller, name, image string, l job.Liar) (e Event, f
 		if id, ok := strings.CutPrefix(n, job.URIJob); ok && f.state.jobs[id] != nil {
 			e.Job, e.Deployment = id, f.state.jobs[id].Deployment
 		}
-		if id, ok := strings.CutPrefix(n, job.URIGuest); ok && f.state.sessions[id] != nil && f.state.sessions[id].Guest != nil {
-			liar, key = f.state.sessions[id].Guest.Name, id
+		if id, ok := strings.CutPrefix(n, job.URIGuest); ok {
+			if s := f.state.sessions[id]; s != nil && s.Guest != nil {
+				liar, key = s.Guest.Name, id
+			}
 		}
 	}
 	if key == "" {
@@ -63,6 +67,10 @@ func (f *Fleet) accusation(c Caller, name, image string, l job.Liar) (e Event, f
 	if a == nil && len(f.accused) >= maxAccused || a != nil && (len(a.by) >= liarEvents || slices.Contains(a.by, c.session.ID)) {
 		return e, false
 	}
+	if f.accusers[c.session.ID] >= maxAccusations { // or one could accuse so many that no other is heard
+		return e, false
+	}
+	f.accusers[c.session.ID]++
 	what := strings.ToValidUTF8(l.What[:min(len(l.What), maxLiarDetail)], "")
 	e.Kind = "swarm.barred"
 	e.Text = fmt.Sprintf("%s (%s) %s of %s to %s, which takes nothing from it any more; nothing wrong was written. "+

@@ -1,6 +1,8 @@
 package fleet_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -71,5 +73,52 @@ func TestWhatIsSaidOfAPeerThatIsNoGuestHarmsNobody(t *testing.T) {
 	if _, err := r.Report(t.Context(), a.caller, job.Report{Job: a.job.ID, Epoch: a.job.Epoch, Phase: job.PhaseContent, State: job.Running,
 		Liars: []job.Liar{{What: "sent a wrong tile", Names: []string{job.URIGuest + fleet.SessionOf(a.caller)}}}}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a machine says of others neither stops the appliance nor keeps it from hearing the next one.
+func TestAMachineAccusesOthersInBounds(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	var room []*agent
+	for i, mac := range []string{macA, macB} {
+		a := r.boot(mac, job.Inventory{UUID: fmt.Sprintf("0000000%d-1111-2222-3333-444455556677", i+1), Serial: fmt.Sprintf("SN%d", i), Firmware: "bios",
+			NICs: []job.NIC{{Name: "eth0", MAC: mac}}})
+		a.claim()
+		a.mustReport(job.PhaseContent, 0)
+		room = append(room, a)
+	}
+	say := func(a *agent, list ...job.Liar) {
+		t.Helper()
+		if _, err := r.Report(t.Context(), a.caller, job.Report{Job: a.job.ID, Epoch: a.job.Epoch, Phase: job.PhaseContent, State: job.Running, Liars: list}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	boot := sha256.Sum256([]byte(room[0].token)) // a session that is no guest's, of which the machine knows the ID
+	for n := range 10 {
+		var list []job.Liar
+		for i := range 60 {
+			list = append(list, job.Liar{Peer: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 99, byte(n), byte(i)}), 6881), What: "floods us",
+				Names: []string{job.URIGuest + hex.EncodeToString(boot[:])}})
+		}
+		say(room[0], list...)
+	}
+	say(room[1], job.Liar{Peer: netip.MustParseAddrPort("10.77.0.9:6881"), What: "sent a wrong tile"})
+	list, err := r.Events(t.Context(), fleet.EventQuery{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	invented, told := 0, 0
+	for _, e := range list {
+		switch {
+		case e.Kind != "swarm.barred":
+		case strings.Contains(e.Text, "sent a wrong tile"):
+			told++
+		default:
+			invented++
+		}
+	}
+	if invented != 256 || told != 1 {
+		t.Errorf("%d events by one who accuses everybody, %d by the other", invented, told)
 	}
 }

@@ -31,8 +31,11 @@ const (
 	nodePoll   = 3 * time.Second
 )
 
-// maxWarmed bounds the images that seed nodes are told to hold.
-const maxWarmed = 100
+// Bounds of images that seed nodes are told to hold, and of bytes of the name of one: NAME:VERSION.
+const (
+	maxWarmed    = 100
+	maxImageName = 2*64 + 1
+)
 
 // NodeView is a seed node as people see it.
 type NodeView struct {
@@ -55,6 +58,9 @@ func (f *Fleet) NodeReport(ctx context.Context, c Caller, remote netip.Addr, r j
 		return job.NodeOrder{}, refuse(CodeInvalid, "a seed node reports at most %d images", maxGuestImages)
 	case len(r.Name) > maxGuestName:
 		return job.NodeOrder{}, refuse(CodeInvalid, "the name of a seed node has at most %d bytes", maxGuestName)
+	case slices.ContainsFunc(r.Images, func(i job.NodeImage) bool { return len(i.ImageName) > maxImageName }),
+		slices.ContainsFunc(r.Kept, func(k job.NodeKept) bool { return len(k.ImageName) > maxImageName }):
+		return job.NodeOrder{}, refuse(CodeInvalid, "the name of an image has at most %d bytes", maxImageName)
 	}
 	f.mu.Lock()
 	n, known := f.nodes[c.session.ID]
@@ -232,13 +238,20 @@ func (f *Fleet) DropImage(ctx context.Context, ref string) (*Dropped, error) {
 	if err := may(ctx, RoleOperator, "have seed nodes drop images"); err != nil {
 		return nil, err
 	}
-	d, found := f.onNodes(ref)
-	if !found {
-		image, err := f.config.Library.Image(ctx, ref)
-		if err != nil {
-			return nil, err
-		}
+	var d job.NodeKept
+	if image, err := f.config.Library.Image(ctx, ref); err == nil { // whatever nodes call by that name
 		d = job.NodeKept{Image: image.Digest, ImageName: image.Name()}
+	} else {
+		list := f.onNodes(ref)
+		switch len(list) {
+		case 0:
+			return nil, err
+		case 1:
+			d = list[0]
+		default:
+			return nil, refuse(CodeAmbiguous, "the seed nodes have %d images of the name %q, which the repository has not; name one by its digest: %s and %s",
+				len(list), ref, list[0].Image.Short(), list[1].Image.Short())
+		}
 	}
 	f.mu.RLock()
 	used := slices.ContainsFunc(f.deployed(nil), func(t job.NodeTask) bool { return t.Image == d.Image })
@@ -271,13 +284,14 @@ func (f *Fleet) DropImage(ctx context.Context, ref string) (*Dropped, error) {
 	return done, nil
 }
 
-// onNodes returns the image that seed nodes have under a name, or under at least six digits of a digest.
-func (f *Fleet) onNodes(ref string) (d job.NodeKept, found bool) {
+// onNodes returns the images that seed nodes have under a name, or under at least six digits of a digest.
+func (f *Fleet) onNodes(ref string) (list []job.NodeKept) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	is := func(k job.NodeKept) {
-		if k.ImageName == ref || len(ref) >= 6 && strings.HasPrefix(k.Image.String(), ref) {
-			d, found = k, true
+		known := slices.ContainsFunc(list, func(o job.NodeKept) bool { return o.Image == k.Image })
+		if !known && (k.ImageName == ref || len(ref) >= 6 && strings.HasPrefix(k.Image.String(), ref)) {
+			list = append(list, k)
 		}
 	}
 	for _, n := range f.nodes {
@@ -288,7 +302,7 @@ func (f *Fleet) onNodes(ref string) (d job.NodeKept, found bool) {
 			is(k)
 		}
 	}
-	return d, found
+	return list
 }
 
 // OtherSeeders returns the addresses of the seeders of the site's other appliances that are there.

@@ -26,13 +26,13 @@ type deskGroup struct {
 	lenders []*lender
 	at      map[netip.AddrPort]*lender
 	outside int      // loans from others than lenders
-	under   int      // all loans
 	queue   []*asker // oldest first
 }
 
 // lender is a machine that has what describes the image.
 type lender struct {
 	address   netip.AddrPort
+	key       string // of whom it is, as an asker's; "" where it only takes part
 	who       schedule.Who
 	busy      int       // loans
 	faults    int       // in a row
@@ -76,6 +76,7 @@ const (
 	earlyLender    = 2 * time.Minute // it announces itself by then
 	loanLeast      = 3 * time.Second
 	loanRate       = 1 << 20 // bytes a second: what is slower counts as gone
+	longestLoan    = 15 * 60 // seconds, beside loanLeast
 	longestWait    = 30 * time.Second
 	longestLoans   = 4 // beside longestWait
 	deskSweep      = time.Second
@@ -123,7 +124,8 @@ func (g *deskGroup) drop(a netip.AddrPort) {
 	}
 }
 
-// held says that a machine has got it, and lends it at an address from now on, unless that has no port.
+// held says that a machine has got it, and lends it at an address from now on, unless that has no port: at one, until it takes
+// part.
 func (d *desk) held(key string, a netip.AddrPort, who schedule.Who, now time.Time) {
 	if q := d.askers[key]; q != nil {
 		if q.loan != nil && q.loan.from != nil {
@@ -131,9 +133,17 @@ func (d *desk) held(key string, a netip.AddrPort, who schedule.Who, now time.Tim
 		}
 		d.forget(q, now)
 	}
-	if a.Port() != 0 {
-		d.lends(a, who, false, now)
+	if a.Port() == 0 {
+		return
 	}
+	g := d.group(d.policy.GroupOf(who))
+	for _, l := range slices.Clone(g.lenders) {
+		if l.key == key && !l.announced && l.address != a {
+			g.drop(l.address)
+		}
+	}
+	d.lends(a, who, false, now)
+	g.at[a].key = key
 }
 
 // forget takes back what one who asked was lent, or waits for.
@@ -156,7 +166,6 @@ func (d *desk) endLoan(q *asker, now time.Time) {
 		return
 	}
 	q.loan = nil
-	l.group.under--
 	if l.from != nil {
 		l.from.busy--
 	}
@@ -168,7 +177,8 @@ func (d *desk) endLoan(q *asker, now time.Time) {
 	}
 }
 
-// ask returns whom to fetch from. With none, wait says that one has to wait: for what comes out of q.ready, or to ask again.
+// ask returns whom to fetch from. With none, wait says that one has to wait: for what comes out of q.ready, or to ask again;
+// without wait it is to come from the appliance over HTTPS.
 func (d *desk) ask(q *asker, failed []netip.AddrPort, now time.Time) (list []netip.AddrPort, wait bool) {
 	select {
 	case list = <-q.ready:
@@ -228,28 +238,31 @@ func (d *desk) serve(q *asker, now time.Time) (list []netip.AddrPort, wait bool)
 		most = outsideFailed
 	}
 	early := len(g.lenders) < enoughLenders || waited >= waitsForInside || len(q.failed) >= askedInVain
-	seeder, other := d.outside(q)
 	switch {
 	case waited > longestWait+longestLoans*lease(q.length):
 		return nil, false
-	case !seeder.IsValid() && other == nil:
-		inside := d.pick(g, q, false) != nil
-		return nil, inside || g.under > 0
 	case g.outside >= most || !early:
 		return nil, true
+	}
+	seeder, other := d.outside(q)
+	switch {
 	case seeder.IsValid():
 		d.borrow(q, nil, true, now)
 		return []netip.AddrPort{seeder}, false
+	case other == nil && d.pick(g, q, false) != nil:
+		return nil, true
+	case other == nil: // it comes from the appliance over HTTPS, and is a copy from outside like another
+		d.borrow(q, nil, true, now)
+		return nil, false
 	case other.busy >= loansAtOnce:
 		return nil, true
 	}
 	return d.lend(q, other, true, now), false
 }
 
-// borrow makes a loan; from nil is an appliance's.
+// borrow makes a loan; from nil is an appliance's, by whichever way.
 func (d *desk) borrow(q *asker, from *lender, outside bool, now time.Time) {
 	g := d.group(q.group)
-	g.under++
 	if outside {
 		g.outside++
 	}
@@ -320,7 +333,7 @@ func (d *desk) lend(q *asker, l *lender, outside bool, now time.Time) []netip.Ad
 
 // lease is after how long a copy of so many bytes counts as lost.
 func lease(length int64) time.Duration {
-	return loanLeast + time.Duration(float64(length)/loanRate*float64(time.Second))
+	return loanLeast + time.Duration(min(length, longestLoan*loanRate))*time.Second/loanRate
 }
 
 // dispatch gives those who wait what is free, the oldest first.

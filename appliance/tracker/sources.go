@@ -41,7 +41,7 @@ func (t *Tracker) sources(r *http.Request) (int, announce.Response) {
 func (t *Tracker) source(ctx context.Context, a netip.AddrPort, i identity, q announce.SourcesRequest) announce.Response {
 	key, who, began := i.machine, t.who(i, a.Addr()), time.Now()
 	if key == "" {
-		key = a.String()
+		key = i.certificate
 	}
 	ask := func() (one *asker, list []netip.AddrPort, wait bool) {
 		t.mu.Lock()

@@ -258,6 +258,18 @@ func TestSourcesAreNamedToMachinesOfTheSwarm(t *testing.T) {
 	if list, err := third.Sources(t.Context(), request); err != nil || len(list) == 0 {
 		t.Errorf("%v, %v", list, err)
 	}
+	// A guest is one who asks, whatever ports it says.
+	_, guest := l.machine(swarm.InfoHashURI(debian))
+	before := waiting()
+	for port := range uint16(3) {
+		request.Port = 1 + port
+		if list, err := guest.Sources(t.Context(), request); err != nil || len(list) == 0 {
+			t.Errorf("%v, %v", list, err)
+		}
+	}
+	if n := waiting() - before; n != 1 {
+		t.Errorf("a guest with three ports is %d who ask", n)
+	}
 	if len(l.tr.Peers(debian)) != 0 {
 		t.Errorf("who only asked takes part: %v", l.tr.Peers(debian))
 	}

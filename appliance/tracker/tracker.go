@@ -3,6 +3,7 @@
 package tracker
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"log/slog"
 	"net/http"
@@ -21,7 +22,8 @@ import (
 
 // Config of a tracker; the zero value is usable.
 type Config struct {
-	// Interval is how often machines are asked to announce; zero means 15 s. While neighbours come and go it is a third.
+	// Interval is how often machines are asked to announce; zero means 15 s. While neighbours come and go it is a third, in a
+	// small swarm a second at first.
 	// A machine that was not heard of for three of the intervals that it was told is forgotten.
 	Interval time.Duration
 	// Want is how many addresses a peer of an open swarm gets at most; zero means 60.
@@ -209,13 +211,18 @@ type identity struct {
 	part    bool   // it takes a part of the content only
 	seed    bool   // a seed node
 	plain   bool   // it came under an open swarm's plain v1 name
+
+	certificate string // SHA-256 of its DER
 }
 
 func identityOf(r *http.Request) (i identity) {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 		return i
 	}
-	for _, u := range r.TLS.VerifiedChains[0][0].URIs {
+	leaf := r.TLS.VerifiedChains[0][0]
+	sum := sha256.Sum256(leaf.Raw)
+	i.certificate = string(sum[:])
+	for _, u := range leaf.URIs {
 		name := u.String()
 		if id, ok := strings.CutPrefix(name, job.URIMachine); ok {
 			i.machine = id

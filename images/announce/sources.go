@@ -15,7 +15,7 @@ import (
 
 // SourcesPath follows the path of announces: GET SourcesPath with the query of a SourcesRequest, answered as an announce is.
 // Peers are those to ask, best first. None of them and an interval say that somebody will have it soon: ask again. None and no
-// interval say that nobody is to be asked.
+// interval say that nobody is to be asked: what is lacking is fetched in another way, and counts as a copy on its way until Held.
 const SourcesPath = "/sources"
 
 // SourcesRequest asks a tracker from whom to fetch what describes an image, before taking part in its swarm; or says that it

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -27,6 +28,8 @@ type Fetcher struct {
 	Dialer  *net.Dialer   // nil is the zero one
 	Limits  *swarm.Limits // of all that the peer receives; nil is none
 	Log     *slog.Logger  // is told of liars (Warn); nil discards
+
+	silence time.Duration // zero means the constant
 }
 
 // Fetched is what came.
@@ -69,6 +72,7 @@ const (
 	nextDial        = 250 * time.Millisecond // until the next address is dialled as well
 	dialTime        = 3 * time.Second
 	silence         = 5 * time.Second // without a byte of what was asked for
+	leastRate       = 32 << 10        // bytes a second, beside that: swarm.MinLimit for each of two who fetch at once
 	requestsAhead   = 4
 )
 
@@ -238,7 +242,7 @@ func (f *Fetcher) object(ctx context.Context, conn *tls.Conn, r images.Ref, coun
 		if err := f.Limits.WaitDownload(ctx, n); err != nil {
 			return nil, err
 		}
-		err := readAnswer(&timed{conn, count}, b[from:])
+		err := readAnswer(f.timed(conn, n, count), b[from:])
 		if err != nil {
 			return nil, fmt.Errorf("layer %s: %w", r.Digest.Short(), err)
 		}
@@ -246,14 +250,28 @@ func (f *Fetcher) object(ctx context.Context, conn *tls.Conn, r images.Ref, coun
 	return b, nil
 }
 
-// timed is a connection on which each read has to bring something in time; it counts what comes.
+// timed is a connection on which each read has to bring something in time, and all of them an answer: one that trickles would
+// hold a machine up for ever. It counts what comes.
 type timed struct {
-	conn  net.Conn
-	count *int64
+	conn    net.Conn
+	silence time.Duration
+	end     time.Time
+	count   *int64
+}
+
+// timed returns the connection for one answer of n bytes.
+func (f *Fetcher) timed(conn net.Conn, n int, count *int64) *timed {
+	t := &timed{conn: conn, silence: cmp.Or(f.silence, silence), count: count}
+	t.end = time.Now().Add(t.silence + time.Duration(n)*time.Second/leastRate)
+	return t
 }
 
 func (t *timed) Read(b []byte) (int, error) {
-	if err := t.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+	by := time.Now().Add(t.silence)
+	if t.end.Before(by) {
+		by = t.end
+	}
+	if err := t.conn.SetReadDeadline(by); err != nil {
 		return 0, err
 	}
 	n, err := t.conn.Read(b)

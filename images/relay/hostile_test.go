@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,6 +177,80 @@ func TestSourceThatPromisesMuch(t *testing.T) {
 	}
 	if err := readAnswer(bytes.NewReader(appendAnswer(nil, statusAbsent, 0)), make([]byte, 5)); !errors.Is(err, errAbsent) {
 		t.Error(err)
+	}
+}
+
+// TestSourceThatTrickles: an answer that comes byte by byte costs a machine no more time than none, and then another is asked.
+func TestSourceThatTrickles(t *testing.T) {
+	s := newSite(t)
+	all, refs := objects(10_000)
+	slow, right := s.trickling(all[refs[0].Digest]), s.source(all, nil)
+	f, failed := s.fetcher([]netip.AddrPort{slow}, []netip.AddrPort{right.at})
+	f.silence = 500 * time.Millisecond
+	begin := time.Now()
+	got, err := f.Fetch(t.Context(), refs)
+	if took := time.Since(begin); err != nil || !got.has(refs) || took > 5*time.Second {
+		t.Errorf("%d objects after %v: %v", len(got.Objects), took, err)
+	}
+	if !slices.Equal(*failed, []netip.AddrPort{slow}) || len(got.Liars) != 0 {
+		t.Errorf("failed: %v, liars: %v", *failed, got.Liars)
+	}
+}
+
+// trickling is a source that answers with a byte each 2 ms.
+func (s *site) trickling(b []byte) netip.AddrPort {
+	cfg := s.tls(s.hash)
+	cfg.NextProtos = []string{Protocol}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	s.t.Cleanup(func() { l.Close(); group.Wait() })
+	group.Go(func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		if _, err := io.ReadFull(conn, make([]byte, requestLength)); err != nil {
+			return
+		}
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for answer := append(appendAnswer(nil, statusBytes, len(b)), b...); err == nil && len(answer) > 0; <-tick.C {
+			_, err = conn.Write(answer[:1])
+			answer = answer[1:]
+		}
+	})
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// TestBarredOnAllConnections: who is barred over one connection is not answered over the others it has.
+func TestBarredOnAllConnections(t *testing.T) {
+	s := newSite(t)
+	all, refs := objects(1 << 20)
+	machine := s.source(all, nil)
+	cfg := s.tls(s.hash)
+	one, err := s.intruder(machine.at, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := s.intruder(machine.at, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() error {
+		_, _ = one.Write(request{refs[0].Digest, 0, 1}.encode())
+		return readAnswer(one, make([]byte, 1))
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = other.Write(request{refs[0].Digest, 0, 0}.encode())
+	until(t, "the certificate is barred", func() bool { return len(machine.Liars()) == 1 })
+	if ask() == nil {
+		t.Error("it is answered over its other connection")
 	}
 }
 

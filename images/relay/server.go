@@ -141,6 +141,8 @@ func (s *Server) serve(ctx context.Context, conn *tls.Conn) {
 	}
 }
 
+var errBarred = errors.New("the peer is barred")
+
 func (s *Server) enter(identity [32]byte) (leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +153,7 @@ func (s *Server) enter(identity [32]byte) (leave func(), err error) {
 	}
 	switch {
 	case c.barred:
-		return nil, errors.New("the peer is barred")
+		return nil, errBarred
 	case c.open >= callsAtOnce, s.open >= s.cfg.MaxConnections:
 		return nil, fmt.Errorf("%d connections of the peer, %d of all", c.open, s.open)
 	}
@@ -213,7 +215,10 @@ func (s *Server) charge(identity [32]byte, cost int) error {
 	limit := s.allowance()
 	refill := now.Sub(c.last).Seconds() / allowedEach.Seconds() * float64(s.cfg.Objects.Total()+allowedBeside)
 	c.left, c.last = min(limit, c.left+refill)-float64(cost), now
-	if c.left < 0 {
+	switch {
+	case c.barred: // over another connection
+		return errBarred
+	case c.left < 0:
 		return &liarError{"floods us with requests for layers"}
 	}
 	return nil
@@ -248,7 +253,10 @@ func (s *Server) answer(ctx context.Context, conn *tls.Conn, identity [32]byte) 
 			continue
 		}
 		b, err := s.cfg.Objects.Read(ctx, q.digest, q.offset, int64(q.length))
-		if err != nil || len(b) != q.length {
+		if err == nil && len(b) != q.length {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
 			return fmt.Errorf("read layer %s: %d bytes of %d: %w", q.digest.Short(), len(b), q.length, err)
 		}
 		if err := s.send(ctx, conn, own, b); err != nil {

@@ -184,8 +184,10 @@ func TestGraphAvoidsWhatIsNotAllowed(t *testing.T) {
 				}
 			}
 		}
-		if got := float64(edges) / float64(max(g.Len(), 1)*Degree); g.Len() > 100 && modulus > 2 && got < 0.98 {
-			t.Fatalf("%.2f of the edges are left where enough pairs are allowed", got)
+		// With modulus 3 those who stay are two halves of which none is allowed the other: each circle crosses twice.
+		got, crossing := float64(edges)/float64(max(g.Len(), 1)*Degree), 2/float64(max(g.Len(), 1))
+		if g.Len() > 100 && modulus > 2 && got < 0.98-crossing {
+			t.Fatalf("%.3f of the edges are left where enough pairs are allowed", got)
 		}
 	})
 }

@@ -104,7 +104,8 @@ type Topology struct {
 	fabrics  map[*pool]*fabric
 	mesh     *Graph // of the machines that have links between groups of the mesh; nil without one
 	shape    int    // counts groups that got their first machine or lost their last, or their first or last of the mesh
-	wired    int    // shape for which fabrics are right
+	wired    int    // shape for which fabrics and ways are right
+	ways     []way  // by group
 }
 
 // class are machines that are the same to the edges of a policy.
@@ -148,7 +149,7 @@ func NewTopology(p *Policy, seed uint64) *Topology {
 		verdicts: map[[2]*class]bool{}, fabrics: map[*pool]*fabric{}, wired: -1,
 		grouped: len(p.Groups) > 1 || slices.ContainsFunc(p.pins, func(n pin) bool { return n.child.kind != kindGroup }),
 	}
-	t.budget = divide(p.MaxConnections, t.grouped)
+	t.budget = p.budget(t.grouped)
 	t.own = t.class(p.applianceSides(), -1)
 	var allowed func(a, b ID) bool
 	if len(p.edges) > 0 {
@@ -450,30 +451,60 @@ func (t *Topology) reachesAppliance(m *member) bool {
 	case ok:
 		return true
 	}
-	parent, appliance := t.parent(m.group)
-	return appliance && parent == nil
+	return t.ways[m.group].appliance
 }
 
-// parent returns whom a group fetches from: a pool, or the appliance, or neither where the mesh gives it everything.
-func (t *Topology) parent(i int) (p *pool, appliance bool) {
+// way is whom a group fetches from: a pool, or the appliance, or neither where the mesh gives it everything.
+type way struct {
+	from      *pool
+	group     int // whose pool it is; -1 of none
+	appliance bool
+}
+
+// way finds that of a group, after those before it.
+func (t *Topology) way(i int) way {
 	if own := t.policy.Groups[i].pin; own != noPin {
 		switch y := t.policy.pins[own].parent; y.kind {
 		case kindAppliance:
-			return nil, true
+			return way{group: -1, appliance: true}
 		case kindGroup:
-			return t.groups[y.group].pool, false
+			return way{from: t.groups[y.group].pool, group: y.group}
 		}
-		return t.named[own], false
+		return way{from: t.named[own], group: -1}
 	}
 	if t.woven(i) {
-		return nil, false
+		return way{group: -1}
 	}
 	for j := i - 1; j >= 0; j-- {
-		if o := t.groups[j]; o.pool.live > 0 && t.mayLink(t.groups[i].plain, o.plain) {
-			return o.pool, false
+		if o := t.groups[j]; o.pool.live > 0 && t.mayLink(t.groups[i].plain, o.plain) && !t.comesBy(j, i) {
+			return way{from: o.pool, group: j}
 		}
 	}
-	return nil, true
+	return way{group: -1, appliance: true}
+}
+
+// comesBy reports whether what group j gets comes by way of group i: it may be pinned to one behind i. Those behind i that are
+// not pinned find their way after i did.
+func (t *Topology) comesBy(j, i int) bool {
+	for range t.groups {
+		own := t.policy.Groups[j].pin
+		switch {
+		case j == i:
+			return true
+		case own != noPin:
+			j = t.policy.groupOfParty(t.policy.pins[own].parent)
+		case t.woven(j):
+			j = t.firstGate()
+		case j < i:
+			j = t.ways[j].group
+		default:
+			return false
+		}
+		if j < 0 {
+			return false
+		}
+	}
+	return false
 }
 
 // wire finds out which groups fetch from which, where that may have changed.
@@ -482,6 +513,10 @@ func (t *Topology) wire() {
 		return
 	}
 	t.wired = t.shape
+	t.ways = t.ways[:0]
+	for i := range t.groups {
+		t.ways = append(t.ways, t.way(i))
+	}
 	clear(t.fabrics)
 	connect := func(c *crossing, parent *pool) {
 		if c.fabric = nil; parent == nil {
@@ -495,7 +530,7 @@ func (t *Topology) wire() {
 		f.children, c.fabric = append(f.children, c), f
 	}
 	for i, g := range t.groups {
-		parent, _ := t.parent(i)
+		parent := t.ways[i].from
 		g.crossing.idle = func() bool { return g.full > 0 }
 		g.crossing.fallback = t.bytesPerSecond(parent)
 		if g.pool.live == 0 {

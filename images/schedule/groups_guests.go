@@ -9,6 +9,7 @@ func (t *Topology) Guests(seed ID) (list []ID) {
 	if m == nil || !m.seed {
 		return nil
 	}
+	t.wire()
 	for _, o := range t.groups[m.group].pool.slots {
 		if o != nil && !o.seed && o.pin == noPin && slices.Contains(t.seedsFor(o), seed) {
 			list = append(list, o.id)

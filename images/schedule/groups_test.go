@@ -359,6 +359,7 @@ var policies = []string{
 	chain(3, "weights: [{members: [10.0.1.0/30], weight: 0}, {members: [g2], weight: 2}]\nmax_connections: 12\n"),
 	"groups:\n  - {name: a, members: [10.0.0.0/24], uplink: {mbit: 10}}\n  - {name: b, uplink: {links: 3}}\nothers: b\n",
 	meshOf("", 2, 3), meshOf("edges: [{forbid: [10.0.0.0/30, 10.0.2.0/24]}]\n", 4, 1, 4), meshOf("max_connections: 9\n", 1, 2, 2, 9),
+	meshOf("max_connections: 9\n", 1, 2, 1, 2), meshOf("max_connections: 13\n", 1, 2, 1, 2), meshOf("", 1, 2, 1, 2),
 }
 
 func TestTopologyHoldsUnderChurn(t *testing.T) {

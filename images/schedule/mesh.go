@@ -22,9 +22,19 @@ func (p *Policy) weave() {
 			in = append(in, i)
 		}
 	}
-	if p.mesh = in; len(in) < 2 || divide(p.MaxConnections, true).upstream < meshLinks {
+	b := divide(p.MaxConnections, true)
+	if p.mesh = in; len(in) < 2 || b.upstream < meshLinks || len(in) < len(p.Groups) && b.downstream <= meshLinks {
 		p.mesh = nil
 	}
+}
+
+// budget shares out the connections of a machine. Beside a chain it may have links of the mesh, and upstream and downstream.
+func (p *Policy) budget(grouped bool) budget {
+	b := divide(p.MaxConnections, grouped)
+	if len(p.mesh) > 0 && len(p.mesh) < len(p.Groups) {
+		b.downstream -= meshLinks
+	}
+	return b
 }
 
 // meshed reports whether the group is one of the mesh, and whether it is its first.
@@ -79,13 +89,15 @@ func (t *Topology) shut(m *member) {
 
 // woven reports whether the group gets everything through the mesh, from those that come before it there.
 func (t *Topology) woven(i int) bool {
-	if t.groups[i].gates == 0 {
-		return false
-	}
+	return t.groups[i].gates > 0 && t.firstGate() < i
+}
+
+// firstGate returns the first group of the mesh that has links there, -1 without any.
+func (t *Topology) firstGate() int {
 	for _, j := range t.policy.mesh {
 		if t.groups[j].gates > 0 {
-			return j < i
+			return j
 		}
 	}
-	return false
+	return -1
 }

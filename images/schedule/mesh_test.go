@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -104,6 +105,8 @@ func TestMeshLeavesOutThinPinnedAndForbidden(t *testing.T) {
 		meshOf("pins: [{child: g2, parent: g0}]\n", 9, 9, 9):                              "[0 1]",
 		meshOf("edges: [{forbid: [g1, g2]}]\npins: [{child: g2, parent: g0}]\n", 9, 9, 9): "[0 1]",
 		meshOf("max_connections: 8\n", 9, 9):                                              "[]",
+		meshOf("max_connections: 12\n", 9, 1, 9):                                          "[]",
+		meshOf("max_connections: 13\n", 9, 1, 9):                                          "[0 2]",
 	} {
 		if p := mustPolicy(t, text); fmt.Sprint(p.mesh) != want {
 			t.Errorf("%s: mesh of %v, want %s", text, p.mesh, want)
@@ -127,7 +130,26 @@ func TestMeshLeavesOutThinPinnedAndForbidden(t *testing.T) {
 	}
 }
 
+// Before machines take part they fetch from those whom the mesh links them with.
+func TestMachinesOfTheMeshFetchFromEachOther(t *testing.T) {
+	p := mustPolicy(t, meshOf("edges: [{forbid: [10.0.3.1, g0]}]\npins: [{child: g4, parent: g1}]\n", 9, 1, 9, 9, 9))
+	for _, c := range []struct {
+		who, from Who
+		want      bool
+	}{
+		{at(2, 1), at(0, 1), true}, {at(0, 1), at(3, 1), false}, {at(0, 1), at(3, 2), true}, {at(3, 1), at(0, 1), false},
+		{at(1, 1), at(0, 1), true}, {at(1, 1), at(2, 1), false}, {at(4, 1), at(0, 1), false}, {at(4, 1), at(1, 1), true},
+	} {
+		if got := p.MayFetch(c.who, c.from); got != c.want {
+			t.Errorf("%v may fetch from %v: %v", c.who.Address, c.from.Address, got)
+		}
+	}
+}
+
 func TestMeshSpeaks(t *testing.T) {
+	if text := mustPolicy(t, meshOf("", 9, 1)).String(); !strings.Contains(text, "\n   its 9 images do not count, it is in no mesh: ") {
+		t.Error(text)
+	}
 	text := mustPolicy(t, meshOf("", 10, 10, 1)).String()
 	for _, want := range []string{
 		"1. group g0: 10.0.0.0/24, and every machine that no other group names\n   fetches from the appliance\n" +
@@ -137,6 +159,43 @@ func TestMeshSpeaks(t *testing.T) {
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%s\nwant %s", text, want)
+		}
+	}
+}
+
+// No group fetches from one that fetches from it, whichever groups have machines.
+func TestContentComesFromTheAppliance(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		empty int
+	}{
+		{chain(4, "pins: [{child: g1, parent: g3}, {child: g2, parent: g0}]\n"), 2},
+		{chain(4, "pins: [{child: g1, parent: 10.0.3.7}, {child: g2, parent: g0}]\n"), 2},
+		{chain(6, "pins: [{child: g1, parent: g5}, {child: g2, parent: g1}, {child: g3, parent: g0}]\n"), 3},
+		{meshOf("pins: [{child: g1, parent: g2}]\n", 9, 9, 9, 9), 0},
+		{meshOf("pins: [{child: g1, parent: g3}]\n", 9, 9, 9, 9), 0},
+	} {
+		p := mustPolicy(t, c.text)
+		top, who := NewTopology(p, 1), map[ID]Who{}
+		for id := range ID(12 * len(p.Groups)) {
+			if group := int(id) % len(p.Groups); group != c.empty {
+				who[id] = at(group, int(id)/len(p.Groups))
+				top.Join(id, who[id], false)
+			}
+		}
+		answers := checkTopology(t, top, who)
+		reached := map[ID]bool{}
+		for more := true; more; {
+			more = false
+			for id, l := range answers {
+				from := l.Appliance || slices.ContainsFunc(l.Neighbours, func(n Neighbour) bool { return n.Relation != Downstream && reached[n.ID] })
+				if from && !reached[id] {
+					reached[id], more = true, true
+				}
+			}
+		}
+		if len(reached) != len(who) {
+			t.Errorf("the content reaches %d of %d machines where group %d is empty:\n%s", len(reached), len(who), c.empty, c.text)
 		}
 	}
 }

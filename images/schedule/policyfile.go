@@ -370,37 +370,31 @@ func (c *compiler) parentGroup(i int) int {
 	if own == noPin {
 		return i - 1
 	}
-	switch y := c.p.pins[own].parent; y.kind {
+	return c.p.groupOfParty(c.p.pins[own].parent)
+}
+
+// groupOfParty returns the group of what a policy names; -1 for the appliance, and for a machine of which only its name is known
+// before it is there.
+func (p *Policy) groupOfParty(y party) int {
+	switch y.kind {
 	case kindGroup:
 		return y.group
 	case kindAppliance:
 		return -1
-	case kindName:
-		if g, ok := c.nameOwner(y.name); ok {
-			return g
-		}
-		return -1 // not known before the machine is there
-	default:
-		for j, g := range c.p.Groups {
-			for _, m := range g.members {
-				if m.kind == kindRange && m.in.Bits() <= y.in.Bits() && m.in.Contains(y.in.Addr()) {
-					return j
-				}
-			}
-		}
-		return c.p.Others
 	}
-}
-
-func (c *compiler) nameOwner(name string) (int, bool) {
-	for j, g := range c.p.Groups {
+	for j, g := range p.Groups {
 		for _, m := range g.members {
-			if m.kind == kindName && m.name == name {
-				return j, true
+			named := m.kind == kindName && m.name == y.name
+			inside := m.kind == kindRange && m.in.Bits() <= y.in.Bits() && m.in.Contains(y.in.Addr())
+			if y.kind == kindName && named || y.kind == kindRange && inside {
+				return j
 			}
 		}
 	}
-	return 0, false
+	if y.kind == kindName {
+		return -1
+	}
+	return p.Others
 }
 
 // ways refuses edges that leave a group without a way to the content.

@@ -10,7 +10,7 @@ func (p *Policy) String() string {
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
 	grouped := len(p.Groups) > 1 || len(p.pins) > 0
-	d := divide(p.MaxConnections, grouped)
+	d := p.budget(grouped)
 	if grouped {
 		line("A machine has at most %d links: %d inside its group, %d to the group before, %d to the one behind, %d to seeders.",
 			p.MaxConnections, d.degree, d.upstream, d.downstream, d.seeders)
@@ -22,7 +22,12 @@ func (p *Policy) String() string {
 		if in, first := p.meshed(i); !in || first {
 			line("   fetches from %s%s", p.parentText(i), g.budgetText())
 		}
-		if in, _ := p.meshed(i); in {
+		in, _ := p.meshed(i)
+		if g.Images > 1 && !in {
+			line("   its %d images do not count, it is in no mesh: that takes two groups at least, neither pinned nor kept apart by an edge, "+
+				"and max_connections of 9, or 13 beside groups of a chain", g.Images)
+		}
+		if in {
 			line("   exchanges everything with %s; up to %d of its machines have links there, so that its uplink carries about %d images each way",
 				p.meshText(i), g.Images*(d.degree+meshLinks)/meshLinks, g.Images)
 		}

@@ -300,6 +300,9 @@ func (s *Swarm) writeLink(ctx context.Context, l *link) error {
 			if data, err = s.upload(ctx, l, next, data); err != nil {
 				return err
 			}
+			if cap(data) > 4*peerwire.MaxMessageLength { // many messages went along
+				data = nil
+			}
 			continue
 		}
 		select {

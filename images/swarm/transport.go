@@ -19,7 +19,7 @@ import (
 // has it, and leaves the choice of interfaces to the routes.
 type Transport struct {
 	// UploadLimit bounds the tile data that the peer sends, DownloadLimit all that it receives; PeerUploadLimit and
-	// PeerDownloadLimit do the same for each link. Bytes a second before TLS, TCP and IP, which add 3 to 6 %; at least
+	// PeerDownloadLimit do the same for each link. Bytes a second with the headers of TLS, TCP and IP that they take; at least
 	// MinLimit, or 0 for none. Short messages are never held back, they go out between two tiles.
 	UploadLimit, DownloadLimit         int64
 	PeerUploadLimit, PeerDownloadLimit int64
@@ -139,6 +139,9 @@ func openNetwork(c Config) (_ *network, err error) {
 		}
 	}()
 	if len(t.Interfaces) == 0 {
+		if c.Muxes != nil {
+			return nil, errors.New("swarm: Muxes are of Transport.Interfaces, and there are none: set Mux")
+		}
 		e := &endpoint{peerID: c.PeerID, mux: c.Mux}
 		n.ends = []*endpoint{e}
 		if c.Mux == nil && (c.Listener != nil || c.ListenAddr != "") {

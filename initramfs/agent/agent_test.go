@@ -137,7 +137,7 @@ func wait(t *testing.T, out <-chan result) result {
 	select {
 	case r := <-out:
 		return r
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the agent did not end")
 		return result{}
 	}

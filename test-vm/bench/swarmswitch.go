@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 )
 
 // Three switches in a row, and the target of what each uplink carries away from the appliance, in images.
@@ -23,6 +24,7 @@ const (
 	uplinkImages  = 1.1
 	forbiddenFrom = 2 // stations of the edge that never carries a byte, on the first switch
 	forbiddenTo   = 3
+	seenImages    = 0.9 // what the capture sees at least beside, or it saw nothing
 )
 
 // switchScore is what one heat over three switches came to.
@@ -31,6 +33,7 @@ type switchScore struct {
 	down, up  [switchCount]float64 // images over the uplink above each switch but the first
 	forbidden int64                // bytes
 	allowed   int64                // bytes on the station's other links
+	length    int64                // of one image, bytes
 }
 
 func switchPlan() netPlan {
@@ -118,7 +121,7 @@ func (b *bench) overSwitches(ctx context.Context, c *content) (s switchScore, er
 	if err != nil {
 		return s, err
 	}
-	s.figures = measure(score, c)
+	s.figures, s.length = measure(score, c), c.Encoded
 	return s, b.record("switches", score, map[string]any{"Length": c.Length, "Down": s.down, "Up": s.up, "Forbidden": s.forbidden, "Allowed": s.allowed})
 }
 
@@ -145,10 +148,10 @@ func (b *bench) printSwitches(list []switchScore, err error) error {
 	}
 	err = errors.Join(err, w.Flush())
 	_, _, forbidden := pick(func(s switchScore) float64 { return float64(s.forbidden) })
-	_, allowed, _ := pick(func(s switchScore) float64 { return float64(s.allowed) })
-	fmt.Printf("last finisher at %.3f of the link, worst %.3f; the appliance sent %.2f images; the forbidden edge carried %.0f bytes, the station's others %.0f MB\n",
-		efficiency, worst, images, forbidden, allowed/1e6)
-	missed = append(missed, atMost("bytes on the forbidden edge", forbidden, 0), atLeast("bytes on the station's other edges", allowed, 1))
+	_, allowed, _ := pick(func(s switchScore) float64 { return float64(s.allowed) / float64(s.length) })
+	fmt.Printf("last finisher at %.3f of the link, worst %.3f; the appliance sent %.2f images; the forbidden edge carried %.0f bytes, the station's others %.2f images\n",
+		efficiency, worst, images, forbidden, allowed)
+	missed = append(missed, atMost("bytes on the forbidden edge", forbidden, 0), atLeast("images on the station's other edges", allowed, seenImages))
 	return shortfall(err, missed...)
 }
 
@@ -184,11 +187,26 @@ func (h *heat) captureEdges(station int) (*edgeCapture, error) {
 
 // stop ends the capture; it may be called again.
 func (c *edgeCapture) stop() {
-	if c.cmd.ProcessState == nil {
-		c.cmd.Process.Signal(syscall.SIGINT)
+	if c.cmd.ProcessState != nil {
+		return
+	}
+	ended := make(chan struct{})
+	go func() {
 		c.cmd.Wait() // ended by a signal
+		close(ended)
+	}()
+	for { // it writes what it has seen, and loses a signal now and then
+		c.cmd.Process.Signal(syscall.SIGINT)
+		select {
+		case <-ended:
+			return
+		case <-time.After(stopAgain):
+		}
 	}
 }
+
+// stopAgain is how long tshark has for what it has seen before it is told again to end.
+const stopAgain = 20 * time.Second
 
 // end stops the capture and returns the bytes by the other end's address.
 func (c *edgeCapture) end() (map[string]int64, error) {

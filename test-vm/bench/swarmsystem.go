@@ -10,7 +10,7 @@ import (
 
 // Of OS data: how many bytes of files are there to be, and the target of the effective rate against the link's.
 const (
-	systemLength = 300 << 20
+	systemLength = 1 << 30
 	systemRate   = 2.3
 )
 
