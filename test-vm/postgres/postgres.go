@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -23,11 +22,14 @@ type Server struct {
 	t    testing.TB
 	dir  string
 	bin  string
-	as   *syscall.Credential // nil unless the test runs as root, under which the server refuses to run
+	as   *account // nil unless the test runs as root, under which the server refuses to run
 	cmd  *exec.Cmd
 	log  *bytes.Buffer
 	done chan error
 }
+
+// account is a user of the system and its group.
+type account struct{ uid, gid uint32 }
 
 // Start makes a new server that ends with the test. It fails the test where PostgreSQL is not installed.
 func Start(t testing.TB) *Server {
@@ -51,7 +53,7 @@ func Start(t testing.TB) *Server {
 		}
 		uid, _ := strconv.ParseUint(u.Uid, 10, 32)
 		gid, _ := strconv.ParseUint(u.Gid, 10, 32)
-		s.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		s.as = &account{uid: uint32(uid), gid: uint32(gid)}
 		if err := os.Chown(dir, int(uid), int(gid)); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +69,7 @@ func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.bin, name), args...)
 	cmd.Dir = s.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.as, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = attributes(s.as)
 	return cmd
 }
 
@@ -117,7 +119,9 @@ func (s *Server) Kill() {
 		defer func() {
 			for _, child := range strings.Fields(string(out)) { // they end by themselves when they see that it is gone
 				id, _ := strconv.Atoi(child)
-				syscall.Kill(id, syscall.SIGKILL)
+				if process, err := os.FindProcess(id); err == nil {
+					process.Kill()
+				}
 			}
 		}()
 	}
