@@ -14,7 +14,7 @@ PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe-qemu dnsmasq-base iproute2 gdis
 	ntfs-3g partclone mmdebstrap debian-archive-keyring grub-common grub-pc-bin zstd cpio kmod xz-utils python3-libtorrent \
 	xfsprogs btrfs-progs exfatprogs lvm2 cryptsetup-bin f2fs-tools exfat-fuse fuse3 \
 	aria2 udpcast transmission-daemon tshark postgresql \
-	curl atftp openssl systemd util-linux diffutils gcc libc6-dev ca-certificates
+	curl atftp openssl systemd procps util-linux diffutils gcc libc6-dev ca-certificates
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
