@@ -214,9 +214,33 @@ func (d *draft) work(ctx context.Context, o WorkOrder, m *Machine, found map[str
 			return nil, err
 		}
 	}
+	if o.Kind == job.WipeDisk && o.DiskSerial == "" {
+		if err := oneDisk(m); err != nil {
+			return nil, err
+		}
+	}
 	d.add(j)
 	d.jobEventBy(ctx, j)
 	return j, nil
+}
+
+// oneDisk refuses a wipe that names no disk where the machine told of several: on its next start a wrong one may be the only one
+// that shows itself.
+func oneDisk(m *Machine) error {
+	if m.Inventory == nil {
+		return nil
+	}
+	var fixed []string
+	for _, d := range m.Inventory.Disks {
+		if !d.Removable && !d.ReadOnly && d.Bus != "usb" {
+			fixed = append(fixed, fmt.Sprintf("%s (serial number %s)", d.Name, quoteEmpty(d.Serial)))
+		}
+	}
+	if len(fixed) < 2 {
+		return nil
+	}
+	return refuse(CodeAmbiguous, "%s has several disks: %s; name the one that is to be wiped by its serial number, or have the machine tell its inventory "+
+		"if it has others now", m.Name, strings.Join(fixed, ", "))
 }
 
 // keepWhatWasKept has a job leave the partitions alone that the machine's last deployment kept. An agent refuses to keep what its

@@ -103,6 +103,29 @@ func TestWorkIsRefusedWhereItCannotBeOrMustNotBe(t *testing.T) {
 	}
 }
 
+func TestWipeOfAMachineWithSeveralDisksNamesOne(t *testing.T) {
+	one, two := job.Disk{Name: "sda", Serial: "D1", Bus: "nvme"}, job.Disk{Name: "sdb", Serial: "D9", Bus: "sata"}
+	several, stick := invA, invA
+	several.Disks = []job.Disk{one, two}
+	two.Bus = "usb"
+	stick.Disks = []job.Disk{one, two}
+	for _, c := range []struct {
+		inv    job.Inventory
+		serial string
+		code   string
+	}{{several, "", fleet.CodeAmbiguous}, {several, "D9", ""}, {stick, "", ""}} {
+		r := newRoom(t, fleet.AdmitAuto)
+		r.boot(macA, c.inv)
+		_, err := r.Work(t.Context(), fleet.WorkOrder{Kind: job.WipeDisk, Machines: []string{macA}, Confirm: "wipe", DiskSerial: c.serial})
+		if err == nil && c.code != "" || err != nil && code(t, err) != c.code {
+			t.Errorf("a wipe of disk %q of %d: %v, not %s", c.serial, len(c.inv.Disks), err, c.code)
+		}
+		if err != nil && !strings.Contains(err.Error(), "D9") {
+			t.Errorf("the refusal does not name the disks: %v", err)
+		}
+	}
+}
+
 func TestVerifyOfWhatWasDeployedLast(t *testing.T) {
 	r, _ := holding(t)
 	v := r.work(fleet.WorkOrder{Kind: job.VerifyDisk, Machines: []string{macA}, After: "poweroff", Priority: 5})

@@ -231,7 +231,7 @@ func (d *deployment) choose(ctx context.Context) error {
 			before = nil
 			continue
 		}
-		if !refusal.Wait && d.j.Kind == job.Deploy {
+		if !refusal.Wait {
 			return &Failure{Code: refusal.Code, Sentence: refusal.Sentence, Err: refusal}
 		}
 		d.wait(refusal.Code, refusal.Sentence)

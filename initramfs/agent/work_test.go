@@ -228,9 +228,9 @@ func TestWipeOfOneOfTwoDisksNamesIt(t *testing.T) {
 	a.order = kindOf(job.WipeDisk)
 	ctx, cancel := context.WithCancel(t.Context())
 	out, _ := c.boot(ctx, a)
-	r := a.await(func(r job.Report) bool { return r.State == job.Paused })
-	if r.Code != disk.CodeAmbiguous || !strings.Contains(r.Reason, "serial A") || !strings.Contains(r.Reason, "serial B") {
-		t.Errorf("paused with %s: %s", r.Code, r.Reason)
+	r := a.await(func(r job.Report) bool { return r.State != job.Running })
+	if r.State != job.Failed || r.Code != disk.CodeAmbiguous || !strings.Contains(r.Reason, "serial A") || !strings.Contains(r.Reason, "serial B") {
+		t.Errorf("%s with %s: %s", r.State, r.Code, r.Reason)
 	}
 	cancel()
 	wait(t, out)
@@ -244,6 +244,34 @@ func TestWipeOfOneOfTwoDisksNamesIt(t *testing.T) {
 	}
 	if !bytes.Equal(bytesOf(t, one), was) || !zeros(bytesOf(t, two)) {
 		t.Error("another disk than the one that was named was wiped")
+	}
+}
+
+// TestADiskThatDropsOutChoosesNoOtherOne: a job that could be about two disks has failed for good when one of them is gone.
+func TestADiskThatDropsOutChoosesNoOtherOne(t *testing.T) {
+	for _, kind := range []job.Kind{job.VerifyDisk, job.RepairDisk, job.WipeDisk} {
+		t.Run(string(kind), func(t *testing.T) {
+			a, c := newAppliance(t), newComputer(t)
+			file, was := c.insert("vda", "A", disktest.DiskLength)
+			c.insert("vdb", "B", disktest.DiskLength)
+			a.order = kindOf(kind)
+			ctx, cancel := context.WithCancel(t.Context())
+			out, _ := c.boot(ctx, a)
+			if r := a.await(func(r job.Report) bool { return r.State != job.Running }); r.State != job.Failed || r.Code != disk.CodeAmbiguous {
+				t.Errorf("%s with %s: %s", r.State, r.Code, r.Reason)
+			}
+			c.remove("vdb")
+			a.mu.Lock()
+			until := len(a.reports) + 3
+			a.mu.Unlock()
+			told := 0
+			a.await(func(r job.Report) bool { told++; return told > until || r.Disk != "" }) // it had the time to look again
+			cancel()
+			wait(t, out)
+			if !bytes.Equal(bytesOf(t, file), was) || len(a.receipts) != 0 {
+				t.Error("the other disk was taken")
+			}
+		})
 	}
 }
 

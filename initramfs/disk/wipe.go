@@ -13,7 +13,7 @@ import (
 const CodeWipe = "wipe-error"
 
 // ChooseWipe returns the disk to wipe: the one with the serial number or WWN, or else the only fixed one. A removable, read-only
-// or USB disk is never chosen.
+// or USB disk is never chosen, nor one of several: where it waited for the others to go, a cable that comes off would choose.
 func ChooseWipe(disks []Disk, serial string) (Disk, *Refusal) {
 	var fixed []Disk
 	for _, d := range disks {
@@ -25,8 +25,8 @@ func ChooseWipe(disks []Disk, serial string) (Disk, *Refusal) {
 	case len(fixed) == 1:
 		return fixed[0], nil
 	case len(fixed) > 1:
-		return Disk{}, &Refusal{Code: CodeAmbiguous, Wait: true, Sentence: fmt.Sprintf("%d disks could be wiped: %s. Nothing was written. Order "+
-			"the wipe again and name the disk's serial number, or take the other disks out.", len(fixed), names(fixed))}
+		return Disk{}, &Refusal{Code: CodeAmbiguous, Sentence: fmt.Sprintf("%d disks could be wiped: %s. Nothing was written. Order "+
+			"the wipe again and name the disk's serial number, or take the other disks out and order it again.", len(fixed), names(fixed))}
 	case serial != "":
 		return Disk{}, &Refusal{Code: CodeNoDisk, Wait: true, Sentence: fmt.Sprintf("no fixed disk here has the serial number %s, which the order "+
 			"to wipe names; there is: %s. Nothing was written. Put that disk in, or order the wipe again with another serial number.",

@@ -46,7 +46,7 @@ func TestChooseWipe(t *testing.T) {
 		got, refusal := ChooseWipe(c.disks, c.serial)
 		name := got.Name
 		if refusal != nil {
-			if name = refusal.Code; !refusal.Wait || got.Name != "" {
+			if name = refusal.Code; refusal.Wait == (name == CodeAmbiguous) || got.Name != "" {
 				t.Errorf("%s: %+v", c.name, refusal)
 			}
 		}
