@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"hash/maphash"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/sse"
 
 	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
 )
 
 // Events of /api/v1/live. The first of a stream that goes on from nowhere is Restart: whoever listens has the lists read then.
@@ -67,15 +70,27 @@ type live struct {
 
 	mu        sync.Mutex // guards what follows
 	looked    time.Time
-	id        int // of the last batch; begins with the time, so that those of an earlier run are lower
+	id        int // of the last batch; begins anywhere, so that nobody goes on here with an ID of an earlier run or of another appliance
 	known     map[string]uint64
-	ended     map[string]bool // jobs that have ended, which change no more
+	ended     map[string]epilogue // jobs that have ended
 	batches   []batch
 	listeners int
 }
 
 func newLive(f *fleet.Fleet) *live {
-	return &live{fleet: f, seed: maphash.MakeSeed(), id: int(time.Now().UnixMilli()), known: map[string]uint64{}, ended: map[string]bool{}}
+	return &live{fleet: f, seed: maphash.MakeSeed(), id: 1 + rand.IntN(math.MaxInt/2), known: map[string]uint64{}, ended: map[string]epilogue{}}
+}
+
+// epilogue is what changes of a job that has ended: such jobs are many, and not looked at closer.
+type epilogue struct {
+	phase              job.Phase // it serves others for a while
+	toPeers            int64
+	retriedBy, machine string
+	barred             int
+}
+
+func epilogueOf(j *fleet.JobView) epilogue {
+	return epilogue{j.Phase, j.ToPeers, j.RetriedBy, j.MachineName, len(j.Barred)}
 }
 
 // look finds what changed since the last look, unless that is just now. The caller holds mu.
@@ -91,14 +106,14 @@ func (l *live) look(o *Operators) {
 	for _, j := range l.fleet.Jobs() {
 		key := "j" + j.ID
 		seen[key] = true
-		if l.ended[j.ID] {
+		if last, ended := l.ended[j.ID]; ended && last == epilogueOf(&j) {
 			continue
 		}
 		if v := viewJob(j); l.differs(key, v) {
 			jobs.Items = append(jobs.Items, v)
 		}
 		if j.State.Ended() {
-			l.ended[j.ID] = true
+			l.ended[j.ID] = epilogueOf(&j)
 		}
 	}
 	var machines Machines

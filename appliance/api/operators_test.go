@@ -447,6 +447,74 @@ func TestWhoListensHearsWhatChanges(t *testing.T) {
 	}
 }
 
+// TestWhoGoesOnAtAnotherApplianceReadsTheListsAgain, and so does who goes on where the appliance was started again.
+func TestWhoGoesOnAtAnotherApplianceReadsTheListsAgain(t *testing.T) {
+	one, other := start(t, fleet.AdmitAuto), start(t, fleet.AdmitAuto)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	errHeard := errors.New("heard")
+	begin := func(a *appliance, after int) (id int, restart bool) {
+		err := a.operator.Live(ctx, after, func(c client.Change) error {
+			id, restart = c.ID, c.Restart != nil
+			return errHeard
+		})
+		if !errors.Is(err, errHeard) {
+			t.Fatal(err)
+		}
+		return id, restart
+	}
+	first, _ := begin(one, 0)
+	second, _ := begin(other, 0)
+	if apart := max(first-second, second-first); apart < 1_000_000 { // a change every half second for a week
+		t.Errorf("the streams of two appliances begin at %d and %d: %d changes later one is taken for the other", first, second, apart)
+	}
+	for range 3 { // the other one has a stream of its own to go on with
+		if err := other.fleet.Sighted(ctx, fleet.Sighting{MAC: mac, Stage: "dhcp"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, restart := begin(other, first); !restart {
+			t.Fatal("who goes on at another appliance is not told to read the lists again")
+		}
+	}
+}
+
+// TestWhoListensHearsThatAFailedJobIsTriedAgain: a job that has ended is not done with.
+func TestWhoListensHearsThatAFailedJobIsTriedAgain(t *testing.T) {
+	a := start(t, fleet.AdmitAuto)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := a.fleet.Sighted(ctx, fleet.Sighting{MAC: mac, Stage: "dhcp"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.operator.Deploy(ctx, api.Order{Order: fleet.Order{Image: "debian", Machines: []string{mac}}}); err != nil {
+		t.Fatal(err)
+	}
+	id, errHeard := a.fleet.Jobs()[0].ID, errors.New("heard")
+	err := a.operator.Live(ctx, 0, func(c client.Change) error {
+		if c.Restart != nil {
+			_, err := a.operator.Operate(ctx, id, "cancel")
+			return err
+		}
+		if c.Jobs == nil {
+			return nil
+		}
+		for _, j := range c.Jobs.Items {
+			switch {
+			case j.ID == id && j.RetriedBy != "":
+				return errHeard
+			case j.ID == id && j.State == job.Cancelled:
+				if _, err := a.operator.Operate(ctx, id, "retry"); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, errHeard) {
+		t.Fatal(err)
+	}
+}
+
 func TestWhoIsShutOutHearsNoMore(t *testing.T) {
 	a := start(t, fleet.AdmitAuto)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
