@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench bench-swarm simulate setup assets build install programs initramfs golden lab vet clean
+.PHONY: help demo test test-full bench bench-swarm bench-fleet simulate setup assets build install programs initramfs golden lab vet clean
 
 BUILD := build
 # The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
@@ -33,6 +33,9 @@ bench: setup build assets initramfs ## measure against the tools of today; BENCH
 
 bench-swarm: setup ## measure the swarm against others on shaped links; BENCH names flags, for example "-peers 8 -runs 2 -scenario room"
 	go run ./test-vm/bench -runs 5 $(BENCH) swarm
+
+bench-fleet: setup ## 1,000 simulated agents against an appliance; BENCH names flags, for example "-agents 200 -herd"
+	go run ./test-vm/bench $(BENCH) fleet
 
 simulate: ## simulate the swarm's schedule; SIMULATE names flags, for example "-peers 1000 -size 60G", without them the standard tables
 	go run ./test-vm/simulator $(SIMULATE)

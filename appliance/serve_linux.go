@@ -400,7 +400,7 @@ func (a *appliance) openLocal() error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
-	a.parts = append(a.parts, a.server(a.local, a.operators.Local()))
+	a.parts = append(a.parts, a.server(a.local, withProfiles(a.operators.Local())))
 	return nil
 }
 

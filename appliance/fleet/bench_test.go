@@ -54,3 +54,18 @@ func BenchmarkDeploy(b *testing.B) {
 		r.deployAll()
 	}
 }
+
+// BenchmarkDecide5000 is one decision over 5,000 jobs in rooms with limits, uplinks and windows, half of whose machines ask for theirs.
+func BenchmarkDecide5000(b *testing.B) {
+	r := newRoom(b, fleet.AdmitAuto)
+	fleet.Crowd(r.Fleet, 5000, 40)
+	r.deployAll()
+	if _, err := r.EditSettings(as(b, "root", fleet.RoleAdmin), 0, fleet.SettingsOrder{Limit: new(400)}); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if begin, waits := fleet.DecideAnew(r.Fleet); begin == 0 || waits < 4000 {
+			b.Fatalf("%d jobs begin and %d wait", begin, waits)
+		}
+	}
+}

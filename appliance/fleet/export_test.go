@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -145,3 +146,34 @@ func LimitPending(f *Fleet, n int) { f.maxPending = n }
 
 // ClaimRecords is what Run does first.
 func ClaimRecords(f *Fleet, ctx context.Context) error { return f.claimRecords(ctx) }
+
+// Crowd fills the memory with n machines in rooms of so many, which have limits, uplinks and, one in five, a window that is shut; every
+// other machine asks for a job.
+func Crowd(f *Fleet, n, room int) {
+	for i := range n {
+		number := i / room
+		g := &Group{ID: fmt.Sprint("room-", number), Name: fmt.Sprint("room-", number), Kind: Room, Limit: room / 2, Uplink: fmt.Sprint("switch-", number/2), UplinkLimit: room / 2}
+		if number%5 == 0 {
+			g.Windows = []string{"daily 22:00-23:00"}
+		}
+		f.state.others[g.Ref()] = g
+		m := &Machine{ID: newID(), Name: fmt.Sprint("seat-", i), Admitted: true, Groups: []string{g.ID}}
+		m.MACs = []string{m.ID}
+		f.state.machines[m.ID] = m
+		if i%2 == 0 {
+			f.claims[m.ID]++
+		}
+	}
+}
+
+// DecideAnew has the queue decide though nothing has changed, and returns how many jobs may begin and how many wait for something.
+func DecideAnew(f *Fleet) (begin, waits int) {
+	f.mu.Lock()
+	f.revision++
+	f.mu.Unlock()
+	f.deciding.Lock()
+	f.turns = nil
+	f.deciding.Unlock()
+	t, _ := f.decide()
+	return len(t.Begin), len(t.Waits)
+}

@@ -12,7 +12,7 @@ import (
 	"seedbed/appliance/fleet"
 )
 
-func as(t *testing.T, name string, role fleet.Role) context.Context {
+func as(t testing.TB, name string, role fleet.Role) context.Context {
 	return fleet.As(t.Context(), fleet.Actor{Name: name, Role: role, From: "10.0.0.9"})
 }
 

@@ -24,6 +24,7 @@ type settings struct {
 	scratch string // folder for disks and repositories; a tmpfs, so that no disk is measured
 	profile string // folder for CPU profiles; "" makes none
 	swarm   swarmSettings
+	fleet   fleetSettings
 }
 
 // part is one benchmark. It prints its table, and returns an error if it cannot be run or falls short of its target.
@@ -41,6 +42,7 @@ var parts = []part{
 	{"redeploy", "a new version onto a blank disk and onto the old one, over 1 Gbit/s", benchRedeploy, false},
 	{"scale", "10 TiB of synthetic tiles: opening, reading at 30 ms a request, the index", benchScale, false},
 	{"swarm", "an image into a room, against libtorrent, aria2, a chain and udpcast", benchSwarm, true},
+	{"fleet", "1,000 simulated agents against an appliance: its time, its memory, its answers, its records", benchFleet, true},
 }
 
 func main() {
@@ -60,6 +62,10 @@ func main() {
 		actorMain(os.Args[2:]) // a child process of the swarm part
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == crowdArg {
+		crowdMain() // a child process of the fleet part
+		return
+	}
 	s := settings{}
 	var gib, agedGiB float64
 	flag.IntVar(&s.runs, "runs", 3, "how often each contender runs")
@@ -68,6 +74,7 @@ func main() {
 	flag.StringVar(&s.scratch, "scratch", "/dev/shm", "`FOLDER` for disks and repositories")
 	flag.StringVar(&s.profile, "profile", "", "write CPU profiles into this `FOLDER`")
 	s.swarm.flags()
+	s.fleet.flags()
 	flag.Usage = usage
 	flag.Parse()
 	s.length, s.aged = int64(gib*1024)<<20, int64(agedGiB*1024)<<20
