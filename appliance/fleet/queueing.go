@@ -61,7 +61,8 @@ func (f *Fleet) decide() (*turns, time.Duration) {
 		began := time.Now()
 		jobs, limits := f.queued(now)
 		f.mu.RUnlock()
-		t = &turns{Decision: queue.Decide(now, jobs, limits), begin: map[string]bool{}, revision: revision, at: now}
+		t = &turns{Decision: queue.Decide(now, jobs, limits), revision: revision, at: now}
+		t.begin = make(map[string]bool, len(t.Begin))
 		for _, id := range t.Begin {
 			t.begin[id] = true
 		}
@@ -112,13 +113,20 @@ func (f *Fleet) queuedJob(j *Job, rules map[string]*rule, now time.Time) queue.J
 		Unadmitted: m == nil || !m.Admitted, State: queue.Absent,
 	}
 	if m != nil {
+		if len(m.Groups) > 0 {
+			q.Groups = make([]string, 0, len(m.Groups))
+		}
 		for _, g := range m.Groups {
 			r := rules[g]
 			if r == nil {
 				continue
 			}
 			q.Groups = append(q.Groups, g)
-			if len(r.windows) > 0 {
+			switch {
+			case len(r.windows) == 0:
+			case q.Windows == nil:
+				q.Windows = r.alone // shared; what is added goes to a list of its own
+			default:
 				q.Windows = append(q.Windows, r.windows)
 			}
 			if r.uplink != "" && q.Uplink == "" {
@@ -157,6 +165,7 @@ func (f *Fleet) isAsking(machine string) bool { return f.claims[machine] > 0 }
 // rule is what a group demands.
 type rule struct {
 	windows []queue.Window
+	alone   [][]queue.Window // windows as the only ones; without room for more
 	uplink  string
 }
 
@@ -171,7 +180,9 @@ func (s *records) rules() (queue.Limits, map[string]*rule) {
 		if !ok {
 			continue
 		}
-		rules[k.ID] = &rule{windows: g.windows(zone), uplink: g.Uplink}
+		r := &rule{windows: g.windows(zone), uplink: g.Uplink}
+		r.alone = [][]queue.Window{r.windows}
+		rules[k.ID] = r
 		if g.Limit > 0 {
 			limits.Groups[k.ID] = g.Limit
 		}

@@ -99,8 +99,9 @@ type Decision struct {
 
 // Decide orders the jobs and gives places to them. A job whose machine is not there takes no place from one whose machine is.
 func Decide(now time.Time, jobs []Job, limits Limits) Decision {
-	t := &table{now: now, limits: limits, groups: map[string]int{}, uplinks: map[string]int{}, busy: map[string]string{}, rules: map[*Window]opening{},
-		decision: Decision{Waits: map[string]Wait{}, Order: map[string]int{}}}
+	t := &table{now: now, limits: limits, groups: map[string]int{}, uplinks: map[string]int{}, busy: make(map[string]string, len(jobs)),
+		rules: map[*Window]opening{}, full: map[place]Wait{},
+		decision: Decision{Waits: make(map[string]Wait, len(jobs)), Order: make(map[string]int, len(jobs))}}
 	waiting := make([]*Job, 0, len(jobs))
 	for i := range jobs {
 		j := &jobs[i]
@@ -157,11 +158,15 @@ func firsts(waiting []*Job) map[string]*Job {
 	return next
 }
 
-// opening is what Open returned.
+// opening is what Open returned, and what jobs wait for that it keeps from beginning.
 type opening struct {
 	open bool
 	next time.Time
+	wait Wait
 }
+
+// place is what has a limit: the site, a group or an uplink of that name.
+type place struct{ code, name string }
 
 // table is where places are given.
 type table struct {
@@ -172,6 +177,7 @@ type table struct {
 	uplinks  map[string]int
 	busy     map[string]string // job that has the place of a machine
 	rules    map[*Window]opening
+	full     map[place]Wait // what jobs wait for where all places are taken: that stays, since none is given back
 	decision Decision
 }
 
@@ -223,43 +229,58 @@ func (t *table) wait(j *Job, turn map[string]*Job) Wait {
 		if len(rule) == 0 || j.Begun {
 			continue
 		}
-		open, next := t.open(rule)
-		t.at(next)
-		if !open && next.IsZero() {
-			return Wait{Code: WaitsWindow, Text: "waits, since no maintenance window of its group ever opens: set another"}
-		}
-		if !open {
-			return Wait{Code: WaitsWindow, Text: "waits until " + clockText(next, t.now) + ", when its maintenance window opens", Until: next}
+		if o := t.open(rule); !o.open {
+			return o.wait
 		}
 	}
 	if j.Preload != "" {
 		return Wait{Code: WaitsPreload, Text: j.Preload}
 	}
-	if full(t.site, t.limits.Site) {
-		return Wait{Code: WaitsSite, Text: fmt.Sprintf("waits for a place: %d of %d machines of the site are at work", t.site, t.limits.Site)}
+	if most := t.limits.Site; isFull(t.site, most) {
+		return t.waitsFor(WaitsSite, "", t.site, most, "of the site")
 	}
 	for _, g := range j.Groups {
-		if most := t.limits.Groups[g]; full(t.groups[g], most) {
-			return Wait{Code: WaitsGroup, Text: fmt.Sprintf("waits for a place: %d of %d machines of group %s are at work", t.groups[g], most, g)}
+		if most := t.limits.Groups[g]; isFull(t.groups[g], most) {
+			return t.waitsFor(WaitsGroup, g, t.groups[g], most, "of group ")
 		}
 	}
-	if most := t.limits.Uplinks[j.Uplink]; j.Uplink != "" && full(t.uplinks[j.Uplink], most) {
-		return Wait{Code: WaitsUplink, Text: fmt.Sprintf("waits for a place: %d of %d machines behind uplink %s are at work", t.uplinks[j.Uplink], most, j.Uplink)}
+	if most := t.limits.Uplinks[j.Uplink]; j.Uplink != "" && isFull(t.uplinks[j.Uplink], most) {
+		return t.waitsFor(WaitsUplink, j.Uplink, t.uplinks[j.Uplink], most, "behind uplink ")
 	}
 	return Wait{}
 }
 
-// open is Open, looked up where many jobs share a rule.
-func (t *table) open(rule []Window) (open bool, next time.Time) {
-	o, known := t.rules[&rule[0]]
+// waitsFor says that a place is waited for; where is put before the name.
+func (t *table) waitsFor(code, name string, used, most int, where string) Wait {
+	of := place{code, name}
+	w, known := t.full[of]
 	if !known {
-		o.open, o.next = Open(rule, t.now)
-		t.rules[&rule[0]] = o
+		w = Wait{Code: code, Text: fmt.Sprintf("waits for a place: %d of %d machines %s%s are at work", used, most, where, name)}
+		t.full[of] = w
 	}
-	return o.open, o.next
+	return w
 }
 
-func full(used, most int) bool { return most > 0 && used >= most }
+// open is Open, looked up where many jobs share a rule.
+func (t *table) open(rule []Window) opening {
+	o, known := t.rules[&rule[0]]
+	if known {
+		return o
+	}
+	o.open, o.next = Open(rule, t.now)
+	t.at(o.next)
+	switch {
+	case o.open:
+	case o.next.IsZero():
+		o.wait = Wait{Code: WaitsWindow, Text: "waits, since no maintenance window of its group ever opens: set another"}
+	default:
+		o.wait = Wait{Code: WaitsWindow, Text: "waits until " + clockText(o.next, t.now) + ", when its maintenance window opens", Until: o.next}
+	}
+	t.rules[&rule[0]] = o
+	return o
+}
+
+func isFull(used, most int) bool { return most > 0 && used >= most }
 
 // at notes a time at which the decision changes.
 func (t *table) at(when time.Time) {
