@@ -43,7 +43,7 @@ func (f *Fleet) Inventory(ctx context.Context, c Caller, inv job.Inventory) (job
 // machine that is known from before, the new record is merged into the old one.
 func (d *draft) identify(bootMAC string, inv *job.Inventory) *Machine {
 	id := inventoryIdentity(bootMAC, inv)
-	all := d.machines()
+	all := d.like(id)
 	best, ambiguous := recognise(id, all)
 	if ambiguous {
 		// Another machine's job would wipe this one's disk: it is a machine of its own, and a person says whether jobs may run.
@@ -101,7 +101,9 @@ func (d *draft) merge(from, into *Machine) {
 		switch {
 		case j.Machine != from.ID || j.State.Ended():
 		case j.Kind == job.Capture:
-			d.editJob(j).Machine = into.ID
+			own := d.editJob(j)
+			own.Machine = into.ID
+			d.add(own)
 		default:
 			d.end(d.editJob(j), job.Cancelled, "merged", "the machine is "+into.Name)
 		}

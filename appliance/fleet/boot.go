@@ -146,10 +146,8 @@ func (f *Fleet) lookup(id identity) *Machine {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	list := make([]*Machine, 0, 4)
-	for _, m := range f.state.machines {
-		if m.MergedInto == "" && shares(id.macs, m.MACs) {
-			list = append(list, m)
-		}
+	for _, other := range f.traits.sharing(identity{macs: id.macs}) {
+		list = append(list, f.state.machines[other])
 	}
 	return byMAC(id, list)
 }
@@ -157,12 +155,11 @@ func (f *Fleet) lookup(id identity) *Machine {
 // sighted returns the machine that a boot packet comes from, recorded now if it is new and fewer than limit machines never
 // said what they are.
 func (d *draft) sighted(id identity, uuid string, limit int) (*Machine, error) {
-	all := d.machines()
-	if m := byMAC(id, all); m != nil {
+	if m := byMAC(id, d.like(id)); m != nil {
 		return m, nil
 	}
 	unknown := 0
-	for _, m := range all {
+	for _, m := range d.machines() {
 		if m.Inventory == nil {
 			unknown++
 		}
@@ -312,7 +309,8 @@ func (d *draft) hasRoomFor(mac string, boots int) error {
 	if boots < maxBoots {
 		return nil
 	}
-	if m := byMAC(identity{macs: []string{mac}}, d.machines()); m != nil && m.Inventory != nil {
+	id := identity{macs: []string{mac}}
+	if m := byMAC(id, d.like(id)); m != nil && m.Inventory != nil {
 		return nil
 	}
 	return refuse(CodeTooMany, "%d boots are known, and %s, which never said what it is, gets no token; look for a strange device on the boot network", boots, mac)

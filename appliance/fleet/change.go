@@ -212,6 +212,7 @@ func (f *Fleet) reload(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state, f.open, f.todo, f.keys = newRecords(), map[string]*Job{}, map[string][]*Job{}, map[string]string{}
+	f.traits = traits{}
 	f.number = snap.Number
 	f.apply(snap.Put, snap.Remove)
 	f.wake()

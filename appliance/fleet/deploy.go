@@ -273,8 +273,8 @@ func (d *draft) had(dep *Deployment, m *Machine) bool {
 // wait for a person to change something (another disk), and this is what the person changed. A capture that it has not
 // begun comes first, since the deployment would destroy what is to be captured.
 func (d *draft) addJob(dep *Deployment, m *Machine) {
-	for _, j := range d.openJobs() {
-		if j.Machine == m.ID && !j.State.Ended() && !j.HeldByOperator &&
+	for _, j := range d.jobsOf(m.ID) {
+		if !j.State.Ended() && !j.HeldByOperator &&
 			(j.State == job.Waiting && j.Epoch == 0 && j.Kind != job.Capture || j.State == job.Paused) {
 			d.end(d.editJob(j), job.Cancelled, "superseded", "a later deployment took its place")
 		}

@@ -1,6 +1,9 @@
 package fleet
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // draft collects what one change writes. Its readers see what it already holds; what it reads it must not change but
 // through edit.
@@ -10,7 +13,9 @@ type draft struct {
 	put    map[Key]Record
 	gone   map[Key]bool
 	order  []Key // of put, as they were put first
-	facts  facts
+	// jobsOfMachine has the IDs of the jobs in put by the machines that they are, or were, of.
+	jobsOfMachine map[string][]string
+	facts         facts
 	// office says that only the site's scheduler may make this change.
 	office bool
 }
@@ -23,7 +28,7 @@ type facts struct {
 }
 
 func newDraft(f *Fleet, parent *draft) *draft {
-	return &draft{f: f, parent: parent, put: map[Key]Record{}, gone: map[Key]bool{}}
+	return &draft{f: f, parent: parent, put: map[Key]Record{}, gone: map[Key]bool{}, jobsOfMachine: map[string][]string{}}
 }
 
 // reset empties the draft.
@@ -71,6 +76,9 @@ func (d *draft) add(r Record) {
 	}
 	if _, had := d.put[k]; !had {
 		d.order = append(d.order, k)
+	}
+	if j, is := r.(*Job); is && !slices.Contains(d.jobsOfMachine[j.Machine], j.ID) {
+		d.jobsOfMachine[j.Machine] = append(d.jobsOfMachine[j.Machine], j.ID)
 	}
 	d.put[k] = r
 	delete(d.gone, k)

@@ -140,6 +140,7 @@ type Fleet struct {
 	called   map[string]time.Time  // when the machine of a job was woken, by job
 	changed  chan struct{}         // closed and replaced at every change
 	keys     map[string]string     // session ID by public key
+	traits   traits                // of the machines of state
 	beat     int64                 // of what the other appliances are told
 	peers    map[string]*neighbour // the other appliances, by ID
 	seen     map[string]time.Time  // last time that anything was heard of a machine, by ID
@@ -210,7 +211,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	}
 	f := &Fleet{
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{}, todo: map[string][]*Job{},
-		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, seen: map[string]time.Time{},
+		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, traits: traits{}, seen: map[string]time.Time{},
 		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{}, called: map[string]time.Time{},
 		accused: map[string]*accused{}, accusers: map[string]int{}, maxPending: maxGreeted,
 	}
@@ -287,6 +288,7 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 	for _, r := range put {
 		switch r := r.(type) {
 		case *Machine:
+			f.traits.put(r.ID, f.state.machines[r.ID], r)
 			f.state.machines[r.ID] = r
 		case *Job:
 			f.applyJob(r)
@@ -306,6 +308,7 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 	for _, k := range remove {
 		switch k.Kind {
 		case KindMachine:
+			f.traits.put(k.ID, f.state.machines[k.ID], nil)
 			delete(f.state.machines, k.ID)
 		case KindJob:
 			f.forgetJob(k.ID)

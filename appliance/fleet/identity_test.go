@@ -1,6 +1,10 @@
 package fleet
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"seedbed/appliance/job"
@@ -58,5 +62,61 @@ func TestJunkNeverMatches(t *testing.T) {
 	}
 	if realSerial(" CZC1234 ") != "CZC1234" {
 		t.Error("a real serial number is junk")
+	}
+}
+
+// TestTheIndexOfTraitsFindsWhomTheScoreKnows compares the index with a look at every machine, over machines that share parts, lose
+// them and are merged.
+func TestTheIndexOfTraitsFindsWhomTheScoreKnows(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 7))
+	some := func(prefix string, n int) (list []string) {
+		for range random.IntN(n) {
+			list = append(list, fmt.Sprint(prefix, 100+random.IntN(12)))
+		}
+		return list
+	}
+	uuids := []string{"", "6f1d3c52-8f4a-4c1e-9b0a-5254a6c00001", "523c1d6f-4a8f-1e4c-9b0a-5254a6c00001", "6f1d3c52-8f4a-4c1e-9b0a-5254a6c00002"}
+	identityOf := func() (identity, *job.Inventory) {
+		inv := &job.Inventory{UUID: uuids[random.IntN(len(uuids))], Serial: strings.Join(some("S", 2), "")}
+		for _, serial := range some("D", 3) {
+			inv.Disks = append(inv.Disks, job.Disk{Serial: serial})
+		}
+		return inventoryIdentity("52:54:00:00:00:"+fmt.Sprint(10+random.IntN(12)), inv), inv
+	}
+	index, machines := traits{}, map[string]*Machine{}
+	for range 3000 {
+		key := fmt.Sprint("m", random.IntN(15))
+		id, inv := identityOf()
+		next := &Machine{ID: key, MACs: id.macs, UUID: inv.UUID, Inventory: inv}
+		switch random.IntN(6) {
+		case 0:
+			next = nil
+		case 1:
+			next.Inventory = nil
+		case 2:
+			next.MergedInto = "other"
+		}
+		index.put(key, machines[key], next)
+		if machines[key] = next; next == nil {
+			delete(machines, key)
+		}
+		asks, _ := identityOf()
+		found := index.sharing(asks)
+		for _, m := range machines {
+			if m.MergedInto == "" && (score(asks, m) >= pointsRecognised || shares(asks.macs, m.MACs)) && !slices.Contains(found, m.ID) {
+				t.Fatalf("%+v is not found for %+v", m, asks)
+			}
+		}
+		for _, id := range found {
+			if m := machines[id]; m == nil || m.MergedInto != "" {
+				t.Fatalf("%s is found, and is %+v", id, m)
+			}
+		}
+	}
+	for key, m := range machines {
+		index.put(key, m, nil)
+	}
+	if len(index) > 0 {
+		t.Errorf("of no machine there is left %v", index)
 	}
 }

@@ -425,8 +425,8 @@ func (d *draft) retry(ctx context.Context, j *Job) (*Job, error) {
 	if m == nil {
 		return nil, refuse(CodeMachineUnknown, "the machine of job %s was removed; order the image anew for the machine that it is now", j.ID)
 	}
-	for _, o := range d.openJobs() {
-		if o.Machine == m.ID && !o.State.Ended() {
+	for _, o := range d.jobsOf(m.ID) {
+		if !o.State.Ended() {
 			return nil, refuse(CodeMachineBusy, "the machine has job %s, which has not ended; cancel it first (`seedbed job cancel %s`)", o.ID, o.ID)
 		}
 	}

@@ -262,9 +262,9 @@ func (j *Job) keepWhatWasKept(m *Machine, image *Image) error {
 // free returns a Refusal where a machine has a job that has not ended. One that a policy had made, and that it has not begun,
 // makes way.
 func (d *draft) free(m *Machine) error {
-	for _, o := range d.openJobs() {
+	for _, o := range d.jobsOf(m.ID) {
 		switch {
-		case o.Machine != m.ID || o.State.Ended():
+		case o.State.Ended():
 		case o.Work != nil && o.Work.Policy != "" && o.State == job.Waiting && o.Epoch == 0:
 			d.end(d.editJob(o), job.Cancelled, "superseded", "an order of a person took its place")
 		default:
@@ -385,7 +385,7 @@ func (f *Fleet) keepClean(ctx context.Context, m *Machine) error {
 			last = d.job(m.Clean.Job)
 		}
 		g := cleanPolicy(m, last, d.f.now(), func(id string) *Group { return lookup[*Group](d, KindGroup, id) })
-		if g == nil || slices.ContainsFunc(d.openJobs(), func(j *Job) bool { return j.Machine == m.ID && !j.State.Ended() }) {
+		if g == nil || slices.ContainsFunc(d.jobsOf(m.ID), func(j *Job) bool { return !j.State.Ended() }) {
 			return nil // another appliance of the site was faster
 		}
 		j := &Job{
