@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -109,13 +110,25 @@ func (f *Fleet) run(batch []*asked) (d *draft, refused bool) {
 			continue
 		}
 		child := newDraft(f, d)
-		if a.err = a.fn(child); a.err == nil {
+		if a.err = f.try(a.fn, child); a.err == nil {
 			d.absorb(child)
 		}
 		a.office = child.office
 		refused = refused || a.err != nil
 	}
 	return d, refused
+}
+
+// try runs one change. What goes wrong in it for a reason that nobody thought of is the error of who asked for it: all others of the
+// site ask on the same goroutine, and nothing but the draft is half changed.
+func (f *Fleet) try(fn func(*draft) error, d *draft) (err error) {
+	defer func() {
+		if wrong := recover(); wrong != nil {
+			f.log.Error("a change of the records went wrong inside", "err", wrong, "stack", string(debug.Stack()))
+			err = fmt.Errorf("change the records: %v; this is an error of the program, and its log says more", wrong)
+		}
+	}()
+	return fn(d)
 }
 
 // refuseNone takes refusals back that were made without the records.

@@ -53,6 +53,16 @@ const OfficeVacant = officeVacant
 // Follow is what Run does with others' changes.
 func Follow(f *Fleet, ctx context.Context) { f.follow(ctx) }
 
+// Break makes a change that panics.
+func Break(f *Fleet, ctx context.Context) error {
+	return f.change(ctx, func(d *draft) error {
+		d.event(Event{Kind: "test.broken"})
+		var m *Machine
+		m.Name = "nobody"
+		return nil
+	})
+}
+
 // Schedule makes a change that only the site's scheduler may make.
 func Schedule(f *Fleet, ctx context.Context) error {
 	return f.schedule(ctx, func(d *draft) error {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -212,5 +213,28 @@ func TestForgedPacketsKeepNoMachineOut(t *testing.T) {
 	a.authenticate()
 	if a.claim() == nil {
 		t.Fatal("no job")
+	}
+}
+
+// TestAChangeThatGoesWrongInsideIsRefusedAlone: the site goes on.
+func TestAChangeThatGoesWrongInsideIsRefusedAlone(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	var wg sync.WaitGroup
+	for range 20 { // some of them in one transaction
+		wg.Go(func() {
+			if err := fleet.Break(r.Fleet, t.Context()); err == nil {
+				t.Error("a change that went wrong was made")
+			}
+		})
+		wg.Go(func() {
+			if err := r.Note(t.Context(), "test.right", "x"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	right, err := r.Events(t.Context(), fleet.EventQuery{Kind: "test."})
+	if err != nil || len(right) != 20 {
+		t.Errorf("%d events: %v", len(right), err)
 	}
 }
