@@ -422,16 +422,28 @@ func (g *Group) take(o GroupOrder) error {
 		}
 		g.Broadcast = *o.Broadcast
 	}
-	if o.KeepClean != nil && !*o.KeepClean {
+	return g.takeClean(o)
+}
+
+// takeClean takes over what an order says of the policy, which only its own word sets: it overwrites what people wrote on disks.
+func (g *Group) takeClean(o GroupOrder) error {
+	switch {
+	case o.KeepClean != nil && !*o.KeepClean:
 		g.KeepClean = nil
-	} else if o.KeepClean != nil || o.CleanImage != nil {
-		if g.KeepClean == nil {
-			g.KeepClean = &KeepClean{}
-		}
-		if o.CleanImage != nil {
-			g.KeepClean = &KeepClean{Image: *o.CleanImage}
-		}
+		return nil
+	case g.KeepClean == nil && o.KeepClean == nil && o.CleanImage != nil && *o.CleanImage != "":
+		return refuse(CodeInvalid, "an image that machines are kept clean by goes with keeping them clean, which group %s does not; order that too", g.Name)
+	case g.KeepClean == nil && o.KeepClean == nil:
+		return nil
 	}
+	own := KeepClean{}
+	if g.KeepClean != nil {
+		own = *g.KeepClean
+	}
+	if o.CleanImage != nil {
+		own.Image = *o.CleanImage
+	}
+	g.KeepClean = &own
 	return nil
 }
 

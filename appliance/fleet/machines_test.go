@@ -27,6 +27,7 @@ func TestGroups(t *testing.T) {
 		"the same name in other letters": {Name: "room 12"}, "no name": {Name: " "}, "a comma": {Name: "a,b"}, "a strange kind": {Name: "x", Kind: ptr(fleet.GroupKind("herd"))},
 		"a window that cannot be": {Name: "x", Windows: &[]string{"soon"}}, "a broadcast that is none": {Name: "x", Broadcast: ptr("here")},
 		"a limit below zero": {Name: "x", Limit: ptr(-1)}, "an image that is not there": {Name: "x", CleanImage: ptr("nothing")},
+		"an image by which nothing is kept clean": {Name: "x", CleanImage: ptr("debian")},
 	} {
 		if g, err := r.NewGroup(ctx, o); err == nil {
 			t.Errorf("%s: %+v", what, g)

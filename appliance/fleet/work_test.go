@@ -485,6 +485,45 @@ func TestGroupThatIsKeptCleanIsRepairedOnceAtEveryBoot(t *testing.T) {
 	}
 }
 
+// TestOnlyItsOwnWordKeepsAGroupClean: the policy overwrites what people wrote on their disks.
+func TestOnlyItsOwnWordKeepsAGroupClean(t *testing.T) {
+	r, _ := holding(t)
+	if _, err := r.NewGroup(t.Context(), fleet.GroupOrder{Name: "Lab"}); err != nil {
+		t.Fatal(err)
+	}
+	yes, no, none, image := true, false, "", "debian"
+	for _, c := range []struct {
+		o    fleet.GroupOrder
+		code string
+		want string // "" is off, "-" on without an image
+	}{
+		{fleet.GroupOrder{CleanImage: &none}, "", ""},
+		{fleet.GroupOrder{CleanImage: &image}, fleet.CodeInvalid, ""},
+		{fleet.GroupOrder{KeepClean: &yes, CleanImage: &image}, "", "debian"},
+		{fleet.GroupOrder{KeepClean: &yes}, "", "debian"},
+		{fleet.GroupOrder{CleanImage: &none}, "", "-"},
+		{fleet.GroupOrder{CleanImage: &image}, "", "debian"},
+		{fleet.GroupOrder{KeepClean: &no, CleanImage: &image}, "", ""},
+	} {
+		if _, err := r.EditGroup(t.Context(), "lab", 0, c.o); err == nil && c.code != "" || err != nil && code(t, err) != c.code {
+			t.Errorf("%+v: %v, not %s", c.o, err, c.code)
+		}
+		g, err := r.Group("lab")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if g.KeepClean != nil {
+			if got = g.KeepClean.Image; got == "" {
+				got = "-"
+			}
+		}
+		if got != c.want {
+			t.Errorf("kept clean by %q, not %q", got, c.want)
+		}
+	}
+}
+
 // TestOrderOfAPersonTakesThePlaceOfAPolicysRepair that has not begun.
 func TestOrderOfAPersonTakesThePlaceOfAPolicysRepair(t *testing.T) {
 	r, _ := holding(t)
