@@ -130,6 +130,9 @@ func (a *agents) report(c fleet.Caller, w http.ResponseWriter, r *http.Request) 
 }
 
 func (a *agents) frame(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	if err := a.fleet.AtWork(c); err != nil { // before it takes room
+		return nil, err
+	}
 	select {
 	case a.frames <- struct{}{}:
 		defer func() { <-a.frames }()

@@ -438,6 +438,15 @@ func TestRequestsThatCannotBeReadAreRefused(t *testing.T) {
 		t.Errorf("a hello of 1 MiB: %d", status)
 	}
 	g.hello()
+	if status, _, _ := g.do("POST", job.PathFrame, []byte{0x9f}, nil); status != 404 {
+		t.Errorf("half a frame of a machine without a job: %d", status)
+	}
+	if _, err := a.operator.Deploy(t.Context(), api.Order{All: true, Order: fleet.Order{Image: "debian"}}); err != nil {
+		t.Fatal(err)
+	}
+	var me job.Admission
+	g.must(200, "POST", job.PathInventory, job.Inventory{}, &me)
+	g.must(200, "POST", job.PathClaim, job.Claim{Machine: me.Machine}, nil)
 	if status, _, _ := g.do("POST", job.PathFrame, []byte{0x9f}, nil); status != 400 {
 		t.Errorf("half a frame: %d", status)
 	}

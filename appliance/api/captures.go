@@ -28,15 +28,16 @@ type Uploads interface {
 const (
 	// tileBodies bounds the bodies of tiles in memory: 6 of 16 MiB.
 	tileBodies = 6
-	// leastRate is what a body must come in with at least, in bytes a second, or it makes way for those of other machines;
-	// bodyGrace is what it has on top.
+	// leastRate is what a body must come in with at least, in bytes a second, or it makes way for those of other machines.
 	leastRate = 512 << 10
-	bodyGrace = 15 * time.Second
 	// shortSpec is the description of an image of 30 GiB and its maps, in bytes; shortSpecs of them are in memory at once
 	// beside a longer one, so that the machine with the largest disk, or the slowest, does not keep the others waiting.
 	shortSpec  = 16 << 20
 	shortSpecs = 2
 )
+
+// bodyGrace is what a body has beyond leastRate. Constant, but in tests.
+var bodyGrace = 15 * time.Second
 
 // captures answers the endpoints of captures.
 type captures struct {

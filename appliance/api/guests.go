@@ -45,9 +45,18 @@ func remoteOf(r *http.Request) netip.Addr {
 	return remote.Addr().Unmap().WithZone("")
 }
 
-// Announces returns the tracker's handler, which tells the fleet of each swarm in which somebody lacks something.
+// Announces returns the tracker's handler, which tells the fleet of each swarm in which somebody lacks something, and names nobody to
+// those whose boot or token was revoked: their certificates say for hours that they are invited.
 func Announces(f *fleet.Fleet, tracker http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+			if err := f.Revoked(r.TLS.VerifiedChains[0][0]); err != nil {
+				w.Header().Set("Content-Type", "text/plain")
+				w.WriteHeader(http.StatusForbidden)
+				w.Write(announce.Response{Failure: err.Error()}.Encode()) // a caller that is gone needs no answer
+				return
+			}
+		}
 		if q, err := announce.ParseRequest(r.URL.RawQuery); err == nil && q.Left > 0 && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 			f.Announced(r.Context(), r.TLS.VerifiedChains[0][0], q.InfoHash)
 		}

@@ -77,6 +77,10 @@ type live struct {
 	listeners int
 }
 
+// liveStalled is how long a listener may take no byte. With HTTP/2 the bound of a write ends a stream that is silent, too, so that it is
+// longer than a silence. huma keeps it for the whole program.
+const liveStalled = 2 * liveSilence
+
 func newLive(f *fleet.Fleet) *live {
 	return &live{fleet: f, seed: maphash.MakeSeed(), id: 1 + rand.IntN(math.MaxInt/2), known: map[string]uint64{}, ended: map[string]epilogue{}}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/sse"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -49,7 +50,7 @@ type Operators struct {
 
 // NewOperators makes the operators' interface. Nothing is started.
 func NewOperators(c Config) *Operators {
-	problemsOnce.Do(ownProblems)
+	humaOnce.Do(ownHuma)
 	o := &Operators{fleet: c.Fleet, images: c.Images, log: c.Log, mux: http.NewServeMux(), knocks: newKnocks(), live: newLive(c.Fleet)}
 	if o.log == nil {
 		o.log = slog.New(slog.DiscardHandler)
@@ -231,10 +232,11 @@ const (
 	codeTooLarge   = "too-large"
 )
 
-var problemsOnce sync.Once
+var humaOnce sync.Once
 
-// ownProblems has huma's own errors answered like all others. huma keeps this for the whole program.
-func ownProblems() {
+// ownHuma has huma's own errors answered like all others, and live streams bounded as they are here. huma keeps this for the whole program.
+func ownHuma() {
+	sse.WriteTimeout = liveStalled
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
 		p := &problem{Problem: job.Problem{Title: http.StatusText(status), Status: status, Detail: msg, Code: fleet.CodeInvalid}}
 		switch {

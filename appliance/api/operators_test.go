@@ -314,6 +314,24 @@ func TestAChangeIsRefusedWhereSomebodyElseWasFaster(t *testing.T) {
 
 const table = "mac,name,groups\r\n52:54:00:00:00:01,one,lab\r\n52:54:00:00:00:02,two,lab\r\n52:54:00:00:00:03,three,\r\n"
 
+// TestSettingsThatNobodyMadeAreDecidedByToo: their ETag is one as any other.
+func TestSettingsThatNobodyMadeAreDecidedByToo(t *testing.T) {
+	a := start(t, fleet.AdmitAuto)
+	v := a.visit().with("Authorization", "Bearer "+a.user("adam", fleet.RoleAdmin))
+	status, body, header := v.do("GET", "/api/v1/settings", nil)
+	if status != 200 || header.Get("ETag") == "" {
+		t.Fatalf("%d %s", status, body)
+	}
+	same := v.with("If-Match", header.Get("ETag"))
+	if status, body, _ := same.do("PATCH", "/api/v1/settings", map[string]int{"limit": 7}); status != 200 {
+		t.Fatalf("the first change: %d %s", status, body)
+	}
+	same.refused(412, fleet.CodeChanged, "PATCH", "/api/v1/settings", map[string]int{"limit": 8})
+	if a.fleet.Settings().Limit != 7 {
+		t.Errorf("the limit is %d", a.fleet.Settings().Limit)
+	}
+}
+
 func TestListsComeInPages(t *testing.T) {
 	a := start(t, fleet.AdmitAuto)
 	if done, err := a.operator.ImportMachines(t.Context(), strings.NewReader(table), false); err != nil || done.Added != 3 {
@@ -512,6 +530,22 @@ func TestWhoListensHearsThatAFailedJobIsTriedAgain(t *testing.T) {
 	})
 	if !errors.Is(err, errHeard) {
 		t.Fatal(err)
+	}
+}
+
+// TestWhoListensOverHTTP2HearsThroughSilence: with that, the bound of a write ends a stream though nothing is written.
+func TestWhoListensOverHTTP2HearsThroughSilence(t *testing.T) {
+	t.Parallel()
+	a := start(t, fleet.AdmitAuto)
+	c, err := client.New(client.Config{URL: a.remote, Token: a.user("vera", fleet.RoleViewer), Fingerprint: a.site.Fingerprint()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second) // huma would bound a write to 5 s
+	defer cancel()
+	if err := c.Live(ctx, 0, func(c client.Change) error { return nil }); ctx.Err() == nil {
+		t.Errorf("the stream ended in silence: %v", err)
 	}
 }
 

@@ -85,8 +85,11 @@ func (m Match) wanted() (int64, error) {
 		return 0, nil
 	}
 	v, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(text, "W/"), `"`), 10, 64)
-	if err != nil || v <= 0 {
+	switch {
+	case err != nil || v < 0:
 		return 0, &fleet.Refusal{Code: fleet.CodeChanged, Detail: "If-Match is no ETag that this appliance gave; look again"}
+	case v == 0:
+		return fleet.Unmade, nil
 	}
 	return v, nil
 }

@@ -140,8 +140,17 @@ func read[T any](w http.ResponseWriter, r *http.Request, limit int64) (v T, err 
 	return v, nil
 }
 
+// readAll reads a body of at most limit bytes, which must come in at leastRate: a hello needs no certificate, and strangers would
+// hold connections for ever.
 func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	length := limit
+	if r.ContentLength >= 0 {
+		length = min(limit, r.ContentLength)
+	}
+	until := http.NewResponseController(w)
+	_ = until.SetReadDeadline(time.Now().Add(bodyGrace + time.Duration(length/leastRate)*time.Second)) // a test's recorder has none
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	_ = until.SetReadDeadline(time.Time{})
 	if err != nil {
 		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the request of at most %d bytes cannot be read: %v", limit, err)}
 	}

@@ -104,11 +104,17 @@ func (d *draft) removes(k Key) bool {
 	return false
 }
 
+// Unmade is the version of a record that was not there yet when somebody decided by it: what holds then is a default.
+const Unmade = -1
+
 // changed reports whether a record is not the one of a version that somebody decided by; 0 is any. What an earlier change of
 // the same transaction did to it, which its row does not tell yet, is a change too.
 func (d *draft) changed(r Record, version int64) bool {
 	if version == 0 {
 		return false
+	}
+	if version == Unmade {
+		version = 0
 	}
 	k := r.Ref()
 	for p := d.parent; p != nil; p = p.parent {

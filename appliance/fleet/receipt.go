@@ -26,6 +26,21 @@ var frames = func() cbor.DecMode {
 	return mode
 }()
 
+// AtWork returns a Refusal unless the caller holds, or held, the claim of a job.
+func (f *Fleet) AtWork(c Caller) error {
+	_, err := knowing(f, func() (_ struct{}, err error) {
+		f.mu.RLock()
+		defer f.mu.RUnlock()
+		for _, j := range f.state.jobs {
+			if j.Session == c.session.ID {
+				return struct{}{}, nil
+			}
+		}
+		return struct{}{}, refuse(CodeJobUnknown, "this machine has no job")
+	})
+	return err
+}
+
 // Frame keeps what lay on a machine's disk outside its partitions; when it returns nil that is durable.
 func (f *Fleet) Frame(ctx context.Context, c Caller, raw []byte) error {
 	var old job.OldFrame

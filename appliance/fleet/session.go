@@ -135,16 +135,32 @@ func (f *Fleet) AuthenticateReader(cert *x509.Certificate) (Caller, error) {
 	if s == nil {
 		return Caller{}, refuse(CodeUnauthorised, "no boot of a machine is known by this certificate; start the machine again")
 	}
-	if s.Revoked && s.Guest != nil {
-		return Caller{}, refuse(CodeRevoked, "the token by which %s joined was revoked; ask for a new one", s.Guest.Name)
-	}
-	if s.Revoked {
-		return Caller{}, refuse(CodeRevoked, "the certificate of %s was revoked; start the machine again", s.MAC)
+	if err := s.shutOut(); err != nil {
+		return Caller{}, err
 	}
 	if s.Machine != "" {
 		f.seen[s.Machine] = f.now()
 	}
 	return Caller{session: s}, nil
+}
+
+// Revoked returns a Refusal where the boot or the guest of a client certificate, verified under the site's CA, was shut out.
+func (f *Fleet) Revoked(cert *x509.Certificate) error {
+	f.mu.RLock()
+	s := f.state.sessions[f.keys[keyID(cert.RawSubjectPublicKeyInfo)]]
+	f.mu.RUnlock()
+	return s.shutOut()
+}
+
+// shutOut returns a Refusal where the session, which may be nil, was revoked.
+func (s *Session) shutOut() error {
+	switch {
+	case s == nil || !s.Revoked:
+		return nil
+	case s.Guest != nil:
+		return refuse(CodeRevoked, "the token by which %s joined was revoked; ask for a new one", s.Guest.Name)
+	}
+	return refuse(CodeRevoked, "the certificate of %s was revoked; start the machine again", s.MAC)
 }
 
 // keyID names a public key (PKIX DER).

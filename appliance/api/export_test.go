@@ -1,0 +1,10 @@
+package api
+
+import "time"
+
+// SetBodyGrace changes how long a body may take at least, and returns how to take that back.
+func SetBodyGrace(d time.Duration) (back func()) {
+	was := bodyGrace
+	bodyGrace = d
+	return func() { bodyGrace = was }
+}

@@ -1,0 +1,107 @@
+package api_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"seedbed/appliance/api"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+	"seedbed/images/announce"
+)
+
+// trickle sends a body that never ends, and returns the status of the answer, 0 where there is none.
+func (g *agent) trickle(ctx context.Context, path string) int {
+	body, w := io.Pipe()
+	defer w.Close()
+	go w.Write([]byte("{"))
+	req, err := http.NewRequestWithContext(ctx, "POST", g.a.url+path, body)
+	if err != nil {
+		g.a.t.Error(err)
+		return 0
+	}
+	resp, err := g.client.Do(req)
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// TestABodyThatNeverEndsIsNotWaitedFor, over either version of HTTP: strangers would hold connections and memory.
+func TestABodyThatNeverEndsIsNotWaitedFor(t *testing.T) {
+	t.Cleanup(api.SetBodyGrace(50 * time.Millisecond))
+	a := start(t, fleet.AdmitAuto)
+	for _, two := range []bool{true, false} {
+		g := a.newAgent(mac)
+		if !two {
+			transport := g.client.Transport.(*http.Transport)
+			transport.ForceAttemptHTTP2, transport.TLSClientConfig.NextProtos = false, []string{"http/1.1"}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if status := g.trickle(ctx, job.PathHello); ctx.Err() != nil {
+			t.Errorf("HTTP/2 %t: a hello that never ends is waited for (%d)", two, status)
+		}
+		cancel()
+		g.hello() // who is slow once is let in later
+	}
+}
+
+// TestMachinesWithoutAJobTakeNoRoomForOldTables from one that has one.
+func TestMachinesWithoutAJobTakeNoRoomForOldTables(t *testing.T) {
+	a := start(t, fleet.AdmitAsk)
+	stranger := a.newAgent("52:54:00:77:00:66")
+	stranger.hello()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for range 9 {
+		if status := stranger.trickle(ctx, job.PathFrame); status != http.StatusNotFound {
+			t.Fatalf("a machine without a job that sends an old table: %d", status)
+		}
+	}
+}
+
+// TestWhoWasShutOutIsNamedNoPeers though the certificate is good for hours.
+func TestWhoWasShutOutIsNamedNoPeers(t *testing.T) {
+	a := start(t, fleet.AdmitAuto)
+	g := a.newAgent(mac)
+	cert, err := x509.ParseCertificate(g.hello().Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	tracker := api.Announces(a.fleet, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	announces := func() *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", job.PathAnnounce+"?"+announce.Request{Port: 1, Left: 1}.Query(), nil)
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}
+		w := httptest.NewRecorder()
+		tracker.ServeHTTP(w, r)
+		return w
+	}
+	if announces(); asked != 1 {
+		t.Fatal("a machine is not let through to the tracker")
+	}
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := x509.MarshalPKIXPublicKey(&other.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.must(http.StatusForbidden, "POST", job.PathHello, job.Hello{Token: g.boot.Token, MAC: g.boot.MAC, PublicKey: pub}, nil)
+	answer := announces()
+	if said, err := announce.DecodeResponse(answer.Body.Bytes()); asked != 1 || answer.Code != http.StatusForbidden || err != nil || !strings.Contains(said.Failure, "revoked") {
+		t.Errorf("a boot that was shut out announces: %d, %+v, %v; the tracker was asked %d times", answer.Code, said, err, asked)
+	}
+}
