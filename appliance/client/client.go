@@ -82,9 +82,13 @@ func New(c Config) (*Client, error) {
 		}
 	}
 	transport := &http.Transport{TLSClientConfig: t, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 20 * time.Second,
+		HTTP2:       &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter}, // notices that the other end is gone
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}
 	return &Client{http: &http.Client{Transport: transport, CheckRedirect: noRedirect}, config: c, base: "https://" + u.Host + "/api/v1"}, nil
 }
+
+// pingAfter is how long a connection may be silent before it is asked whether anybody is there, and how long that may take.
+const pingAfter = 20 * time.Second
 
 // noRedirect keeps the token from going elsewhere.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -117,6 +121,8 @@ func (c *Client) doAt(ctx context.Context, method, path string, version int64, b
 	if version > 0 {
 		header.Set("If-Match", strconv.Quote(strconv.FormatInt(version, 10)))
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout(path), errSlow)
+	defer cancel()
 	resp, err := c.send(ctx, method, path, header, body)
 	if err != nil {
 		return 0, err
@@ -126,13 +132,30 @@ func (c *Client) doAt(ctx context.Context, method, path string, version int64, b
 	if into == nil || resp.StatusCode == http.StatusNoContent {
 		return at, nil
 	}
-	return at, decode(resp, into)
+	return at, c.decode(ctx, resp, into)
 }
 
+// answerTimeout is how long an appliance may take to answer what is no long operation: one that stands still answers never, and the
+// network does not say so for a quarter of an hour. A constant, but in tests. imageTimeout is for what reads the tables of whole
+// images from object storage.
+var answerTimeout = time.Minute
+
+const imageTimeout = 30 * time.Minute
+
+func timeout(path string) time.Duration {
+	if strings.HasPrefix(path, "/images/") {
+		return imageTimeout
+	}
+	return answerTimeout
+}
+
+// errSlow is why such a request ended.
+var errSlow = errors.New("it did not answer in time")
+
 // decode reads the JSON of an answer.
-func decode(resp *http.Response, into any) error {
+func (c *Client) decode(ctx context.Context, resp *http.Response, into any) error {
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
-		return fmt.Errorf("read the appliance's answer: %w", err)
+		return c.unreached(ctx, fmt.Errorf("read the appliance's answer: %w", err))
 	}
 	return nil
 }
@@ -190,9 +213,15 @@ func (c *Client) send(ctx context.Context, method, path string, header http.Head
 	return nil, &fleet.Refusal{Code: p.Code, Detail: p.Detail}
 }
 
-// unreached says that no appliance answered.
+// unreached says that no appliance answered, or not to the end.
 func (c *Client) unreached(ctx context.Context, err error) error {
-	if _, ok := errors.AsType[*net.OpError](err); !ok || ctx.Err() != nil {
+	_, network := errors.AsType[*net.OpError](err)
+	network = network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	switch slow := context.Cause(ctx) == errSlow; {
+	case slow:
+		c.http.CloseIdleConnections() // the next request does not wait behind this one
+		err = fmt.Errorf("%w: %w", errSlow, err)
+	case !network || ctx.Err() != nil:
 		return err
 	}
 	if c.config.URL != "" {

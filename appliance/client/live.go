@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"seedbed/appliance/api"
 )
@@ -25,9 +26,16 @@ type Change struct {
 // maxLive bounds one event in bytes.
 const maxLive = 256 << 20
 
+// liveTimeout is how long the appliance may be silent; it says that it is there every 15 s. A constant, but in tests.
+var liveTimeout = time.Minute
+
 // Live calls fn with what changes, one call at a time, until ctx is done, the connection ends or fn returns an error. after is the
 // last ID of an earlier Live, or 0.
 func (c *Client) Live(ctx context.Context, after int, fn func(Change) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(liveTimeout, func() { cancel(errSlow) })
+	defer silence.Stop()
 	header := http.Header{"Accept": {"text/event-stream"}}
 	if after > 0 {
 		header.Set("Last-Event-ID", strconv.Itoa(after))
@@ -42,6 +50,7 @@ func (c *Client) Live(ctx context.Context, after int, fn func(Change) error) err
 	var change Change
 	name := ""
 	for in.Scan() {
+		silence.Stop() // fn may take its time
 		field, value, _ := bytes.Cut(in.Bytes(), []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch string(field) {
@@ -61,6 +70,7 @@ func (c *Client) Live(ctx context.Context, after int, fn func(Change) error) err
 			}
 			change, name = Change{}, ""
 		}
+		silence.Reset(liveTimeout)
 	}
 	if err := in.Err(); err != nil {
 		return c.unreached(ctx, fmt.Errorf("the appliance stopped to say what changes: %w", err))

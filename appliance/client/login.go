@@ -28,7 +28,7 @@ func Login(ctx context.Context, config Config, name, password string) (*Client, 
 	}
 	defer resp.Body.Close()
 	var me api.Me
-	if err := decode(resp, &me); err != nil {
+	if err := c.decode(ctx, resp, &me); err != nil {
 		c.Close()
 		return nil, err
 	}
