@@ -28,6 +28,7 @@ type Disk struct {
 	files      map[string]*file
 	operations int64
 	cutAt      int64 // the operation that does not happen any more; 0 is none
+	atSync     bool  // it is the first sync from there on
 	off        chan struct{}
 }
 
@@ -57,11 +58,21 @@ func New(t testing.TB, dir string) *Disk {
 	return d
 }
 
+// Unmount hands the folder back to the real disk, before the test ends; nothing in it may be open.
+func (d *Disk) Unmount() { unmount(d) }
+
 // Cut switches the disk off at its n-th operation from now on, which does not happen any more, nor any later one; 1 is the next.
 func (d *Disk) Cut(n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.cutAt = d.operations + n
+	d.cutAt, d.atSync = d.operations+n, false
+}
+
+// CutAtSync is Cut at the first sync from the n-th operation on: all of a commit is written, and nothing of it is safe.
+func (d *Disk) CutAtSync(n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cutAt, d.atSync = d.operations+n, true
 }
 
 // Off is closed when the power is out.
@@ -175,12 +186,12 @@ func (w write) sectors() (parts []write) {
 }
 
 // step counts an operation, and reports whether it happens. The caller holds mu.
-func (d *Disk) step() bool {
+func (d *Disk) step(isSync bool) bool {
 	if d.IsOff() {
 		return false
 	}
 	d.operations++
-	if d.operations == d.cutAt {
+	if d.cutAt != 0 && d.operations >= d.cutAt && (isSync || !d.atSync) {
 		close(d.off)
 		return false
 	}
@@ -212,7 +223,7 @@ func (d *Disk) open(path string, journal bool) *file {
 func (d *Disk) write(f *file, w write) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.step() {
+	if !d.step(false) {
 		return false
 	}
 	f.pending = append(f.pending, w)
@@ -222,7 +233,7 @@ func (d *Disk) write(f *file, w write) bool {
 func (d *Disk) sync(f *file) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.step() {
+	if !d.step(true) {
 		return false
 	}
 	for _, w := range f.pending {
@@ -251,7 +262,7 @@ func (d *Disk) remove(path string, syncsDir bool) bool {
 	name := strings.TrimPrefix(path, d.dir+string(filepath.Separator))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.step() {
+	if !d.step(false) {
 		return false
 	}
 	if f := d.files[name]; f != nil {

@@ -2,6 +2,7 @@ package powercut
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"unsafe"
@@ -17,8 +18,8 @@ var layer struct {
 	err  error
 	real uintptr // sqlite3_vfs of the driver
 
-	mu      sync.Mutex // guards what follows
-	disks   map[*Disk]bool
+	mu      sync.Mutex          // guards what follows
+	disks   map[string]*Disk    // by folder
 	open    map[uintptr]*opened // by sqlite3_file
 	methods map[uintptr]uintptr // ours by the driver's
 }
@@ -57,18 +58,21 @@ func mount(d *Disk) error {
 	}
 	layer.mu.Lock()
 	defer layer.mu.Unlock()
-	layer.disks[d] = true
+	if layer.disks[d.dir] != nil {
+		return fmt.Errorf("%s is the folder of another disk already", d.dir)
+	}
+	layer.disks[d.dir] = d
 	return nil
 }
 
 func unmount(d *Disk) {
 	layer.mu.Lock()
 	defer layer.mu.Unlock()
-	delete(layer.disks, d)
+	delete(layer.disks, d.dir)
 }
 
 func register() {
-	layer.disks, layer.open, layer.methods = map[*Disk]bool{}, map[uintptr]*opened{}, map[uintptr]uintptr{}
+	layer.disks, layer.open, layer.methods = map[string]*Disk{}, map[uintptr]*opened{}, map[uintptr]uintptr{}
 	tls := libc.NewTLS()
 	defer tls.Close()
 	if rc := sqlite3.Xsqlite3_initialize(tls); rc != sqlite3.SQLITE_OK {
@@ -95,12 +99,7 @@ func register() {
 func diskOf(path string) *Disk {
 	layer.mu.Lock()
 	defer layer.mu.Unlock()
-	for d := range layer.disks {
-		if strings.HasPrefix(path, d.dir+"/") {
-			return d
-		}
-	}
-	return nil
+	return layer.disks[filepath.Dir(path)]
 }
 
 // openFile has the driver open a file, and puts our methods in the place of its own.
