@@ -187,3 +187,13 @@ func DecideAnew(f *Fleet) (begin, waits int) {
 	t, _ := f.decide()
 	return len(t.Begin), len(t.Waits)
 }
+
+// Holder is the boot that holds the claim of a job, or nil.
+func Holder(f *Fleet, id string) *Session {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if j := f.state.jobs[id]; j != nil {
+		return f.state.sessions[j.Session]
+	}
+	return nil
+}
