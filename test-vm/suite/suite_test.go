@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +52,33 @@ func TestEverySuiteHasABudgetAndSteps(t *testing.T) {
 	for _, s := range suites(false) {
 		if s.budget <= 0 || len(s.steps) == 0 {
 			t.Errorf("suite %s: budget %s, %d steps", s.name, s.budget, len(s.steps))
+		}
+	}
+}
+
+func TestEveryPackageWithTestsIsInASuite(t *testing.T) {
+	listed := func(patterns ...string) []string {
+		t.Helper()
+		cmd := exec.Command("go", append([]string{"list", "-e", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}"}, patterns...)...)
+		cmd.Dir = "../.."
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		return strings.Fields(string(out))
+	}
+	var patterns []string
+	for _, s := range suites(false) {
+		for _, st := range s.steps {
+			if slices.Equal(st.args[:2], []string{"go", "test"}) {
+				patterns = append(patterns, slices.DeleteFunc(slices.Clone(st.args[2:]), func(a string) bool { return !strings.HasPrefix(a, "./") })...)
+			}
+		}
+	}
+	tested := listed(patterns...)
+	for _, p := range listed("./...") {
+		if !slices.Contains(tested, p) {
+			t.Errorf("no suite runs the tests of %s", p)
 		}
 	}
 }
