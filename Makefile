@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench bench-swarm bench-fleet simulate setup assets build install programs initramfs golden lab vet clean
+.PHONY: help demo test test-full bench bench-swarm bench-fleet bench-storm simulate setup assets build install programs initramfs golden lab vet clean
 
 BUILD := build
 # The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
@@ -13,7 +13,7 @@ export GOFLAGS ?= -buildvcs=false
 PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe-qemu dnsmasq-base iproute2 gdisk fdisk mtools dosfstools e2fsprogs \
 	ntfs-3g partclone mmdebstrap debian-archive-keyring grub-common grub-pc-bin zstd cpio kmod xz-utils python3-libtorrent \
 	xfsprogs btrfs-progs exfatprogs lvm2 cryptsetup-bin f2fs-tools exfat-fuse fuse3 \
-	aria2 udpcast transmission-daemon tshark postgresql \
+	aria2 udpcast transmission-daemon tshark nginx-light postgresql \
 	curl atftp openssl systemd procps util-linux diffutils gcc libc6-dev ca-certificates
 
 help: ## print the targets
@@ -36,6 +36,9 @@ bench-swarm: setup ## measure the swarm against others on shaped links; BENCH na
 
 bench-fleet: setup ## 1,000 simulated agents against an appliance; BENCH names flags, for example "-agents 200 -herd"
 	go run ./test-vm/bench $(BENCH) fleet
+
+bench-storm: setup build ## boot 500 simulated machines at once, against dnsmasq + nginx; BENCH names flags, for example "-clients 100 -runs 1 -loss 0"
+	go run ./test-vm/bench $(BENCH) storm
 
 simulate: ## simulate the swarm's schedule; SIMULATE names flags, for example "-peers 1000 -size 60G", without them the standard tables
 	go run ./test-vm/simulator $(SIMULATE)

@@ -25,6 +25,7 @@ type settings struct {
 	profile string // folder for CPU profiles; "" makes none
 	swarm   swarmSettings
 	fleet   fleetSettings
+	storm   stormSettings
 }
 
 // part is one benchmark. It prints its table, and returns an error if it cannot be run or falls short of its target.
@@ -43,6 +44,7 @@ var parts = []part{
 	{"scale", "10 TiB of synthetic tiles: opening, reading at 30 ms a request, the index", benchScale, false},
 	{"swarm", "an image into a room, against libtorrent, aria2, a chain and udpcast", benchSwarm, true},
 	{"fleet", "1,000 simulated agents against an appliance: its time, its memory, its answers, its records", benchFleet, true},
+	{"storm", "500 machines boot at once over PXE, against dnsmasq + nginx", benchStorm, true},
 }
 
 func main() {
@@ -75,6 +77,7 @@ func main() {
 	flag.StringVar(&s.profile, "profile", "", "write CPU profiles into this `FOLDER`")
 	s.swarm.flags()
 	s.fleet.flags()
+	s.storm.flags()
 	flag.Usage = usage
 	flag.Parse()
 	s.length, s.aged = int64(gib*1024)<<20, int64(agedGiB*1024)<<20

@@ -80,7 +80,7 @@ func scenarioRoom(ctx context.Context, b *bench) (err error) {
 }
 
 // spread returns the middle, the lowest and the highest of a value.
-func spread(list []figures, of func(figures) float64) (middle, lowest, highest float64) {
+func spread[T any](list []T, of func(T) float64) (middle, lowest, highest float64) {
 	var values []float64
 	for _, f := range list {
 		values = append(values, of(f))
