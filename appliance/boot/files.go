@@ -148,6 +148,19 @@ type padded struct {
 	offset int64
 }
 
+// aligned returns what is served of a file: an initramfs that needs zeros with these, everything else as it is, since a plain file goes
+// to the network without a way through the program (sendfile(2)).
+func aligned(f *os.File, name string) (io.ReadSeeker, error) {
+	if name != fileInitramfs {
+		return f, nil
+	}
+	info, err := f.Stat()
+	if err != nil || info.Size()%4 == 0 {
+		return f, err
+	}
+	return newPadded(f)
+}
+
 func newPadded(file io.ReadSeeker) (*padded, error) {
 	length, err := file.Seek(0, io.SeekEnd)
 	return &padded{file: file, length: length, offset: length}, err

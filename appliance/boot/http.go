@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -296,13 +295,11 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, name string) 
 		return
 	}
 	defer f.Close()
-	var content io.ReadSeeker = f
-	if name == fileInitramfs {
-		if content, err = newPadded(f); err != nil {
-			s.cfg.Log.Error("boot file not served", "file", name, "err", err)
-			http.Error(w, fmt.Sprintf("the appliance cannot read %s", name), http.StatusInternalServerError)
-			return
-		}
+	content, err := aligned(f, name)
+	if err != nil {
+		s.cfg.Log.Error("boot file not served", "file", name, "err", err)
+		http.Error(w, fmt.Sprintf("the appliance cannot read %s", name), http.StatusInternalServerError)
+		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	http.ServeContent(w, r, "", time.Time{}, content)

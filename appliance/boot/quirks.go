@@ -74,6 +74,18 @@ func (g *grubWriter) Write(b []byte) (int, error) {
 	return g.out.Write(b)
 }
 
+// ReadFrom implements io.ReaderFrom: a file goes to the connection without a way through the program (sendfile(2)).
+func (g *grubWriter) ReadFrom(r io.Reader) (int64, error) {
+	g.WriteHeader(http.StatusOK)
+	if g.head {
+		return io.Copy(io.Discard, r)
+	}
+	if err := g.out.Flush(); err != nil {
+		return 0, err
+	}
+	return io.Copy(g.conn, r)
+}
+
 // drainTimeout bounds the wait for a client that stopped acknowledging; drainPoll is how often the kernel is asked,
 // since it does not tell when a send queue is empty.
 const (
