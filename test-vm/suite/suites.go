@@ -47,6 +47,7 @@ func suites(full bool) []suite {
 		}, wine...)},
 		{name: "road", budget: 10 * time.Minute, steps: []step{
 			run("go", "test", "-count=1", "./test-vm/lab/...", "./test-vm/golden/...", "./test-vm/demo/...", "./test-vm/suite/..."),
+			run("go", "test", "-count=1", "./test-vm/storm/"),
 			e2e,
 		}},
 	}
