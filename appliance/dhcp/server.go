@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/server4"
@@ -35,6 +37,15 @@ type Server struct {
 	answer Answerer
 	log    *slog.Logger
 	links  []*link
+
+	mu     sync.Mutex // guards locals
+	locals map[int]own
+}
+
+// own is the appliance's address on an interface, as it was at a time.
+type own struct {
+	addr netip.Addr
+	at   time.Time
 }
 
 // link is one open port.
@@ -51,7 +62,7 @@ func New(cfg Config, answer Answerer, log *slog.Logger) (*Server, error) {
 	if cfg.AnswersAtOnce == 0 {
 		cfg.AnswersAtOnce = 2048
 	}
-	s := &Server{cfg: cfg, answer: answer, log: log}
+	s := &Server{cfg: cfg, answer: answer, log: log, locals: map[int]own{}}
 	for _, p := range []struct{ protocol, chosen int }{{PortServer, cfg.ServerPort}, {PortProxy, cfg.ProxyPort}} {
 		if p.chosen == 0 {
 			p.chosen = p.protocol
@@ -196,7 +207,25 @@ func (s *Server) local(control *ipv4.ControlMessage) (netip.Addr, error) {
 	if control == nil {
 		return netip.Addr{}, errors.New("the kernel does not tell which interface a packet came by; give an address")
 	}
-	iface, err := net.InterfaceByIndex(control.IfIndex)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, now := s.locals[control.IfIndex], time.Now()
+	if now.Sub(l.at) < ownFresh {
+		return l.addr, nil
+	}
+	addr, err := firstAddr(control.IfIndex)
+	if err == nil {
+		s.locals[control.IfIndex] = own{addr, now}
+	}
+	return addr, err
+}
+
+// ownFresh is how long an address is taken for the same: the kernel lists all interfaces for the question.
+const ownFresh = time.Second
+
+// firstAddr is the first IPv4 address of an interface.
+func firstAddr(index int) (netip.Addr, error) {
+	iface, err := net.InterfaceByIndex(index)
 	if err != nil {
 		return netip.Addr{}, err
 	}
