@@ -112,7 +112,7 @@ func (a *appliance) self() *fleet.Appliance {
 	return self
 }
 
-// usedByRecords looks for deployments of an image in the records of an appliance that does not run.
+// usedByRecords is usedByFleet by the records of an appliance that does not run.
 func (l *library) usedByRecords(ctx context.Context, d images.Digest) (string, error) {
 	location, err := recordsWith(l.data, l.records, l.recordsPassword)
 	if err != nil {
@@ -132,13 +132,22 @@ func (l *library) usedByRecords(ctx context.Context, d images.Digest) (string, e
 	}
 	var jobs []fleet.Job
 	var deployments []fleet.Deployment
+	var groups []fleet.Group
+	var machines []fleet.Machine
 	for _, r := range s.Put {
 		switch r := r.(type) {
 		case *fleet.Job:
 			jobs = append(jobs, *r)
 		case *fleet.Deployment:
 			deployments = append(deployments, *r)
+		case *fleet.Group:
+			groups = append(groups, *r)
+		case *fleet.Machine:
+			machines = append(machines, *r)
 		}
 	}
-	return userOf(d, deployments, jobs), nil
+	if by := userOf(d, deployments, jobs); by != "" {
+		return by, nil
+	}
+	return cleanedBy(ctx, d, groups, machines, l.repo.Resolve), nil
 }

@@ -272,7 +272,7 @@ func (a *appliance) open(ctx context.Context) error {
 		return err
 	}
 	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Log: a.log})
-	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet), a.fromMachines
+	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet, a.lib.repo.Resolve), a.fromMachines
 	if err := a.lib.loadOpen(ctx); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"seedbed/appliance/api"
@@ -49,15 +50,51 @@ func (l *library) Remove(ctx context.Context, ref string) error {
 	return asRefusal(l.repo.Remove(ctx, name, version))
 }
 
-// usedByFleet looks for deployments of an image in a running fleet.
-func usedByFleet(f *fleet.Fleet) func(context.Context, images.Digest) (string, error) {
-	return func(_ context.Context, d images.Digest) (string, error) {
+// resolving finds the image that a name means.
+type resolving func(ctx context.Context, ref string) (images.Digest, error)
+
+// usedByFleet looks for deployments of an image in a running fleet, and for groups that are kept clean by it.
+func usedByFleet(f *fleet.Fleet, resolve resolving) func(context.Context, images.Digest) (string, error) {
+	return func(ctx context.Context, d images.Digest) (string, error) {
 		var jobs []fleet.Job
 		for _, j := range f.Jobs() {
 			jobs = append(jobs, fleet.Job{ID: j.ID, Image: j.Image, State: j.State, Deployment: j.Deployment})
 		}
-		return userOf(d, f.Deployments(), jobs), nil
+		if by := userOf(d, f.Deployments(), jobs); by != "" {
+			return by, nil
+		}
+		var groups []fleet.Group
+		for _, g := range f.Groups() {
+			groups = append(groups, g.Group)
+		}
+		var machines []fleet.Machine
+		for _, m := range f.Machines() {
+			machines = append(machines, m.Machine)
+		}
+		return cleanedBy(ctx, d, groups, machines, resolve), nil
 	}
+}
+
+// cleanedBy names a group whose machines are kept clean by an image and how that is ended, or returns "": without the image they
+// would boot as people left them.
+func cleanedBy(ctx context.Context, d images.Digest, groups []fleet.Group, machines []fleet.Machine, resolve resolving) string {
+	for _, g := range groups {
+		if g.KeepClean == nil {
+			continue
+		}
+		used := slices.ContainsFunc(machines, func(m fleet.Machine) bool {
+			return g.KeepClean.Image == "" && m.MergedInto == "" && m.Deployed != nil && m.Deployed.Image == d && slices.Contains(m.Groups, g.ID)
+		})
+		if g.KeepClean.Image != "" {
+			by, err := resolve(ctx, g.KeepClean.Image)
+			used = err == nil && by == d
+		}
+		if used {
+			return fmt.Sprintf("group %s, whose machines are kept clean by it; deploy another image on them, or end that with `seedbed group edit %s --keep-clean=false`",
+				g.Name, g.Name)
+		}
+	}
+	return ""
 }
 
 // userOf names what uses an image and how that is ended, or returns "".

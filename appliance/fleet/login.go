@@ -345,6 +345,9 @@ func (f *Fleet) RevokeKey(ctx context.Context, id string) error {
 		if k == nil || known && !a.Role.Includes(RoleAdmin) && k.User != GroupID(a.Name) {
 			return refuse(CodeTokenMissing, "there is no API token %q; `seedbed user token ls` lists them", id)
 		}
+		if a.Token != "" && !a.Role.Includes(k.Role) {
+			return refuse(CodeForbidden, "API token %s has the role %s, and the one that asks %s; ask with one that may as much", k.ID, k.Role, a.Role)
+		}
 		d.remove(k.Ref())
 		d.event(by(ctx, Event{Kind: "key.revoked", Text: "API token " + k.ID + " (" + k.Name + ") was revoked"}))
 		return nil

@@ -450,7 +450,8 @@ func (d *draft) today(id string) *Machine {
 	return m
 }
 
-// RetryFailed has the jobs of a deployment done again that failed, and returns how many.
+// RetryFailed has the jobs of a deployment done again that failed, and returns how many. Machines that hold something newer by now are
+// left alone.
 func (f *Fleet) RetryFailed(ctx context.Context, deployment string) (count int, err error) {
 	if err := may(ctx, RoleOperator, "retry jobs"); err != nil {
 		return 0, err
@@ -461,7 +462,7 @@ func (f *Fleet) RetryFailed(ctx context.Context, deployment string) (count int, 
 			return refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", deployment)
 		}
 		for _, j := range d.jobs() {
-			if j.Deployment != deployment || j.State != job.Failed || j.RetriedBy != "" {
+			if j.Deployment != deployment || j.State != job.Failed || j.RetriedBy != "" || d.outlived(j) {
 				continue
 			}
 			if _, err := d.retry(ctx, j); err == nil { // a machine that is busy has something newer to do
@@ -471,6 +472,12 @@ func (f *Fleet) RetryFailed(ctx context.Context, deployment string) (count int, 
 		return nil
 	})
 	return count, err
+}
+
+// outlived reports whether a machine holds something that came after a job: a room that is tried again goes back to nothing older.
+func (d *draft) outlived(j *Job) bool {
+	m := d.today(j.Machine)
+	return m != nil && m.Deployed != nil && m.Deployed.At.After(j.Ended)
 }
 
 // Prioritise gives a job that waits another priority.

@@ -208,6 +208,34 @@ func TestAJobThatTheQueueHasNotSeenDoesNotBegin(t *testing.T) {
 	}
 }
 
+// TestRetryOfARoomGoesBackToNothingOlder: a machine that failed and has got something newer since is left alone.
+func TestRetryOfARoomGoesBackToNothingOlder(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	list := r.machines(2, "")
+	first, err := r.Deploy(t.Context(), fleet.Order{Image: "debian", All: true, Retries: ptr(0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		a.mustClaim()
+		if _, err := r.Report(t.Context(), a.caller, job.Report{Job: a.job.ID, Epoch: a.job.Epoch, State: job.Failed, Code: "write-error", Reason: "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.clock.add(time.Minute)
+	if _, err := r.Deploy(t.Context(), fleet.Order{Image: "debian", Machines: []string{list[0].mac}}); err != nil {
+		t.Fatal(err)
+	}
+	list[0].mustClaim()
+	list[0].finish()
+	if n, err := r.RetryFailed(t.Context(), first.ID); err != nil || n != 1 {
+		t.Fatalf("%d jobs are tried again: %v", n, err)
+	}
+	if j := list[0].claim(); j != nil {
+		t.Errorf("the machine that is done gets the older image: %+v", j)
+	}
+}
+
 func TestRetryKeepsHowTheDiskIsWritten(t *testing.T) {
 	r := newRoom(t, fleet.AdmitAuto)
 	a := r.machines(1, "")[0]

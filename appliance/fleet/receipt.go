@@ -47,6 +47,9 @@ func (f *Fleet) Frame(ctx context.Context, c Caller, raw []byte) error {
 	if err := frames.Unmarshal(raw, &old); err != nil {
 		return refuse(CodeInvalid, "the saved frame cannot be read: %v", err)
 	}
+	if len(old.Disk) > maxWord {
+		return refuse(CodeInvalid, "the saved frame is of a disk whose name has %d bytes", len(old.Disk))
+	}
 	return f.change(ctx, func(d *draft) error {
 		j := d.job(old.Job)
 		switch {

@@ -192,6 +192,10 @@ func TestAPITokens(t *testing.T) {
 	if err := r.RevokeKey(as(t, "eve", fleet.RoleOperator), key.ID); err == nil {
 		t.Error("another's token is revoked")
 	}
+	lesser := fleet.As(t.Context(), fleet.Actor{Name: "otto", Role: fleet.RoleNone, Token: "another"})
+	if err := r.RevokeKey(lesser, key.ID); err == nil {
+		t.Error("a token that may less revokes one that may more")
+	}
 	if list, err := r.Keys(as(t, "eve", fleet.RoleOperator)); err != nil || len(list) != 0 {
 		t.Errorf("another's tokens are seen: %v, %v", list, err)
 	}
