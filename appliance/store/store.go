@@ -33,6 +33,8 @@ type Store struct {
 	db     *sql.DB
 	shared bool   // PostgreSQL
 	writer string // names this process among those that write
+	// prepared are statements by their text; of SQLite alone.
+	prepared map[string]*sql.Stmt
 }
 
 // Shared implements fleet.Records.
@@ -70,6 +72,10 @@ func Open(ctx context.Context, location string) (*Store, error) {
 	if err := s.migrate(ctx, goose.DialectSQLite3); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("bring the records in %s up to date: %w", location, err)
+	}
+	if err := s.prepare(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("prepare statements for the records in %s: %w", location, err)
 	}
 	return s, nil
 }
