@@ -123,7 +123,7 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 	defer cancel()
 	defer f.await(c.session.Machine)()
 	for {
-		changed := f.Changed()
+		changed, looked := f.Changed(), time.Now()
 		turns, later := f.decide()
 		if j := f.next(c, turns); j != nil {
 			if answer, err := f.claim(ctx, c, j.ID); answer != nil || err != nil {
@@ -138,10 +138,18 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 		case <-ctx.Done():
 			return f.waiting(c), nil
 		case <-changed:
+			// Where much happens a machine looks some times a second, not at each change: a thousand may wait.
+			select {
+			case <-ctx.Done():
+			case <-time.After(f.config.ClaimPoll/looksPerPoll - time.Since(looked)):
+			}
 		case <-again:
 		}
 	}
 }
+
+// looksPerPoll bounds how often a machine that waits looks for its turn in the time of a poll: each 200 ms.
+const looksPerPoll = 100
 
 // next returns the job that the caller may claim: the one that its machine is at already, else the one whose turn it is; or nil.
 func (f *Fleet) next(c Caller, turns *turns) (turn *Job) {

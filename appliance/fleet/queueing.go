@@ -171,18 +171,26 @@ type rule struct {
 
 // rules returns the limits of the site and what its groups demand, by their IDs. The caller holds mu, or writing.
 func (s *records) rules() (queue.Limits, map[string]*rule) {
-	set := s.settings()
-	zone := set.zone()
-	limits := queue.Limits{Site: set.Limit, Groups: map[string]int{}, Uplinks: map[string]int{}}
-	rules := map[string]*rule{}
+	limits, uplinks := s.limits()
+	zone, rules := s.settings().zone(), make(map[string]*rule, len(uplinks))
+	for id, uplink := range uplinks {
+		of := &rule{windows: s.others[Key{KindGroup, id}].(*Group).windows(zone), uplink: uplink}
+		of.alone = [][]queue.Window{of.windows}
+		rules[id] = of
+	}
+	return limits, rules
+}
+
+// limits returns the limits of the site and the uplinks of its groups, by the groups' IDs. The caller holds mu, or writing.
+func (s *records) limits() (queue.Limits, map[string]string) {
+	limits := queue.Limits{Site: s.settings().Limit, Groups: map[string]int{}, Uplinks: map[string]int{}}
+	uplinks := map[string]string{}
 	for k, r := range s.others {
 		g, ok := r.(*Group)
 		if !ok {
 			continue
 		}
-		r := &rule{windows: g.windows(zone), uplink: g.Uplink}
-		r.alone = [][]queue.Window{r.windows}
-		rules[k.ID] = r
+		uplinks[k.ID] = g.Uplink
 		if g.Limit > 0 {
 			limits.Groups[k.ID] = g.Limit
 		}
@@ -192,7 +200,7 @@ func (s *records) rules() (queue.Limits, map[string]*rule) {
 			}
 		}
 	}
-	return limits, rules
+	return limits, uplinks
 }
 
 // isTurn reports whether a job that waits may begin by what its machine does: the queue's decision is of before the draft.
@@ -212,15 +220,15 @@ func (d *draft) isTurn(j *Job) bool {
 // hasPlace reports whether the limits leave a place for a job, as the draft has the records: the queue's decision is of
 // before it.
 func (d *draft) hasPlace(j *Job) bool {
-	limits, rules := d.f.state.rules()
+	limits, uplinks := d.f.state.limits()
 	m := d.machine(j.Machine)
 	if m == nil {
 		return false
 	}
 	uplink := ""
 	for _, g := range m.Groups {
-		if r := rules[g]; r != nil && uplink == "" {
-			uplink = r.uplink
+		if uplink == "" {
+			uplink = uplinks[g]
 		}
 	}
 	if limits.Site == 0 && len(limits.Groups) == 0 && limits.Uplinks[uplink] == 0 {
@@ -239,8 +247,8 @@ func (d *draft) hasPlace(j *Job) bool {
 		crosses := ""
 		for _, g := range of.Groups {
 			groups[g]++
-			if r := rules[g]; r != nil && crosses == "" {
-				crosses = r.uplink
+			if crosses == "" {
+				crosses = uplinks[g]
 			}
 		}
 		if uplink != "" && crosses == uplink {
