@@ -31,7 +31,7 @@ func TestNoTransitionOfARoomIsLost(t *testing.T) {
 	must(t, data, "image", "add", disk, "--name", "debian")
 	operator := client.Local(filepath.Join(data, "seedbed.sock"))
 	defer operator.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 
 	if _, err := operator.ImportMachines(ctx, strings.NewReader(agents.Table(count)), false); err != nil {
