@@ -164,7 +164,7 @@ func (f *Fleet) next(c Caller, turns *turns) (turn *Job) {
 	for _, j := range f.todo[c.session.Machine] {
 		switch {
 		case j.HeldByOperator:
-		case j.State == job.Claimed, j.State == job.Running, j.State == job.Paused:
+		case j.atWork():
 			return j
 		case turns.may(j.ID):
 			turn = j
@@ -183,7 +183,7 @@ func (f *Fleet) waiting(c Caller) *job.Job {
 	}
 	var first *Job
 	for _, j := range f.todo[c.session.Machine] {
-		if j.HeldByOperator || j.State != job.Waiting || turns.later(j.ID, f.now()) {
+		if j.HeldByOperator || !j.waits() || turns.later(j.ID, f.now()) {
 			continue
 		}
 		if _, waits := turns.Waits[j.ID]; waits && (first == nil || turns.Order[j.ID] < turns.Order[first.ID]) {
@@ -203,7 +203,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	err := f.change(ctx, func(d *draft) error {
 		claimed = nil // of a try that another appliance was faster than
 		j, s := d.job(id), d.session(c.session.ID)
-		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator || j.State == job.Waiting && !(d.isTurn(j) && d.hasPlace(j)) {
+		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator || !j.atWork() && !(d.isTurn(j) && d.hasPlace(j)) {
 			return nil
 		}
 		if j.State == job.Claimed && j.Session == s.ID { // the answer was lost on its way, as the appliance that gave it may be
@@ -219,6 +219,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 			own.Before = m.Deployed.Image
 		}
 		own.State, own.Code, own.Reason, own.Session = job.Claimed, "", "", s.ID
+		own.uncall()
 		own.Claimed, own.BootSeen, own.HelloAt = f.now().UTC(), s.BootSeen, s.Redeemed
 		own.Last = job.Report{Phase: job.PhaseStart, Total: own.Last.Total}
 		claimed = own
@@ -314,8 +315,9 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	liars := r.Liars
 	r.Bitmap, r.Liars = nil, nil
 	f.traffic.add(f.live[j.ID].report, r)
-	f.live[j.ID] = live{report: r, at: f.now(), reports: f.live[j.ID].reports + 1}
-	transition := !j.State.Ended() && !j.HeldByOperator && !j.knows(r) && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)
+	f.live[j.ID] = live{report: r, at: f.now(), reports: f.live[j.ID].reports + 1, back: f.backAt(j, r, f.now())}
+	changes := !obeys(r) && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)
+	transition := !j.State.Ended() && !j.HeldByOperator && !j.knows(r) && (changes || j.goesOn(r))
 	directive := f.directive(j)
 	name := j.Machine
 	if m := f.state.machines[j.Machine]; m != nil {
@@ -331,10 +333,13 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 		if err := reported(j, c, r); err != nil {
 			return err
 		}
-		if j.State.Ended() || j.HeldByOperator || j.knows(r) {
-			return nil
+		switch {
+		case j.State.Ended(), j.HeldByOperator, j.knows(r):
+		case j.goesOn(r):
+			d.goOn(j, r)
+		case !obeys(r):
+			d.advance(d.editJob(j), r)
 		}
-		d.advance(d.editJob(j), r)
 		return nil
 	})
 	if err != nil {
@@ -349,6 +354,44 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 // count twice.
 func (j *Job) knows(r job.Report) bool {
 	return r.State == job.Failed && j.State == job.Waiting && j.Last.State == job.Failed
+}
+
+// obeys reports whether a machine says that it stands still by the appliance's word: that is no pause of its own.
+func obeys(r job.Report) bool { return r.State == job.Paused && r.Code == codeHeld }
+
+// codeHeld is what agents give as the reason of a pause that the appliance told them.
+const codeHeld = "operator"
+
+// goesOn reports whether a report says that a machine is there again, and at work on a job whose place may be another's meanwhile.
+func (j *Job) goesOn(r job.Report) bool {
+	return j.waits() && !j.HeldByOperator && (r.State == job.Running || obeys(r))
+}
+
+// backAt is when a machine reported last that goesOn, at a report of now; zero if it does not. The caller holds mu.
+func (f *Fleet) backAt(j *Job, r job.Report, now time.Time) time.Time {
+	if !j.goesOn(r) {
+		return time.Time{}
+	}
+	if now.Sub(f.live[j.ID].back) >= backFor {
+		f.revision++ // the queue counts it as there from now on
+	}
+	return now
+}
+
+// goOn lets a machine that is there again go on with its job, or has it stand still until there is a place.
+func (d *draft) goOn(j *Job, r job.Report) {
+	if d.isTurn(j) && d.hasPlace(j) {
+		if obeys(r) {
+			r.State, r.Code, r.Reason = job.Running, "", ""
+		}
+		d.advance(d.editJob(j), r)
+		return
+	}
+	if j.State == job.Paused {
+		own := d.editJob(j)
+		own.State, own.Code, own.Reason = job.Waiting, "", "the machine can go on"
+		d.jobEvent(own)
+	}
 }
 
 // Bounds of the words of a report, in bytes, and of its lists.
@@ -431,8 +474,11 @@ func (f *Fleet) directive(j *Job) job.Directive {
 		d.Again = true
 		return d
 	}
-	if j.State == job.Claimed || j.State == job.Waiting {
+	switch j.State {
+	case job.Claimed:
 		d.State = job.Running // its report says that it is at work
+	case job.Waiting:
+		d.State = job.Paused // there is no place for it
 	}
 	switch f.live[j.ID].report.Phase {
 	case job.PhaseVerify, job.PhaseTable, job.PhaseSeed, job.PhaseReboot:

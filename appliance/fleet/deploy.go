@@ -458,6 +458,7 @@ func (d *draft) resume(ctx context.Context, own *Job) {
 		return
 	}
 	own.HeldByOperator, own.State, own.Code, own.Reason = false, job.Waiting, "", ""
+	own.uncall()
 	d.jobEventBy(ctx, own)
 }
 

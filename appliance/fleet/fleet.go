@@ -137,7 +137,6 @@ type Fleet struct {
 	sights   map[string]sight      // how far machines are on their way, by MAC
 	revision int64                 // raised with every change of what the queue decides by
 	claims   map[string]int        // agents that ask for a job, by machine
-	called   map[string]time.Time  // when the machine of a job was woken, by job
 	changed  chan struct{}         // closed and replaced at every change
 	keys     map[string]string     // session ID by public key
 	traits   traits                // of the machines of state
@@ -180,7 +179,8 @@ func newRecords() records {
 type live struct {
 	report  job.Report
 	at      time.Time
-	reports int64 // that came to this appliance itself; 0 of what another one told
+	reports int64     // that came to this appliance itself; 0 of what another one told
+	back    time.Time // last one of a machine that is there again, while its job waits for a place
 }
 
 // jobHistory is how long a job that has ended stays in memory and in listings.
@@ -212,7 +212,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	f := &Fleet{
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{}, todo: map[string][]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, traits: traits{}, seen: map[string]time.Time{},
-		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{}, called: map[string]time.Time{},
+		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{},
 		accused: map[string]*accused{}, accusers: map[string]int{}, maxPending: maxGreeted,
 	}
 	f.office.Store(&Office{})

@@ -32,7 +32,8 @@ type Group struct {
 	// in whichever groups; 0 is no limit.
 	Uplink      string `json:"uplink,omitempty"`
 	UplinkLimit int    `json:"uplink_limit,omitempty"`
-	// Broadcast is the address to which packets go that wake its machines: "10.1.2.255"; empty is 255.255.255.255.
+	// Broadcast is the address to which packets go that wake its machines: "10.1.2.255"; empty is those of all
+	// networks that the appliance is in.
 	Broadcast string `json:"broadcast,omitempty"`
 	// Rows and Columns are those of a room's plan, by which Seat counts; 0 is not drawn.
 	Rows    int `json:"rows,omitempty"`

@@ -626,8 +626,15 @@ func (f *Fleet) Wake(ctx context.Context, machines, groups []string) (*Woken, er
 		if list, err = d.pick(d.machines(), machines, groups); err != nil {
 			return err
 		}
+		woken := map[string]bool{}
 		for _, m := range list {
+			woken[m.ID] = true
 			d.event(by(ctx, Event{Kind: "machine.wake", Machine: m.ID, Text: m.Name + " is woken over the network"}))
+		}
+		for _, j := range d.openJobs() {
+			if woken[j.Machine] && j.State == job.Waiting && j.Calls >= maxCalls { // a person has looked after it: it is called anew
+				d.editJob(j).uncall()
+			}
 		}
 		return nil
 	})

@@ -60,7 +60,7 @@ var (
 	jobStates     = []job.State{job.Waiting, job.Claimed, job.Running, job.Paused, job.Succeeded, job.Failed, job.Cancelled}
 	jobKinds      = []job.Kind{job.Deploy, job.Capture, job.VerifyDisk, job.RepairDisk, job.WipeDisk, job.InventoryOf}
 	waitCodes     = []string{queue.WaitsMachine, queue.WaitsTime, queue.WaitsWindow, queue.WaitsPreload, queue.WaitsTurn, queue.WaitsSite,
-		queue.WaitsGroup, queue.WaitsUplink, queue.WaitsPerson}
+		queue.WaitsGroup, queue.WaitsUplink, queue.WaitsPerson, queue.WaitsAdmit, queue.WaitsCalled, queue.WaitsSilent}
 )
 
 // Measures counts what is there now. It takes time by the number of machines and jobs.

@@ -15,7 +15,7 @@ import (
 
 func TestMeasuresCountMachinesJobsAndBytes(t *testing.T) {
 	r := newRoom(t, fleet.AdmitAuto)
-	if m := r.Measures(); m.Machines["idle"] != 0 || len(m.Machines) != 9 || len(m.Waits) != 9 || m.Jobs[fleet.JobKind{Kind: job.Deploy, State: job.Running}] != 0 {
+	if m := r.Measures(); m.Machines["idle"] != 0 || len(m.Machines) != 9 || len(m.Waits) != 12 || m.Jobs[fleet.JobKind{Kind: job.Deploy, State: job.Running}] != 0 {
 		t.Fatalf("an empty site: %+v", m)
 	}
 	a := r.boot(macA, invA)

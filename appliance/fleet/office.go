@@ -109,15 +109,21 @@ func (d *draft) applianceName(id string) string {
 
 // schedule asks for a change that only the site's scheduler may make.
 func (f *Fleet) schedule(ctx context.Context, fn func(d *draft) error) error {
-	err := f.change(ctx, func(d *draft) error {
+	_, err := f.scheduled(ctx, fn)
+	return err
+}
+
+// scheduled is schedule for those who do something after it, which is theirs to do only where the change was made.
+func (f *Fleet) scheduled(ctx context.Context, fn func(d *draft) error) (done bool, err error) {
+	err = f.change(ctx, func(d *draft) error {
 		d.office = true
 		return fn(d)
 	})
 	if errors.Is(err, ErrFenced) {
 		f.office.Store(&Office{}) // it looks who does
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // attendEvery is how often the appliances of a site tell each other how far their machines are.
@@ -126,6 +132,7 @@ const attendEvery = 5 * time.Second
 // telling is what an appliance tells the others.
 type telling struct {
 	Jobs  map[string]told     `json:"jobs"`            // whose machines report to it, by ID
+	Ask   []string            `json:"ask,omitempty"`   // machines whose agents ask it for a job, by ID
 	Nodes map[string]nodeTold `json:"nodes,omitempty"` // seed nodes that report to it, by ID of the guest
 	Extra json.RawMessage     `json:"extra,omitempty"` // see Config.Tell
 }
@@ -174,6 +181,9 @@ func (f *Fleet) exchange(ctx context.Context) error {
 			own.Jobs[id] = told{l.reports, r}
 		}
 	}
+	for id := range f.claims {
+		own.Ask = append(own.Ask, id)
+	}
 	for id, n := range f.nodes {
 		if f.now().Sub(n.here) < attendEvery+2*nodePoll {
 			own.Nodes[id] = nodeTold{n.addr, n.report}
@@ -221,15 +231,15 @@ func (f *Fleet) hear(p Presence) error {
 	return nil
 }
 
-// take takes over what another appliance tells, and reports whether it was told just now: what is found at the start may be of long ago.
+// take takes over what another appliance tells, and reports whether it was told just now: what is found at the start may be the last
+// words of one that is gone, and tells only from where its beat goes on.
 func (f *Fleet) take(p Presence, tells *telling) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := f.peers[p.Appliance]
-	met := n != nil
-	if !met {
-		n = &neighbour{reports: map[string]int64{}}
-		f.peers[p.Appliance] = n
+	if n == nil {
+		f.peers[p.Appliance] = &neighbour{beat: p.Beat, reports: map[string]int64{}}
+		return false
 	}
 	if p.Beat == n.beat {
 		return false
@@ -241,8 +251,13 @@ func (f *Fleet) take(p Presence, tells *telling) bool {
 			continue
 		}
 		n.reports[id] = t.Reports
-		f.live[id] = live{report: t.Report, at: now}
+		f.live[id] = live{report: t.Report, at: now, back: f.backAt(f.open[id], t.Report, now)}
 		f.seen[f.open[id].Machine] = now
+	}
+	for _, id := range tells.Ask {
+		if f.state.machines[id] != nil {
+			f.seen[id] = now
+		}
 	}
 	for id := range n.reports {
 		if _, ok := tells.Jobs[id]; !ok {
@@ -250,7 +265,7 @@ func (f *Fleet) take(p Presence, tells *telling) bool {
 		}
 	}
 	f.takeNodes(tells.Nodes, now)
-	return met
+	return true
 }
 
 // takeNodes takes over what another appliance tells of seed nodes that report to it. The caller holds mu.

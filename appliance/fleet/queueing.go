@@ -37,9 +37,6 @@ func (t *turns) later(id string, now time.Time) bool {
 	return (w.Code == queue.WaitsTime || w.Code == queue.WaitsWindow) && w.Until.Sub(now) > soon
 }
 
-// calledFor is how long a machine that was woken keeps a place until its agent asks for the job.
-const calledFor = 5 * time.Minute
-
 // share of one processor that the queue may take: it decides again only after so many times what a decision takes.
 const decideGap = 10
 
@@ -92,7 +89,7 @@ func (f *Fleet) queued(now time.Time) ([]queue.Job, queue.Limits) {
 	zone, preload := f.state.settings().zone(), map[string]string{}
 	for _, j := range f.open {
 		q := f.queuedJob(j, rules, now)
-		q.After = q.After.In(zone) // as people read it
+		q.After, q.CalledAt = q.After.In(zone), q.CalledAt.In(zone) // as people read them
 		if q.State != queue.AtWork {
 			text, known := preload[j.Deployment]
 			if !known {
@@ -137,18 +134,27 @@ func (f *Fleet) queuedJob(j *Job, rules map[string]*rule, now time.Time) queue.J
 	if j.Windowless {
 		q.Windows = nil
 	}
+	back := f.live[j.ID].back
 	switch {
-	case j.HeldByOperator, j.State == job.Paused:
+	case j.HeldByOperator:
 		q.State = queue.Held
 	case j.State == job.Claimed, j.State == job.Running:
 		q.State = queue.AtWork
 	case f.isAsking(j.Machine):
 		q.State = queue.Present
-	case now.Sub(f.called[j.ID]) < calledFor:
-		q.State = queue.Called
+	case now.Sub(back) < backFor:
+		q.State, q.Until = queue.Present, back.Add(backFor)
+	case j.State == job.Paused:
+		q.State = queue.Held
+	default:
+		f.callable(&q, j, m, now)
 	}
 	return q
 }
+
+// backFor is how long after a report a machine counts as there that waits for a place to go on: a report is due each second, and
+// the appliances of a site tell each other every attendEvery.
+const backFor = 2 * attendEvery
 
 // atWork reports whether a machine has the job.
 func (j *Job) atWork() bool { return j.State == job.Claimed || j.State == job.Running }
@@ -220,46 +226,63 @@ func (d *draft) isTurn(j *Job) bool {
 // hasPlace reports whether the limits leave a place for a job, as the draft has the records: the queue's decision is of
 // before it.
 func (d *draft) hasPlace(j *Job) bool {
-	limits, uplinks := d.f.state.limits()
 	m := d.machine(j.Machine)
+	return m != nil && d.places(func(o *Job) bool { return o.ID != j.ID && o.atWork() }).free(m)
+}
+
+// places are those that machines take of what the limits leave.
+type places struct {
+	limits  queue.Limits
+	links   map[string]string // uplinks by group
+	site    int
+	groups  map[string]int
+	uplinks map[string]int
+}
+
+// places counts the machines of the jobs that take one.
+func (d *draft) places(takes func(*Job) bool) *places {
+	p := &places{groups: map[string]int{}, uplinks: map[string]int{}}
+	p.limits, p.links = d.f.state.limits()
+	if p.limits.Site == 0 && len(p.limits.Groups)+len(p.limits.Uplinks) == 0 {
+		return p
+	}
+	for _, j := range d.openJobs() {
+		if takes(j) {
+			p.take(d.machine(j.Machine))
+		}
+	}
+	return p
+}
+
+// take gives a place to a machine, nil being one that was removed.
+func (p *places) take(m *Machine) {
+	p.site++
 	if m == nil {
+		return
+	}
+	for _, g := range m.Groups {
+		p.groups[g]++
+	}
+	p.uplinks[p.uplink(m)]++
+}
+
+// uplink is the link that content for a machine crosses, "" if none is known.
+func (p *places) uplink(m *Machine) string {
+	for _, g := range m.Groups {
+		if link := p.links[g]; link != "" {
+			return link
+		}
+	}
+	return ""
+}
+
+// free reports whether there is a place for one more machine.
+func (p *places) free(m *Machine) bool {
+	full := func(used, most int) bool { return most > 0 && used >= most }
+	if u := p.uplink(m); full(p.site, p.limits.Site) || u != "" && full(p.uplinks[u], p.limits.Uplinks[u]) {
 		return false
 	}
-	uplink := ""
-	for _, g := range m.Groups {
-		if uplink == "" {
-			uplink = uplinks[g]
-		}
-	}
-	if limits.Site == 0 && len(limits.Groups) == 0 && limits.Uplinks[uplink] == 0 {
-		return true
-	}
-	site, groups, behind := 0, map[string]int{}, 0
-	for _, o := range d.openJobs() {
-		if o.ID == j.ID || o.State != job.Claimed && o.State != job.Running {
-			continue
-		}
-		site++
-		of := d.machine(o.Machine)
-		if of == nil {
-			continue
-		}
-		crosses := ""
-		for _, g := range of.Groups {
-			groups[g]++
-			if crosses == "" {
-				crosses = uplinks[g]
-			}
-		}
-		if uplink != "" && crosses == uplink {
-			behind++
-		}
-	}
-	full := limits.Site > 0 && site >= limits.Site || limits.Uplinks[uplink] > 0 && behind >= limits.Uplinks[uplink]
-	for _, g := range m.Groups {
-		full = full || limits.Groups[g] > 0 && groups[g] >= limits.Groups[g]
-	}
-	return !full
+	return !slices.ContainsFunc(m.Groups, func(g string) bool { return full(p.groups[g], p.limits.Groups[g]) })
 }
 
 // await counts a machine among those that ask for a job until the returned function is called.
@@ -270,6 +293,7 @@ func (f *Fleet) await(machine string) (leave func()) {
 		f.claims[machine] += by
 		if f.claims[machine] == 0 {
 			delete(f.claims, machine)
+			f.seen[machine] = f.now() // until a moment ago
 		}
 		f.revision++
 		if by > 0 && f.waitsHere(machine) {
@@ -282,12 +306,12 @@ func (f *Fleet) await(machine string) (leave func()) {
 
 // waitsHere reports whether a machine has a job that waits. The caller holds mu.
 func (f *Fleet) waitsHere(machine string) bool {
-	for _, j := range f.todo[machine] {
-		if j.State == job.Waiting {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.todo[machine], func(j *Job) bool { return j.waits() })
+}
+
+// waits reports whether a job waits for its turn, or for its machine, which may have paused it.
+func (j *Job) waits() bool {
+	return j.State == job.Waiting || j.State == job.Paused && !j.HeldByOperator
 }
 
 // preloading says that seed nodes still fetch what a job's deployment has them fetch first, or returns "". The caller

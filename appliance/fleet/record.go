@@ -100,6 +100,13 @@ type Job struct {
 	// Capture says what a job of kind job.Capture makes; such a job has no Deployment, and an Image when it has succeeded.
 	Capture *Capture `json:"capture,omitempty"`
 
+	// Calls is how often its machine was woken since it had the job last, Called when at last. Uncalled is why no packet left then;
+	// Unanswered says that it is woken no more.
+	Calls      int       `json:"calls,omitempty"`
+	Called     time.Time `json:"called,omitzero"`
+	Uncalled   string    `json:"uncalled,omitempty"`
+	Unanswered bool      `json:"unanswered,omitempty"`
+
 	// Session is the boot of the agent that holds the claim.
 	Session string `json:"session,omitempty"`
 	// Last is the report at the last change of state or phase.

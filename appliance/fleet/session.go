@@ -201,6 +201,9 @@ func (f *Fleet) tidy(ctx context.Context) error {
 	if err := f.tidyStanding(ctx); err != nil {
 		return err
 	}
+	if err := f.tidyCalls(ctx, now); err != nil {
+		return err
+	}
 	if len(silent)+len(old)+len(spent) == 0 {
 		return nil
 	}

@@ -35,8 +35,11 @@ type JobView struct {
 	Wait     string `json:"wait,omitempty"`
 	Place    int    `json:"place,omitempty"`
 	Priority int    `json:"priority"`
-	Log      string `json:"log,omitempty"`
-	Epoch    int64  `json:"epoch"` // claims so far
+	// Calls is how often its machine was woken for it, Called when at last.
+	Calls  int       `json:"calls,omitempty"`
+	Called time.Time `json:"called,omitzero"`
+	Log    string    `json:"log,omitempty"`
+	Epoch  int64     `json:"epoch"` // claims so far
 	// RetriedBy is the job that a person had done in its place.
 	RetriedBy string `json:"retried_by,omitempty"`
 
@@ -74,12 +77,14 @@ type JobView struct {
 	Left           time.Duration `json:"left,omitempty"`
 	Warnings       []string      `json:"warnings,omitempty"`
 
-	Created   time.Time `json:"created"`
-	BootSeen  time.Time `json:"boot_seen,omitzero"` // first boot packet of the boot that claimed it
-	HelloAt   time.Time `json:"hello_at,omitzero"`  // the agent's first word in that boot
-	Claimed   time.Time `json:"claimed,omitzero"`
-	Started   time.Time `json:"started,omitzero"`
-	Ended     time.Time `json:"ended,omitzero"`
+	Created  time.Time `json:"created"`
+	BootSeen time.Time `json:"boot_seen,omitzero"` // first boot packet of the boot that claimed it
+	HelloAt  time.Time `json:"hello_at,omitzero"`  // the agent's first word in that boot
+	Claimed  time.Time `json:"claimed,omitzero"`
+	Started  time.Time `json:"started,omitzero"`
+	Ended    time.Time `json:"ended,omitzero"`
+	// onItsWay says that its machine was seen in a boot since it was called.
+	onItsWay  bool
 	Succeeded time.Time `json:"succeeded,omitzero"`
 	Reported  time.Time `json:"reported,omitzero"` // the last report
 }
@@ -114,6 +119,9 @@ func (v *JobView) waits(t *turns) {
 		return
 	}
 	v.Wait, v.Place = w.Code, t.Order[v.ID]
+	if at, called := strings.CutSuffix(w.Text, queue.NotYet); called && v.onItsWay {
+		w.Text = at + " and is on its way"
+	}
 	if v.Reason == "" || v.Reason == waitsForBoot {
 		v.Reason = w.Text
 	} else if v.Wait != queue.WaitsMachine {
@@ -132,6 +140,7 @@ func (f *Fleet) jobView(j *Job) JobView {
 		HelloAt: j.HelloAt, Priority: j.Priority, Claimed: j.Claimed, Started: j.Started, Ended: j.Ended,
 	}
 	v.Options, v.Unproven, v.Unverified, v.Work, v.Wiped = j.Options, j.Unproven, len(j.Unproven) > 0, j.Work, j.Wiped
+	v.Calls, v.Called, v.onItsWay = j.Calls, j.Called, f.onItsWay(j)
 	if j.State == job.Succeeded {
 		v.Succeeded = j.Ended
 	}

@@ -17,7 +17,7 @@ const (
 	Absent State = iota
 	// Present waits, and its machine asks for it.
 	Present
-	// Called waits, has a place, and its machine is on its way: it was woken.
+	// Called waits, has a place, and its machine was woken a moment ago.
 	Called
 	// AtWork has a place and has begun.
 	AtWork
@@ -50,7 +50,23 @@ type Job struct {
 	// Preload, where set, is a sentence about what has to be fetched by seed nodes first.
 	Preload string
 	State   State
+	// Until is when State, or whether the machine may be woken again, changes by time alone; zero is never.
+	Until time.Time
+	// Wake says that its machine is woken when it is its turn. Calls is how often it was, of at most MostCalls, CalledAt when last.
+	Wake             bool
+	Calls, MostCalls int
+	CalledAt         time.Time
+	// Uncalled, where set, is why no packet left at the last call.
+	Uncalled string
 }
+
+// calls reports whether the machine of a job may still be woken.
+func (j *Job) calls() bool {
+	return j.Wake && j.State == Absent && j.Calls < j.MostCalls && j.Until.IsZero()
+}
+
+// NotYet ends the text of what a job waits for whose machine was called.
+const NotYet = " and has not answered yet"
 
 // Limits bound how many jobs are at work at once. A name that is missing, and 0, is no limit.
 type Limits struct {
@@ -72,6 +88,8 @@ type Wait struct {
 // Codes of waits.
 const (
 	WaitsMachine = "machine"      // it is not there
+	WaitsCalled  = "called"       // it was woken and has not asked yet
+	WaitsSilent  = "no-answer"    // it was woken as often as machines are, and never asked
 	WaitsTime    = "start-time"   // it starts at a time
 	WaitsWindow  = "window"       // maintenance window
 	WaitsPreload = "preload"      // seed nodes fetch first
@@ -87,7 +105,8 @@ const (
 type Decision struct {
 	// Begin are the waiting jobs that may begin, in the order of the queue; their machines are there. Each has a place.
 	Begin []string
-	// Call are jobs that might begin if their machines were there, in the order of the queue, as many as there are places left.
+	// Call are the jobs whose machines are to be woken, as many as there are places left: those that were called less often first,
+	// so that a machine that does not answer keeps none asleep that would, and else in the order of the queue.
 	Call []string
 	// Waits is of every job that waits and may not begin.
 	Waits map[string]Wait
@@ -97,7 +116,8 @@ type Decision struct {
 	Next time.Time
 }
 
-// Decide orders the jobs and gives places to them. A job whose machine is not there takes no place from one whose machine is.
+// Decide orders the jobs and gives places to them. A job whose machine is not there takes no place from one whose machine is, nor
+// one whose machine is not woken from one whose machine is.
 func Decide(now time.Time, jobs []Job, limits Limits) Decision {
 	t := &table{now: now, limits: limits, groups: map[string]int{}, uplinks: map[string]int{}, busy: make(map[string]string, len(jobs)),
 		rules: map[*Window]opening{}, full: map[place]Wait{},
@@ -105,11 +125,12 @@ func Decide(now time.Time, jobs []Job, limits Limits) Decision {
 	waiting := make([]*Job, 0, len(jobs))
 	for i := range jobs {
 		j := &jobs[i]
+		t.at(j.Until)
 		switch j.State {
 		case AtWork, Called:
 			t.take(j)
 			if j.State == Called {
-				t.decision.Waits[j.ID] = Wait{Code: WaitsMachine, Text: "waits until the machine, which was woken, boots from the network"}
+				t.decision.Waits[j.ID] = Wait{Code: WaitsCalled, Text: "was called at " + clockText(j.CalledAt, now) + NotYet}
 			}
 		default:
 			waiting = append(waiting, j)
@@ -125,12 +146,27 @@ func Decide(now time.Time, jobs []Job, limits Limits) Decision {
 			t.consider(j, turn)
 		}
 	}
+	for _, j := range callable(waiting) {
+		t.consider(j, turn)
+	}
 	for _, j := range waiting {
-		if j.State != Present {
+		if j.State != Present && !j.calls() {
 			t.consider(j, turn)
 		}
 	}
 	return t.decision
+}
+
+// callable returns the jobs whose machines may be woken, in the order of Decision.Call.
+func callable(waiting []*Job) []*Job {
+	var list []*Job
+	for _, j := range waiting {
+		if j.calls() {
+			list = append(list, j)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *Job) int { return cmp.Compare(a.Calls, b.Calls) })
+	return list
 }
 
 // before orders the queue.
@@ -204,8 +240,35 @@ func (t *table) consider(j *Job, turn map[string]*Job) {
 		t.decision.Begin = append(t.decision.Begin, j.ID)
 		return
 	}
-	t.decision.Call = append(t.decision.Call, j.ID)
-	t.decision.Waits[j.ID] = Wait{Code: WaitsMachine, Text: "waits until the machine boots from the network"}
+	if j.calls() {
+		t.decision.Call = append(t.decision.Call, j.ID)
+	}
+	t.decision.Waits[j.ID] = t.absent(j)
+}
+
+// absent says how it stands with a machine that is not there.
+func (t *table) absent(j *Job) Wait {
+	w := Wait{Code: WaitsMachine, Text: "waits until the machine boots from the network"}
+	if !j.Wake || j.Calls == 0 {
+		return w
+	}
+	at, again := clockText(j.CalledAt, t.now), j.Calls < j.MostCalls
+	switch {
+	case j.Uncalled != "":
+		w.Text = "could not be called at " + at + ": " + j.Uncalled
+	case again:
+		w.Text = "was called at " + at + " and has not answered"
+	case j.Calls == 1:
+		w.Text = "was called at " + at + " and has not answered; switch the machine on"
+	default:
+		w.Text = fmt.Sprintf("was called %d times, at last at %s, and has not answered; switch the machine on", j.Calls, at)
+	}
+	if again {
+		w.Text += "; it is called again"
+		return w
+	}
+	w.Code = WaitsSilent
+	return w
 }
 
 func (t *table) wait(j *Job, turn map[string]*Job) Wait {
@@ -292,9 +355,9 @@ func (t *table) at(when time.Time) {
 // clockText writes a time as people say it who stand at it.
 func clockText(at, now time.Time) string {
 	switch days := at.Sub(now) / (24 * time.Hour); {
-	case days < 1 && at.Day() == now.In(at.Location()).Day():
+	case days > -1 && days < 1 && at.Day() == now.In(at.Location()).Day():
 		return at.Format("15:04")
-	case days < 6:
+	case days > -6 && days < 6:
 		return at.Format("Mon 15:04")
 	}
 	return at.Format("2006-01-02 15:04")

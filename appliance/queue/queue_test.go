@@ -45,10 +45,32 @@ func TestDecide(t *testing.T) {
 			limits: Limits{Uplinks: map[string]int{"sw1": 1}}, begin: "a", waits: map[string]string{"b": "behind uplink sw1"}},
 		"who is not there takes no place from who is": {jobs: []Job{{ID: "a", Machine: "1", Priority: 9}, {ID: "b", Machine: "2", State: Present}},
 			limits: Limits{Site: 1}, begin: "b", waits: map[string]string{"a": WaitsSite}},
-		"who is not there is called while there are places": {jobs: []Job{{ID: "a", Machine: "1"}, {ID: "b", Machine: "2", Priority: 1}, {ID: "c", Machine: "3", State: Present}},
+		"who is not there is called while there are places": {jobs: []Job{{ID: "a", Machine: "1", Wake: true, MostCalls: 3},
+			{ID: "b", Machine: "2", Priority: 1, Wake: true, MostCalls: 3}, {ID: "c", Machine: "3", State: Present}},
 			limits: Limits{Site: 2}, begin: "c", call: "b", waits: map[string]string{"a": WaitsSite, "b": WaitsMachine}},
-		"who was called keeps its place": {jobs: []Job{{ID: "a", Machine: "1", State: Called}, {ID: "b", Machine: "2", State: Present}},
-			limits: Limits{Site: 1}, waits: map[string]string{"a": "which was woken", "b": WaitsSite}},
+		"who is not to be woken is not called, and takes no place from who is": {jobs: []Job{{ID: "a", Machine: "1", Priority: 9},
+			{ID: "b", Machine: "2", Wake: true, MostCalls: 3}}, limits: Limits{Site: 1}, call: "b", waits: map[string]string{"a": WaitsSite, "b": WaitsMachine}},
+		"nobody is called without a place, outside a window, before a time, before the preload, or without admission": {jobs: []Job{
+			{ID: "a", Machine: "1", State: AtWork, Groups: []string{"room"}}, {ID: "b", Machine: "2", Groups: []string{"room"}, Wake: true, MostCalls: 3},
+			{ID: "c", Machine: "3", Windows: night, Wake: true, MostCalls: 3}, {ID: "d", Machine: "4", After: at(400), Wake: true, MostCalls: 3},
+			{ID: "e", Machine: "5", Preload: "waits for the seed nodes", Wake: true, MostCalls: 3}, {ID: "f", Machine: "6", Unadmitted: true, Wake: true, MostCalls: 3},
+			{ID: "g", Machine: "7", State: Held, Wake: true, MostCalls: 3}, {ID: "h", Machine: "1", Wake: true, MostCalls: 3}},
+			limits: Limits{Groups: map[string]int{"room": 1}}, next: at(360), call: "-",
+			waits: map[string]string{"b": WaitsGroup, "c": WaitsWindow, "d": WaitsTime, "e": WaitsPreload, "f": WaitsAdmit, "g": WaitsPerson, "h": WaitsTurn}},
+		"who was called keeps its place for a time": {jobs: []Job{{ID: "a", Machine: "1", State: Called, Wake: true, Calls: 1, MostCalls: 3, CalledAt: at(-2), Until: at(3)},
+			{ID: "b", Machine: "2", State: Present}}, limits: Limits{Site: 1}, call: "-",
+			waits: map[string]string{"a": "was called at 11:58 and has not answered yet", "b": WaitsSite}, next: at(3)},
+		"who did not answer is called again, after those that were called less often": {jobs: []Job{
+			{ID: "a", Machine: "1", Priority: 9, Wake: true, Calls: 2, MostCalls: 3, CalledAt: at(-9)}, {ID: "b", Machine: "2", Wake: true, Calls: 1, MostCalls: 3, CalledAt: at(-9)},
+			{ID: "c", Machine: "3", Wake: true, MostCalls: 3}}, limits: Limits{Site: 2}, call: "c b",
+			waits: map[string]string{"a": WaitsSite, "b": "was called at 11:51 and has not answered; it is called again", "c": "waits until the machine boots"}},
+		"who never answered is called no more, keeps no place, and that is said": {jobs: []Job{
+			{ID: "a", Machine: "1", Priority: 9, Wake: true, Calls: 3, MostCalls: 3, CalledAt: at(-26 * 60)}, {ID: "b", Machine: "2", Wake: true, MostCalls: 3}},
+			call: "b", waits: map[string]string{"a": "was called 3 times, at last at Sun 10:00, and has not answered; switch the machine on"}},
+		"who could not be called": {jobs: []Job{{ID: "a", Machine: "1", Wake: true, Calls: 1, MostCalls: 3, CalledAt: at(-1), Uncalled: "network is unreachable"}},
+			call: "a", waits: map[string]string{"a": "could not be called at 11:59: network is unreachable; it is called again"}},
+		"who could not be called a moment ago keeps no place": {jobs: []Job{{ID: "a", Machine: "1", Wake: true, Calls: 1, MostCalls: 3, CalledAt: at(-1), Until: at(4),
+			Uncalled: "network is unreachable"}, {ID: "b", Machine: "2", Wake: true, MostCalls: 3}}, limits: Limits{Site: 1}, call: "b", next: at(4)},
 		"a start time": {jobs: []Job{{ID: "a", Machine: "1", After: at(30), State: Present}}, waits: map[string]string{"a": "starts at 12:30"}, next: at(30)},
 		"a window that is shut": {jobs: []Job{{ID: "a", Machine: "1", Windows: night, State: Present}},
 			waits: map[string]string{"a": "waits until 18:00, when its maintenance window opens"}, next: at(360)},
@@ -74,7 +96,7 @@ func TestDecide(t *testing.T) {
 		if got := strings.Join(d.Begin, " "); got != test.begin {
 			t.Errorf("%s: %q begin, want %q", what, got, test.begin)
 		}
-		if got := strings.Join(d.Call, " "); test.call != "" && got != test.call {
+		if got := or(strings.Join(d.Call, " "), "-"); got != or(test.call, "-") {
 			t.Errorf("%s: %q are called, want %q", what, got, test.call)
 		}
 		for id, want := range test.waits {
@@ -86,6 +108,13 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%s: next at %v, want %v", what, d.Next, test.next)
 		}
 	}
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }
 
 // TestDecisionsKeepTheRules makes random queues and checks what must hold of each decision.
@@ -112,6 +141,7 @@ func TestDecisionsKeepTheRules(t *testing.T) {
 					j.Groups = append(j.Groups, fmt.Sprint("g", g))
 				}
 			}
+			j.Wake, j.Calls, j.MostCalls = rapid.Bool().Draw(t, "wake"), rapid.IntRange(0, 3).Draw(t, "calls"), 3
 			if u := rapid.IntRange(0, 3).Draw(t, "behind"); u < 3 {
 				j.Uplink = fmt.Sprint("u", u)
 			}
@@ -171,6 +201,9 @@ func check(t *rapid.T, jobs []Job, limits Limits, d Decision) {
 		begins := slices.Contains(d.Begin, j.ID)
 		if begins && j.State != Present {
 			t.Fatalf("%s begins without its machine", j.ID)
+		}
+		if called := slices.Contains(d.Call, j.ID); called && (j.State != Absent || !j.Wake || j.Calls == j.MostCalls) {
+			t.Fatalf("%s is called: %+v", j.ID, j)
 		}
 		if wait := d.Waits[j.ID]; j.State != AtWork && begins == (wait.Text != "") {
 			t.Fatalf("%s begins: %v, waits: %q", j.ID, begins, wait.Text)
