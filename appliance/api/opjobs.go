@@ -67,7 +67,7 @@ func (o *Operators) addJobs() {
 	add(o, "GET", "/history", "jobHistory", "List jobs that have ended, the latest first, also those of more than 30 days ago", func(ctx context.Context, in *struct {
 		Machine    string `query:"machine" maxLength:"128"`
 		Deployment string `query:"deployment" maxLength:"64"`
-		Cursor     string `query:"cursor" maxLength:"64" doc:"What the page before said as next; or a time, for jobs that ended before it."`
+		Cursor     string `query:"cursor" maxLength:"128" doc:"What the page before said as next; or a time, for jobs that ended before it."`
 		Limit      int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	}) (*answer[Page[Ended]], error) {
 		return body(o.history(ctx, in.Machine, in.Deployment, in.Cursor, in.Limit))
@@ -130,7 +130,7 @@ type Ended struct {
 	Ended       time.Time     `json:"ended"`
 }
 
-// history returns a page of jobs that have ended, the latest first. Its cursor is a time.
+// history returns a page of jobs that have ended, the latest first. Its cursor is a time, or a time with the ID of a job.
 func (o *Operators) history(ctx context.Context, machine, deployment, before string, limit int) (Page[Ended], error) {
 	p := Page[Ended]{Items: []Ended{}}
 	q := fleet.JobQuery{Deployment: deployment, Limit: limit}
@@ -145,9 +145,11 @@ func (o *Operators) history(ctx context.Context, machine, deployment, before str
 		}
 	}
 	if before != "" {
+		var at string
 		var err error
-		if q.Before, err = time.Parse(time.RFC3339Nano, before); err != nil {
-			return p, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: "the cursor is a time like 2026-01-31T18:00:00Z, not " + before}
+		at, q.Behind, _ = strings.Cut(before, "/")
+		if q.Before, err = time.Parse(time.RFC3339Nano, at); err != nil {
+			return p, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: "the cursor is what the page before said as next, or a time like 2026-01-31T18:00:00Z, not " + before}
 		}
 	}
 	jobs, err := o.fleet.History(ctx, q)
@@ -157,20 +159,8 @@ func (o *Operators) history(ctx context.Context, machine, deployment, before str
 	for _, j := range jobs {
 		p.Items = append(p.Items, Ended{j.ID, j.Kind, j.Machine, names[j.Machine], j.Deployment, j.Image, j.ImageName, j.State, j.Code, j.Reason, j.Log, j.Created, j.Started, j.Ended})
 	}
-	p.Items, p.Next = wholeSeconds(p.Items, limit)
+	if n := len(jobs); n == limit {
+		p.Next = jobs[n-1].Ended.UTC().Format(time.RFC3339) + "/" + jobs[n-1].ID
+	}
 	return p, nil
-}
-
-// wholeSeconds ends a full page before the jobs of its last second: the records are asked by seconds, and more of them may follow.
-func wholeSeconds(list []Ended, limit int) ([]Ended, string) {
-	if len(list) < limit {
-		return list, ""
-	}
-	last := list[len(list)-1].Ended.Unix()
-	i := slices.IndexFunc(list, func(j Ended) bool { return j.Ended.Unix() == last })
-	next := last + 1
-	if i == 0 { // as many in one second as fit on a page: what more there are is not listed
-		i, next = len(list), last
-	}
-	return list[:i], time.Unix(next, 0).UTC().Format(time.RFC3339)
 }

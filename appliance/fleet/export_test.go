@@ -145,6 +145,20 @@ func Stall(f *Fleet) {
 	f.turns.took, f.turns.taken = time.Hour, time.Now()
 }
 
+// Settle waits until the queue has decided by what is there now: where it is busy, it lets a moment pass between two decisions.
+func Settle(f *Fleet) {
+	for {
+		t, _ := f.decide()
+		f.mu.RLock()
+		done := t.revision == f.revision && (t.Next.IsZero() || f.now().Before(t.Next))
+		f.mu.RUnlock()
+		if done {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // Forget is what Run does each hour.
 func Forget(f *Fleet, now time.Time) { f.forgetOld(now) }
 

@@ -174,7 +174,7 @@ type Session struct {
 type Event struct {
 	ID         int64     `json:"id"` // ascending; given by the records
 	At         time.Time `json:"at"`
-	Kind       string    `json:"kind"` // "machine.seen", "job.running", ...
+	Kind       string    `json:"kind"` // "machine.seen", "job.running", ...: small letters, digits, hyphens and one dot
 	Machine    string    `json:"machine,omitempty"`
 	Job        string    `json:"job,omitempty"`
 	Deployment string    `json:"deployment,omitempty"`

@@ -167,17 +167,20 @@ type EventQuery struct {
 	Machine    string
 	Job        string
 	Deployment string
-	Kind       string // or the beginning of one that ends with a dot: "machine."
+	Kind       string // or what is before the dot of one, with it: "machine."
 	Actor      string
 	Limit      int // 0 is 1000
 }
 
-// JobQuery asks for jobs that are not in memory any more, the latest first.
+// JobQuery asks for jobs that have ended, in the order of the second in which they did, the latest first, and of their IDs inside one.
 type JobQuery struct {
 	Machine    string
 	Deployment string
-	Before     time.Time // ended before; zero is now
-	Limit      int       // 0 is 1000
+	Before     time.Time // ended in an earlier second; zero is any
+	// Behind is an ID: those too that ended in the second of Before and have a higher one. With the end and the ID of the last job of
+	// a page it asks for what follows.
+	Behind string
+	Limit  int // 0 is 1000
 }
 
 // Errors of Records. Nothing was written, but for ErrUnsure.

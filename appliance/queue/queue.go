@@ -299,6 +299,9 @@ func (t *table) wait(j *Job, turn map[string]*Job) Wait {
 	if j.Preload != "" {
 		return Wait{Code: WaitsPreload, Text: j.Preload}
 	}
+	if j.Wake && j.Calls > 0 && j.State == Absent && !j.calls() { // it would get no further with a place
+		return t.absent(j)
+	}
 	if most := t.limits.Site; isFull(t.site, most) {
 		return t.waitsFor(WaitsSite, "", t.site, most, "of the site")
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+
+	"seedbed/appliance/fleet"
 )
 
 // Age makes all removals older.
@@ -14,6 +16,41 @@ func Age(s *Store, by time.Duration) {
 	if _, err := s.db.ExecContext(context.Background(), s.bound("UPDATE records SET ended = ended - ? WHERE doc = ''"), int64(by/time.Second)); err != nil {
 		panic(err)
 	}
+}
+
+// EventsPlan says how the database looks for events, where it would rather not read all of them.
+func EventsPlan(ctx context.Context, s *Store, q fleet.EventQuery) (plan string, err error) {
+	query, args := eventsQuery(q)
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	defer tx.Rollback()
+	explain, columns := "EXPLAIN QUERY PLAN ", 4
+	if s.shared {
+		explain, columns = "EXPLAIN ", 1
+		if _, err := tx.ExecContext(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+			return "", err
+		}
+	}
+	if _, err := tx.ExecContext(ctx, "ANALYZE"); err != nil {
+		return "", err
+	}
+	rows, err := tx.QueryContext(ctx, s.bound(explain+query), args...)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		into := []any{new(any), new(any), new(any), new(any)}[:columns]
+		into[columns-1] = &line
+		if err := rows.Scan(into...); err != nil {
+			return "", err
+		}
+		plan += line + "\n"
+	}
+	return plan, rows.Err()
 }
 
 // OpenAs makes an SQLite database as an earlier version left it, with what the statements put into it.

@@ -17,8 +17,11 @@ import (
 // defaultLimit of what a query returns.
 const defaultLimit = 1000
 
-// Events implements fleet.Records.
-func (s *Store) Events(ctx context.Context, q fleet.EventQuery) (list []fleet.Event, err error) {
+// topic is the beginning of an event's kind as far as its dot, as the index events_topic has it.
+const topic = "rtrim(kind, 'abcdefghijklmnopqrstuvwxyz0123456789-')"
+
+// eventsQuery returns the statement that finds events, and what goes into it.
+func eventsQuery(q fleet.EventQuery) (query string, args []any) {
 	where, args := []string{"id > ?"}, []any{q.After}
 	and := func(condition string, value any) {
 		where, args = append(where, condition), append(args, value)
@@ -30,8 +33,7 @@ func (s *Store) Events(ctx context.Context, q fleet.EventQuery) (list []fleet.Ev
 	}
 	switch {
 	case strings.HasSuffix(q.Kind, "."):
-		and("kind >= ?", q.Kind)
-		and("kind < ?", strings.TrimSuffix(q.Kind, ".")+"/") // the character after "."
+		and(topic+" = ?", q.Kind)
 	case q.Kind != "":
 		and("kind = ?", q.Kind)
 	}
@@ -43,8 +45,15 @@ func (s *Store) Events(ctx context.Context, q fleet.EventQuery) (list []fleet.Ev
 	if q.Limit <= 0 {
 		q.Limit = defaultLimit
 	}
-	rows, err := s.db.QueryContext(ctx, s.bound("SELECT id, doc FROM events WHERE "+strings.Join(where, " AND ")+" ORDER BY "+order+" LIMIT ?"),
-		append(args, q.Limit)...)
+	return "SELECT id, doc FROM events WHERE " + strings.Join(where, " AND ") + " ORDER BY " + order + " LIMIT ?", append(args, q.Limit)
+}
+
+// Events implements fleet.Records.
+func (s *Store) Events(ctx context.Context, q fleet.EventQuery) (list []fleet.Event, err error) {
+	ctx, cancel := s.limit(ctx)
+	defer cancel()
+	query, args := eventsQuery(q)
+	rows, err := s.db.QueryContext(ctx, s.bound(query), args...)
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
@@ -70,6 +79,8 @@ func (s *Store) Events(ctx context.Context, q fleet.EventQuery) (list []fleet.Ev
 
 // Jobs implements fleet.Records.
 func (s *Store) Jobs(ctx context.Context, q fleet.JobQuery) (list []*fleet.Job, err error) {
+	ctx, cancel := s.limit(ctx)
+	defer cancel()
 	where, args := []string{"kind = 'job'", "doc <> ''", "ended > 0"}, []any{}
 	and := func(condition string, value any) {
 		where, args = append(where, condition), append(args, value)
@@ -80,7 +91,11 @@ func (s *Store) Jobs(ctx context.Context, q fleet.JobQuery) (list []*fleet.Job, 
 	if q.Deployment != "" {
 		and("parent = ?", q.Deployment)
 	}
-	if !q.Before.IsZero() {
+	switch {
+	case !q.Before.IsZero() && q.Behind != "":
+		and("ended <= ?", q.Before.Unix())
+		where, args = append(where, "(ended < ? OR id > ?)"), append(args, q.Before.Unix(), q.Behind)
+	case !q.Before.IsZero():
 		and("ended < ?", q.Before.Unix())
 	}
 	if q.Limit <= 0 {
@@ -109,6 +124,8 @@ func (s *Store) Jobs(ctx context.Context, q fleet.JobQuery) (list []*fleet.Job, 
 
 // Receipt implements fleet.Records.
 func (s *Store) Receipt(ctx context.Context, job string) (*fleet.Receipt, error) {
+	ctx, cancel := s.limit(ctx)
+	defer cancel()
 	r := &fleet.Receipt{Job: job}
 	var at int64
 	err := s.db.QueryRowContext(ctx, s.bound("SELECT at, receipt, signature, countersignature FROM receipts WHERE job = ?"), job).
@@ -125,6 +142,8 @@ func (s *Store) Receipt(ctx context.Context, job string) (*fleet.Receipt, error)
 
 // Frames implements fleet.Records.
 func (s *Store) Frames(ctx context.Context, job string) (list []fleet.Frame, err error) {
+	ctx, cancel := s.limit(ctx)
+	defer cancel()
 	rows, err := s.db.QueryContext(ctx, s.bound("SELECT digest, at, bytes FROM frames WHERE job = ? ORDER BY at"), job)
 	if err != nil {
 		return nil, fmt.Errorf("read the frames of job %s: %w", job, err)

@@ -45,6 +45,7 @@ func TestConformance(t *testing.T) {
 		"a change without knowledge of the last commit writes nothing": oldBase, "since returns what others wrote": since,
 		"a removed record may come again": comeAgain, "removals are forgotten": forgotten, "the office has one holder": office,
 		"attendance": attendance, "events by query": eventsByQuery, "jobs by query": jobsByQuery,
+		"events are found by an index": eventsByIndex, "pages of jobs that ended at once lose none": jobsByPage,
 		"writers at the same time lose nothing": writers,
 	}
 	server := postgres.Start(t)
@@ -327,6 +328,58 @@ func eventsByQuery(b *bed) {
 		if strings.Join(got, " ") != strings.TrimSpace(want) {
 			b.Errorf("%+v: %v, want %s", q, got, want)
 		}
+	}
+}
+
+func eventsByIndex(b *bed) {
+	c := &fleet.Change{}
+	for i := range 3000 {
+		c.Events = append(c.Events, fleet.Event{Kind: []string{"job.running", "job.phase", "machine.seen"}[i%3], Machine: fmt.Sprint(i)})
+	}
+	c.Events = append(c.Events, fleet.Event{Kind: "user.created", Actor: "alice"})
+	b.write(c)
+	for index, q := range map[string]fleet.EventQuery{"events_kind": {Kind: "user.created"}, "events_topic": {Kind: "user."}, "events_actor": {Actor: "alice"},
+		"events_machine": {Machine: "7"}} {
+		for _, q := range []fleet.EventQuery{q, {Kind: q.Kind, Actor: q.Actor, Machine: q.Machine, Before: 1e6, Limit: 100}} {
+			plan, err := store.EventsPlan(b.Context(), b.Store, q)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if !strings.Contains(plan, index) || strings.Contains(plan, "SCAN events") {
+				b.Errorf("%+v: %s", q, plan)
+			}
+		}
+	}
+}
+
+func jobsByPage(b *bed) {
+	c := &fleet.Change{}
+	want := map[string]bool{}
+	for i := range 50 { // 20 and more in one second, at different parts of it
+		id := fmt.Sprintf("j%02d", i*7%50)
+		want[id] = true
+		c.Put = append(c.Put, &fleet.Job{ID: id, Machine: "m", State: job.Succeeded, Ended: time.Unix(1e9+int64(i/20), int64(i)*1e6)})
+	}
+	b.write(c)
+	q := fleet.JobQuery{Machine: "m", Limit: 3}
+	for pages := 0; ; pages++ {
+		list, err := b.Jobs(b.Context(), q)
+		if err != nil || pages > 20 {
+			b.Fatal(pages, err)
+		}
+		for _, j := range list {
+			if !want[j.ID] {
+				b.Errorf("%s is on two pages", j.ID)
+			}
+			delete(want, j.ID)
+		}
+		if len(list) < q.Limit {
+			break
+		}
+		q.Before, q.Behind = list[len(list)-1].Ended, list[len(list)-1].ID
+	}
+	if len(want) > 0 {
+		b.Errorf("on no page: %v", want)
 	}
 }
 
