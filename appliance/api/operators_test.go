@@ -291,6 +291,53 @@ func TestRequestsOfPeopleThatCannotBeReadAreRefused(t *testing.T) {
 	}
 }
 
+func TestAJobIsSteeredByTheVersionThatSomebodySaw(t *testing.T) {
+	a := start(t, fleet.AdmitAuto)
+	if _, err := a.operator.ImportMachines(t.Context(), strings.NewReader(table), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.operator.Admit(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.operator.Deploy(t.Context(), api.Order{Order: fleet.Order{Image: "debian", Machines: []string{"one"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobs, err := a.operator.Jobs(t.Context(), api.JobQuery{Deployment: d.ID})
+	if err != nil || len(jobs) != 1 {
+		t.Fatalf("%+v, %v", jobs, err)
+	}
+	v := a.visit().with("Authorization", "Bearer "+a.user("otto", fleet.RoleOperator))
+	path := "/api/v1/jobs/" + jobs[0].ID
+	tag := func() string {
+		t.Helper()
+		status, _, header := v.do("GET", path, nil)
+		if status != 200 || header.Get("ETag") == "" {
+			t.Fatalf("%d, ETag %q", status, header.Get("ETag"))
+		}
+		return header.Get("ETag")
+	}
+	seen := tag()
+	for _, c := range []struct{ path, body string }{{"/priority", `{"priority":7}`}, {"/pause", ""}, {"/resume", ""}, {"/cancel", ""}} {
+		var body []byte
+		if c.body != "" {
+			body = []byte(c.body)
+		}
+		status, answer, header := v.with("If-Match", seen).do("POST", path+c.path, body)
+		if status != 200 || header.Get("ETag") == seen {
+			t.Fatalf("%s: %d, ETag %q: %s", c.path, status, header.Get("ETag"), answer)
+		}
+		if c.path != "/cancel" {
+			for _, other := range []string{"/priority", "/pause", "/resume", "/cancel"} {
+				v.with("If-Match", seen).refused(412, fleet.CodeChanged, "POST", path+other, []byte(map[bool]string{true: `{"priority":1}`}[other == "/priority"]))
+			}
+		}
+		if seen = header.Get("ETag"); c.path != "/cancel" && seen != tag() {
+			t.Errorf("%s told another version than the one that is there", c.path)
+		}
+	}
+}
+
 func TestAChangeIsRefusedWhereSomebodyElseWasFaster(t *testing.T) {
 	a := start(t, fleet.AdmitAuto)
 	v := a.visit().with("Authorization", "Bearer "+a.user("anna", fleet.RoleAdmin))

@@ -29,15 +29,13 @@ type JobPath struct {
 	ID string `path:"id" maxLength:"64"`
 }
 
-// jobOf returns a job of those in memory, or of the history.
-func (o *Operators) jobOf(id string) (*Job, error) {
-	for _, j := range o.fleet.Jobs() {
-		if j.ID == id {
-			v := viewJob(j)
-			return &v, nil
-		}
+// jobOf returns a job of those in memory. Its version is that of the record: what reports tell of it changes in between.
+func (o *Operators) jobOf(id string) (*versioned[Job], error) {
+	j, err := o.fleet.Job(id)
+	if err != nil {
+		return nil, err
 	}
-	return nil, &fleet.Refusal{Code: fleet.CodeJobUnknown, Detail: "no job of the last 30 days has the ID " + id + "; `seedbed job ls` lists them"}
+	return &versioned[Job]{etag(j.Version), viewJob(*j)}, nil
 }
 
 func (o *Operators) addJobs() {
@@ -61,8 +59,8 @@ func (o *Operators) addJobs() {
 		}
 		return page(list, in.Cut, func(j Job) string { return datedKey(j.Created, j.ID) })
 	})
-	add(o, "GET", "/jobs/{id}", "getJob", "Show a job", func(_ context.Context, in *JobPath) (*answer[*Job], error) {
-		return body(o.jobOf(in.ID))
+	add(o, "GET", "/jobs/{id}", "getJob", "Show a job", func(_ context.Context, in *JobPath) (*versioned[Job], error) {
+		return o.jobOf(in.ID)
 	})
 	add(o, "GET", "/history", "jobHistory", "List jobs that have ended, the latest first, also those of more than 30 days ago", func(ctx context.Context, in *struct {
 		Machine    string `query:"machine" maxLength:"128"`
@@ -73,19 +71,26 @@ func (o *Operators) addJobs() {
 		return body(o.history(ctx, in.Machine, in.Deployment, in.Cursor, in.Limit))
 	})
 	for _, c := range []struct {
-		verb, id, summary string
-		do                func(context.Context, string) error
+		verb        fleet.Verb
+		id, summary string
 	}{
-		{"cancel", "cancelJob", "End a job; the machine hears it with its next report", f.Cancel},
-		{"pause", "pauseJob", "Hold a job until it is resumed", f.Pause},
-		{"resume", "resumeJob", "Let a job that a person paused go on", f.Resume},
+		{fleet.CancelAll, "cancelJob", "End a job; the machine hears it with its next report"},
+		{fleet.PauseAll, "pauseJob", "Hold a job until it is resumed"},
+		{fleet.ResumeAll, "resumeJob", "Let a job that a person paused go on, when there is a place for it"},
 	} {
-		add(o, "POST", "/jobs/{id}/"+c.verb, c.id, c.summary, func(ctx context.Context, in *JobPath) (*answer[*Job], error) {
-			if err := c.do(ctx, in.ID); err != nil {
+		add(o, "POST", "/jobs/{id}/"+string(c.verb), c.id, c.summary, func(ctx context.Context, in *struct {
+			JobPath
+			Match
+		}) (*versioned[Job], error) {
+			version, err := in.wanted()
+			if err != nil {
 				return nil, err
 			}
-			return body(o.jobOf(in.ID))
-		})
+			if err := f.Steer(ctx, in.ID, version, c.verb); err != nil {
+				return nil, err
+			}
+			return o.jobOf(in.ID)
+		}, matched)
 	}
 	add(o, "POST", "/jobs/{id}/retry", "retryJob", "Have a job that failed or was cancelled done again", func(ctx context.Context, in *JobPath) (*answer[Job], error) {
 		j, err := f.Retry(ctx, in.ID)
@@ -96,13 +101,18 @@ func (o *Operators) addJobs() {
 	}, made)
 	add(o, "POST", "/jobs/{id}/priority", "prioritiseJob", "Give a job another priority", func(ctx context.Context, in *struct {
 		JobPath
+		Match
 		Body Priority
-	}) (*answer[*Job], error) {
-		if err := f.Prioritise(ctx, in.ID, in.Body.Priority); err != nil {
+	}) (*versioned[Job], error) {
+		version, err := in.wanted()
+		if err != nil {
 			return nil, err
 		}
-		return body(o.jobOf(in.ID))
-	})
+		if err := f.PrioritiseAt(ctx, in.ID, version, in.Body.Priority); err != nil {
+			return nil, err
+		}
+		return o.jobOf(in.ID)
+	}, matched)
 	add(o, "POST", "/captures", "capture", "Give a machine the job to make an image of its disk", func(ctx context.Context, in *struct{ Body fleet.CaptureOrder }) (*answer[Job], error) {
 		j, err := f.Capture(ctx, in.Body)
 		if err != nil {

@@ -97,6 +97,10 @@ func quoteEmpty(s string) string {
 func (d *draft) merge(from, into *Machine) {
 	gone := d.editMachine(from)
 	gone.MergedInto = into.ID
+	into.inherit(from, func(id string) bool {
+		g := lookup[*Group](d, KindGroup, id)
+		return g != nil && g.Kind == Room
+	})
 	for _, j := range d.jobs() {
 		switch {
 		case j.Machine != from.ID || j.State.Ended():
@@ -110,6 +114,41 @@ func (d *draft) merge(from, into *Machine) {
 	}
 	d.event(Event{Kind: "machine.merged", Machine: into.ID, Text: from.Name + " turned out to be " + into.Name})
 	d.enlist(into)
+}
+
+// inherit takes over what is known of another record of the same computer, and what people said of it, where the machine has nothing
+// of its own. isRoom says which groups are rooms: a machine stands in one.
+func (m *Machine) inherit(from *Machine, isRoom func(id string) bool) {
+	room := slices.IndexFunc(m.Groups, isRoom)
+	moves := m.Seat == nil && from.Seat != nil
+	for _, id := range from.Groups {
+		switch {
+		case slices.Contains(m.Groups, id):
+		case isRoom(id) && room >= 0:
+			moves = false // its seat is in another room
+		default:
+			m.Groups = append(m.Groups, id)
+		}
+	}
+	slices.Sort(m.Groups)
+	if moves {
+		m.Seat = from.Seat
+	}
+	if from.Deployed != nil && (m.Deployed == nil || from.Deployed.At.After(m.Deployed.At)) {
+		m.Deployed = from.Deployed // the disk holds what was written last
+	}
+	if m.Notes == "" {
+		m.Notes = from.Notes
+	}
+	if m.Boot == nil {
+		m.Boot = from.Boot
+	}
+	if m.Inventory == nil {
+		m.Inventory, m.UUID = from.Inventory, from.UUID
+	}
+	if !from.FirstSeen.IsZero() && from.FirstSeen.Before(m.FirstSeen) {
+		m.FirstSeen = from.FirstSeen
+	}
 }
 
 // Claim returns the machine's next job with a certificate for its swarm, or nil if none came within the time of a poll. Where one

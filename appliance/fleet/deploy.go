@@ -431,7 +431,7 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 
 // Cancel ends a job before its end; the machine hears it with its next report.
 func (f *Fleet) Cancel(ctx context.Context, id string) error {
-	return f.operate(ctx, id, "cancel jobs", func(d *draft, j *Job) { d.cancel(ctx, j) })
+	return f.Steer(ctx, id, 0, CancelAll)
 }
 
 func (d *draft) cancel(ctx context.Context, own *Job) {
@@ -440,7 +440,7 @@ func (d *draft) cancel(ctx context.Context, own *Job) {
 
 // Pause holds a job until Resume.
 func (f *Fleet) Pause(ctx context.Context, id string) error {
-	return f.operate(ctx, id, "pause jobs", func(d *draft, j *Job) { d.pause(ctx, j) })
+	return f.Steer(ctx, id, 0, PauseAll)
 }
 
 func (d *draft) pause(ctx context.Context, own *Job) {
@@ -450,7 +450,7 @@ func (d *draft) pause(ctx context.Context, own *Job) {
 
 // Resume lets a job that Pause holds go on.
 func (f *Fleet) Resume(ctx context.Context, id string) error {
-	return f.operate(ctx, id, "resume jobs", func(d *draft, j *Job) { d.resume(ctx, j) })
+	return f.Steer(ctx, id, 0, ResumeAll)
 }
 
 func (d *draft) resume(ctx context.Context, own *Job) {
@@ -462,9 +462,14 @@ func (d *draft) resume(ctx context.Context, own *Job) {
 	d.jobEventBy(ctx, own)
 }
 
-func (f *Fleet) operate(ctx context.Context, id, what string, fn func(d *draft, own *Job)) error {
-	if err := may(ctx, RoleOperator, what); err != nil {
+// Steer cancels, pauses or resumes one job. version is that of the record it was decided by; 0 is any.
+func (f *Fleet) Steer(ctx context.Context, id string, version int64, verb Verb) error {
+	if err := may(ctx, RoleOperator, string(verb)+" jobs"); err != nil {
 		return err
+	}
+	do := verb.do()
+	if do == nil {
+		return refuse(CodeInvalid, "a job can be cancelled, paused and resumed; %q is none of these", verb)
 	}
 	return f.change(ctx, func(d *draft) error {
 		j := d.job(id)
@@ -474,12 +479,15 @@ func (f *Fleet) operate(ctx context.Context, id, what string, fn func(d *draft, 
 		if j.State.Ended() {
 			return refuse(CodeJobEnded, "job %s has already %s", id, j.State)
 		}
-		fn(d, d.editJob(j))
+		if d.changed(j, version) {
+			return refuse(CodeChanged, "job %s is %s, and was changed meanwhile; look again", id, j.State)
+		}
+		do(d, ctx, d.editJob(j))
 		return nil
 	})
 }
 
-// Verb is what can be done with all jobs of a deployment that have not ended.
+// Verb is what can be done with a job, or with all jobs of a deployment, that have not ended.
 type Verb string
 
 const (
@@ -488,13 +496,18 @@ const (
 	ResumeAll Verb = "resume"
 )
 
+// do is what is done with one job, nil for what is no verb.
+func (v Verb) do() func(*draft, context.Context, *Job) {
+	return map[Verb]func(*draft, context.Context, *Job){CancelAll: (*draft).cancel, PauseAll: (*draft).pause, ResumeAll: (*draft).resume}[v]
+}
+
 // OperateDeployment cancels, pauses or resumes all jobs of a deployment that have not ended, and returns how many. A
 // cancelled deployment to all machines is closed too.
 func (f *Fleet) OperateDeployment(ctx context.Context, id string, verb Verb) (count int, err error) {
 	if err := may(ctx, RoleOperator, string(verb)+" deployments"); err != nil {
 		return 0, err
 	}
-	do := map[Verb]func(*draft, context.Context, *Job){CancelAll: (*draft).cancel, PauseAll: (*draft).pause, ResumeAll: (*draft).resume}[verb]
+	do := verb.do()
 	if do == nil {
 		return 0, refuse(CodeInvalid, "a deployment can be cancelled, paused and resumed; %q is none of these", verb)
 	}

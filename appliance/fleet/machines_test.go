@@ -169,6 +169,47 @@ func TestMachinesAreRemovedAndMerged(t *testing.T) {
 	}
 }
 
+// TestAMergedMachineKeepsWhatWasKnownOfEither: what people said of a record, and what its disk holds, are not lost with it.
+func TestAMergedMachineKeepsWhatWasKnownOfEither(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	ctx := as(t, "otto", fleet.RoleOperator)
+	agents := r.machines(3, "")
+	for _, g := range []fleet.GroupOrder{{Name: "lab", Kind: ptr(fleet.Room)}, {Name: "hall", Kind: ptr(fleet.Room)}, {Name: "red"}, {Name: "blue"}} {
+		if _, err := r.NewGroup(ctx, g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit := func(a *agent, o fleet.MachineOrder) {
+		t.Helper()
+		if _, err := r.EditMachine(ctx, a.me.Machine, 0, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit(agents[0], fleet.MachineOrder{Groups: &[]string{"lab", "red"}, Seat: &fleet.Seat{Row: 2, Column: 3}, Notes: ptr("by the door")})
+	edit(agents[1], fleet.MachineOrder{Groups: &[]string{"blue"}})
+	edit(agents[2], fleet.MachineOrder{Groups: &[]string{"hall"}, Seat: &fleet.Seat{Row: 9, Column: 9}, Notes: ptr("the other")})
+	r.deployAll()
+	agents[0].mustClaim()
+	agents[0].mustReport(job.PhaseContent, 1000)
+	agents[0].finish()
+	if err := r.MergeMachines(ctx, agents[0].mac, agents[1].mac); err != nil {
+		t.Fatal(err)
+	}
+	check := func(a *agent, groups, notes string, seat fleet.Seat) {
+		t.Helper()
+		m, err := r.Machine(a.me.Machine)
+		if err != nil || strings.Join(m.Groups, " ") != groups || m.Notes != notes || m.Seat == nil || *m.Seat != seat || m.Deployed == nil || m.Deployed.ImageName != "debian:1" {
+			t.Fatalf("%+v, %v", m, err)
+		}
+	}
+	check(agents[1], "blue lab red", "by the door", fleet.Seat{Row: 2, Column: 3})
+	if err := r.MergeMachines(ctx, agents[1].me.Machine, agents[2].me.Machine); err != nil {
+		t.Fatal(err)
+	}
+	r.kill()
+	check(agents[2], "blue hall red", "the other", fleet.Seat{Row: 9, Column: 9}) // it stands in one room
+}
+
 func TestWake(t *testing.T) {
 	r := newRoom(t, fleet.AdmitAuto)
 	type packet struct {

@@ -512,8 +512,13 @@ func (d *draft) outlived(j *Job) bool {
 	return m != nil && m.Deployed != nil && m.Deployed.At.After(j.Ended)
 }
 
-// Prioritise gives a job that waits another priority.
+// Prioritise gives a job another priority.
 func (f *Fleet) Prioritise(ctx context.Context, id string, priority int) error {
+	return f.PrioritiseAt(ctx, id, 0, priority)
+}
+
+// PrioritiseAt is Prioritise for who decided it by a version of the record; 0 is any.
+func (f *Fleet) PrioritiseAt(ctx context.Context, id string, version int64, priority int) error {
 	if err := may(ctx, RoleOperator, "change a job's priority"); err != nil {
 		return err
 	}
@@ -527,6 +532,8 @@ func (f *Fleet) Prioritise(ctx context.Context, id string, priority int) error {
 			return refuse(CodeJobUnknown, "no job has the ID %q", id)
 		case j.State.Ended():
 			return refuse(CodeJobEnded, "job %s has already %s", id, j.State)
+		case d.changed(j, version):
+			return refuse(CodeChanged, "job %s was changed meanwhile: it is %s, with priority %d; look again", id, j.State, j.Priority)
 		case j.Priority == priority:
 			return nil
 		}

@@ -15,6 +15,7 @@ import (
 // cumulative over the present boot of the agent, in bytes.
 type JobView struct {
 	ID         string        `json:"id"`
+	Version    int64         `json:"version"` // of the record, which a report of every second does not change
 	Kind       job.Kind      `json:"kind"`
 	Deployment string        `json:"deployment"`
 	Image      images.Digest `json:"image"`
@@ -109,6 +110,20 @@ func (f *Fleet) Jobs() []JobView {
 	return list
 }
 
+// Job returns a job that has not ended, or did in the last 30 days.
+func (f *Fleet) Job(id string) (*JobView, error) {
+	turns, _ := f.decide()
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	j := f.state.jobs[id]
+	if j == nil {
+		return nil, refuse(CodeJobUnknown, "no job of the last 30 days has the ID %q; `seedbed job ls` lists them", id)
+	}
+	v := f.jobView(j)
+	v.waits(turns)
+	return &v, nil
+}
+
 // waits says what the job waits for. What it came back to the queue for goes before.
 func (v *JobView) waits(t *turns) {
 	if v.State != job.Waiting {
@@ -135,7 +150,7 @@ const waitsForBoot = "waits until the machine boots from the network"
 // jobView joins what is known of a job. The caller holds mu.
 func (f *Fleet) jobView(j *Job) JobView {
 	v := JobView{
-		ID: j.ID, Kind: j.Kind, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, Machine: j.Machine,
+		ID: j.ID, Version: j.Version, Kind: j.Kind, Deployment: j.Deployment, Image: j.Image, ImageName: j.ImageName, Machine: j.Machine,
 		State: j.State, Reason: j.Reason, Code: j.Code, Log: j.Log, Epoch: j.Epoch, RetriedBy: j.RetriedBy, Created: j.Created, BootSeen: j.BootSeen,
 		HelloAt: j.HelloAt, Priority: j.Priority, Claimed: j.Claimed, Started: j.Started, Ended: j.Ended,
 	}

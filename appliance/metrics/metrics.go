@@ -77,7 +77,7 @@ func New(log *slog.Logger) *Metrics {
 	m.boot = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "seedbed_boot_files_total",
 		Help: "Boot files that were asked for and opened, by protocol and file."}, []string{"protocol", "file"})
 	m.dhcp = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "seedbed_dhcp_packets_total",
-		Help: "Packets of machines that boot from the network, by type, and whether they were answered."}, []string{"type", "answered"})
+		Help: "Packets by which machines ask what to boot from the network, by type, and whether they were answered; not those to their DHCP server."}, []string{"type", "answered"})
 	m.claims = prometheus.NewCounter(prometheus.CounterOpts{Name: "seedbed_claims_total", Help: "Jobs that agents took."})
 	m.fill()
 	m.registry.MustRegister(m.requests, m.commits, m.refused, m.boot, m.dhcp, m.claims, (*site)(m),

@@ -122,6 +122,26 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
+// A machine that takes an address from its DHCP server asks nothing of the appliance.
+func TestForeignDHCPIsNotCounted(t *testing.T) {
+	m := watched(func() map[images.InfoHash]swarm.Stats { return nil })
+	answer := m.DHCP(func(_ context.Context, r dhcp.Request) dhcp.Answer {
+		if r.Type == dhcpv4.MessageTypeDiscover {
+			return dhcp.Answer{File: "x"}
+		}
+		return dhcp.Answer{}
+	})
+	for _, r := range []dhcp.Request{{Type: dhcpv4.MessageTypeDiscover}, {Type: dhcpv4.MessageTypeRequest, Told: true}, {Type: dhcpv4.MessageTypeRequest}} {
+		answer(t.Context(), r)
+	}
+	text := scrape(t, m)
+	for _, want := range []string{`seedbed_dhcp_packets_total{answered="true",type="discover"} 1`, `seedbed_dhcp_packets_total{answered="false",type="request"} 1`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
+
 func TestRequestsAreCountedByEndpoint(t *testing.T) {
 	m := New(nil)
 	h := m.Requests(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -131,14 +131,16 @@ func (m *Metrics) BootFile(name string) {
 	m.boot.WithLabelValues("http", name).Inc()
 }
 
-// DHCP wraps what answers machines: it counts packets and answers.
+// DHCP wraps what answers machines: it counts the packets that are for the appliance, and its answers.
 func (m *Metrics) DHCP(next dhcp.Answerer) dhcp.Answerer {
 	if m == nil {
 		return next
 	}
 	return func(ctx context.Context, r dhcp.Request) dhcp.Answer {
 		a := next(ctx, r)
-		m.dhcp.WithLabelValues(strings.ToLower(r.Type.String()), strconv.FormatBool(a.File != "")).Inc()
+		if !r.Told { // what is said between a machine and its DHCP server is for no one else to answer
+			m.dhcp.WithLabelValues(strings.ToLower(r.Type.String()), strconv.FormatBool(a.File != "")).Inc()
+		}
 		return a
 	}
 }
