@@ -256,6 +256,9 @@ func deploymentShow(o *options) *cobra.Command {
 		if !d.NotBefore.IsZero() {
 			fmt.Fprintf(w, "begins      %s or later\n", timeText(d.NotBefore))
 		}
+		if d.Wake {
+			fmt.Fprintln(w, "wake        machines are woken over the network when it is their turn")
+		}
 		fmt.Fprintf(w, "verify      %s\nfree space  %s\nafter       %s\n\n", or(string(d.Options.Verify), string(job.VerifyFull)), or(string(d.Options.Free), string(job.FreeKeep)), d.After)
 		return printJobs(w, jobs)
 	})

@@ -14,6 +14,7 @@ import (
 	"seedbed/appliance/api"
 	"seedbed/appliance/client"
 	"seedbed/appliance/job"
+	"seedbed/appliance/queue"
 )
 
 func jobIDs(ctx context.Context, c *client.Client) (ids []string, err error) {
@@ -91,9 +92,17 @@ func printJobs(w io.Writer, list []api.Job) error {
 		if j.Place > 0 {
 			place = strconv.Itoa(j.Place)
 		}
-		t.row(j.ID, j.Kind, j.MachineName, j.ImageName, j.State, place, dash(string(j.Phase)), doneText(j), bytesText(j.FromAppliance), bytesText(j.FromPeers), or(j.Reason, strings.Join(j.Barred, "; ")))
+		t.row(j.ID, j.Kind, j.MachineName, j.ImageName, stateText(j), place, dash(string(j.Phase)), doneText(j), bytesText(j.FromAppliance), bytesText(j.FromPeers), or(j.Reason, strings.Join(j.Barred, "; ")))
 	}
 	return t.flush()
+}
+
+// stateText is the state of a job; one that waits for a machine that was woken is called.
+func stateText(j api.Job) string {
+	if j.Wait == queue.WaitsCalled {
+		return "called"
+	}
+	return string(j.State)
 }
 
 // listHistory lists the last n jobs that have ended.

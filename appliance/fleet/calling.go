@@ -104,6 +104,9 @@ func (f *Fleet) tidyCalls(ctx context.Context, now time.Time) error {
 
 // dueCalls returns the jobs whose machines are to be woken now, and those whose machines did not answer for good, by ID.
 func (f *Fleet) dueCalls(now time.Time) (due, silent []string) {
+	if !f.mayCall() {
+		return nil, nil
+	}
 	turns, _ := f.decide()
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -121,6 +124,18 @@ func (f *Fleet) dueCalls(now time.Time) (due, silent []string) {
 		}
 	}
 	return due, silent
+}
+
+// mayCall reports whether there is any machine to be woken.
+func (f *Fleet) mayCall() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, j := range f.open {
+		if dep := f.state.deployments[j.Deployment]; dep != nil && dep.Wake && j.State == job.Waiting && !j.Unanswered {
+			return true
+		}
+	}
+	return false
 }
 
 // unanswered reports whether it is to be said of a job that its machine is woken no more.

@@ -200,17 +200,17 @@ func (c *capturing) enter(p job.Phase, detail string) {
 	c.a.screen.Say("phase %s %s", p, detail)
 }
 
-// gate waits while a person holds the job.
+// gate waits while the appliance holds the job.
 func (c *capturing) gate(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		held, changed := c.held, c.changed
+		still, changed := c.held, c.changed
 		c.mu.Unlock()
-		if !held {
+		if !still {
 			c.a.screen.Forget("held")
 			return nil
 		}
-		c.a.screen.SayOnce("held", "a person paused the job; it goes on when it is resumed")
+		c.a.screen.SayOnce("held", standsStill)
 		select {
 		case <-changed:
 		case <-ctx.Done():

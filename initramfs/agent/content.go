@@ -72,15 +72,18 @@ func (c *content) watch(ctx context.Context) (done bool, err error) {
 	return true, nil
 }
 
-// hold waits while a person has paused the job.
+// standsStill is why a job does by the appliance's word.
+const standsStill = "the appliance holds the job: a person paused it, or as many machines as may are at work; it goes on by itself when that is over"
+
+// hold waits while a person has paused the job, or there is no place for it.
 func (c *content) hold(ctx context.Context) error {
 	d := c.d
-	d.wait("operator", "a person paused the job; resume it to go on")
+	d.wait("operator", standsStill)
 	for {
 		d.mu.Lock()
-		changed, held := d.changed, d.held
+		changed, still := d.changed, d.held
 		d.mu.Unlock()
-		if !held {
+		if !still {
 			d.enter(job.PhaseContent, "disk "+d.dev.Name)
 			return nil
 		}

@@ -72,16 +72,16 @@ func (d *deployment) readFailure(err error) error {
 	return &Failure{Code: "disk-error", Sentence: fmt.Sprintf("%v. Nothing was written. The disk or its cable is faulty: replace it and deploy", err), Err: err}
 }
 
-// gate waits while a person holds the job.
+// gate waits while the appliance holds the job.
 func (d *deployment) gate(ctx context.Context) error {
 	for {
 		d.mu.Lock()
-		held, changed := d.held, d.changed
+		still, changed := d.held, d.changed
 		d.mu.Unlock()
-		if !held {
+		if !still {
 			return nil
 		}
-		d.a.screen.SayOnce("held", "a person paused the job; it goes on when it is resumed")
+		d.a.screen.SayOnce("held", standsStill)
 		select {
 		case <-changed:
 		case <-ctx.Done():
