@@ -61,7 +61,7 @@ func TestARoomIsWokenOneAfterTheOther(t *testing.T) {
 		return id
 	}
 	id := called(first)
-	if out := must(t, data, "job", "ls"); strings.Count(out, " called ") != 1 || strings.Count(out, "was called at ") != 1 {
+	if out := must(t, data, "job", "ls"); strings.Count(out, "debian:1  called ") != 1 || strings.Count(out, "was called at ") != 1 {
 		t.Errorf("job ls: %s", out)
 	}
 	if out := must(t, data, "deployment", "show", d.ID); !strings.Contains(out, "woken over the network when it is their turn") {
