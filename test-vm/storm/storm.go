@@ -145,8 +145,8 @@ func Run(ctx context.Context, c Config, files *Files, server Server) (result *Re
 }
 
 // storm is the storm itself.
-func (n *network) storm(ctx context.Context, c Config, files *Files, run *running) (*Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Limit)
+func (n *network) storm(all context.Context, c Config, files *Files, run *running) (*Result, error) {
+	ctx, cancel := context.WithTimeout(all, c.Limit)
 	defer cancel()
 	before, err := n.counters(ctx)
 	if err != nil {
@@ -174,9 +174,12 @@ func (n *network) storm(ctx context.Context, c Config, files *Files, run *runnin
 		})
 	}
 	work.Wait()
+	if all.Err() != nil {
+		return nil, all.Err()
+	}
 	r := tally(machines)
 	r.Clients = ownCPU() - own
-	after, err := n.counters(context.WithoutCancel(ctx))
+	after, err := n.counters(all)
 	if err != nil {
 		return nil, err
 	}
