@@ -230,6 +230,7 @@ func (o *Operators) problem(ctx context.Context, operation string, err error) er
 const (
 	codeNoSuchPath = "no-such-path"
 	codeTooLarge   = "too-large"
+	codeTooSlow    = "too-slow"
 )
 
 var humaOnce sync.Once

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"seedbed/appliance/fleet"
@@ -38,6 +39,7 @@ var statusOf = map[string]int{
 	fleet.CodeTooMany:           http.StatusTooManyRequests,
 	fleet.CodeChanged:           http.StatusPreconditionFailed,
 	codeNoSuchPath:              http.StatusNotFound,
+	codeTooSlow:                 http.StatusRequestTimeout,
 
 	fleet.CodeCodeUnknown:   http.StatusNotFound,
 	fleet.CodeJobEnded:      http.StatusConflict,
@@ -151,6 +153,9 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	_ = until.SetReadDeadline(time.Now().Add(bodyGrace + time.Duration(length/leastRate)*time.Second)) // a test's recorder has none
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	_ = until.SetReadDeadline(time.Time{})
+	if errors.Is(err, os.ErrDeadlineExceeded) { // the machine's link may be at fault: an agent asks again after this status
+		return nil, &fleet.Refusal{Code: codeTooSlow, Detail: fmt.Sprintf("the request came too slowly, %d bytes of it; send it again", len(b))}
+	}
 	if err != nil {
 		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the request of at most %d bytes cannot be read: %v", limit, err)}
 	}
