@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -29,13 +30,15 @@ func TestABusyFleetOutlivesPowerCutsAtAnyMoment(t *testing.T) {
 		worlds = 20
 	}
 	for i := range worlds {
-		w := newWorld(t, uint64(i))
-		lost := w.losePower(worldLength)
-		w.comeToAnEnd()
-		if w.book.count(job.Failed) == 0 || w.book.count(job.Cancelled) == 0 || lost.kept == 0 {
-			t.Errorf("%s: the test tests nothing", w.book)
-		}
-		t.Logf("%d power cuts, %d of them with a commit on its way, %d of which were there afterwards: %s", worldLength, lost.onTheWay, lost.kept, w.book)
+		t.Run(fmt.Sprint("fleet ", i), func(t *testing.T) {
+			w := newWorld(t, uint64(i))
+			lost := w.losePower(worldLength)
+			w.comeToAnEnd()
+			if w.book.count(job.Failed) == 0 || w.book.count(job.Cancelled) == 0 || lost.kept == 0 {
+				t.Errorf("%s: the test tests nothing", w.book)
+			}
+			t.Logf("%d power cuts, %d of them with a commit on its way, %d of which were there afterwards: %s", worldLength, lost.onTheWay, lost.kept, w.book)
+		})
 	}
 }
 
@@ -71,9 +74,10 @@ func (w *world) restart(disk *powercut.Disk, seen *losses) *powercut.Disk {
 	w.gate.Lock() // what is on its way fails at once
 	defer w.gate.Unlock()
 	w.rooms[0].store.Close()
-	var next string
+	next := filepath.Dir(w.rooms[0].location)
+	var used []string
 	for range 1 + w.random.IntN(2) { // of what may be left, one or two are looked at, and the fleet goes on with the last
-		next = w.dirs()
+		used, next = append(used, next), w.dirs()
 		if err := disk.Restore(next, powercut.Loss(w.random.IntN(int(powercut.Losses))), w.random); err != nil {
 			w.t.Fatal(err)
 		}
@@ -85,8 +89,12 @@ func (w *world) restart(disk *powercut.Disk, seen *losses) *powercut.Disk {
 	if w.log.recovered() {
 		seen.kept++
 	}
+	disk.Unmount()
 	disk = w.power(next)
 	w.check()
+	for _, dir := range used {
+		os.RemoveAll(dir)
+	}
 	return disk
 }
 

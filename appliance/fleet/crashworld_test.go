@@ -60,6 +60,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if w.site, err = site.Open(filepath.Join(w.dir, "site")); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		for _, r := range w.rooms {
+			r.store.Close()
+		}
+	})
 	return w
 }
 
@@ -71,7 +76,6 @@ func (w *world) start(i int, location string) {
 	if r.store, err = store.Open(w.t.Context(), location); err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { r.store.Close() })
 	var records fleet.Records = r.store
 	if !r.store.Shared() {
 		w.log.power, records = w.disk, &loggedRecords{r.store, w.log}
@@ -81,6 +85,7 @@ func (w *world) start(i int, location string) {
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
 	})
 	if err != nil {
+		r.store.Close()
 		w.t.Fatal(err)
 	}
 	if i < len(w.rooms) {

@@ -54,12 +54,12 @@ func New(t testing.TB, dir string) *Disk {
 	if err := mount(d); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unmount(d) })
+	t.Cleanup(func() { unmount(dir) })
 	return d
 }
 
 // Unmount hands the folder back to the real disk, before the test ends; nothing in it may be open.
-func (d *Disk) Unmount() { unmount(d) }
+func (d *Disk) Unmount() { unmount(d.dir) }
 
 // Cut switches the disk off at its n-th operation from now on, which does not happen any more, nor any later one; 1 is the next.
 func (d *Disk) Cut(n int64) {

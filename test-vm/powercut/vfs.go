@@ -65,10 +65,10 @@ func mount(d *Disk) error {
 	return nil
 }
 
-func unmount(d *Disk) {
+func unmount(dir string) {
 	layer.mu.Lock()
 	defer layer.mu.Unlock()
-	delete(layer.disks, d.dir)
+	delete(layer.disks, dir)
 }
 
 func register() {

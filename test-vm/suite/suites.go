@@ -39,7 +39,7 @@ func suites(full bool) []suite {
 			run("go", "test", "-count=1", "-timeout", "3h", "./test-vm/simulator/..."),
 		}, fuzz(full, "./images/peerwire/", "./images/relay/", "./images/announce/", "./images/schedule/", "./appliance/tracker/")...)},
 		{name: "fleet", budget: 5 * time.Minute, steps: []step{
-			run("go", "test", "-count=1", "-race", "./appliance/...", "./test-vm/powercut/"),
+			run("go", "test", "-count=1", "-race", "-timeout", "2h", "./appliance/...", "./test-vm/powercut/"),
 			run("go", "test", "-count=1", "./test-vm/agents/"),
 		}},
 		{name: "machines", budget: 4 * time.Minute, steps: append([]step{
