@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -326,13 +327,16 @@ func (w *world) checkEdits(r *room) {
 
 // commitLog is what records are to hold after each commit.
 type commitLog struct {
-	mu      sync.Mutex
-	power   *powercut.Disk
-	number  int64 // of the last commit that was acknowledged
-	rows    map[fleet.Key]string
-	events  map[int64]string
-	attempt *attempt // at the commit after it, which the power may have been cut in; nil if there was none
-	kept    bool     // what was compared last held the attempt
+	mu     sync.Mutex
+	power  *powercut.Disk
+	number int64 // of the last commit that was acknowledged
+	rows   map[fleet.Key]string
+	events map[int64]string
+	// attempts are at the commit after it, since it was acknowledged: the last may have been cut off, those before were refused by
+	// the disk. One of them may be there after a power cut.
+	attempts []*attempt
+	kept     *attempt // that what was compared last held; nil is none
+	refused  int      // commits that failed though the power was on
 }
 
 // attempt is one commit.
@@ -341,15 +345,23 @@ type attempt struct {
 	events []string
 }
 
-// recovered takes what was compared last for what is there now, and reports whether it held the commit on its way.
+func (l *commitLog) onTheWay() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.attempts) > 0
+}
+
+// recovered takes what was compared last for what is there now, and reports whether it held a commit that was not acknowledged.
 func (l *commitLog) recovered() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	kept := l.kept
-	if kept {
+	if kept != nil {
 		l.number++
-		l.take(l.attempt, int64(len(l.events)+len(l.attempt.events)))
+		l.take(kept, int64(len(l.events)+len(kept.events)))
 	}
-	l.attempt, l.kept = nil, false
-	return kept
+	l.attempts, l.kept = nil, nil
+	return kept != nil
 }
 
 // take makes an attempt part of what is to be there.
@@ -385,14 +397,16 @@ func (r *loggedRecords) Commit(ctx context.Context, c *fleet.Change) (int64, err
 	number, err := r.Store.Commit(ctx, c)
 	switch {
 	case err != nil && on:
-		l.attempt = a
+		if l.attempts = append(l.attempts, a); !l.power.IsOff() {
+			l.refused++
+		}
 	case err == nil:
 		last := int64(len(l.events))
 		if n := len(c.Events); n > 0 {
 			last = c.Events[n-1].ID
 		}
 		l.take(a, last)
-		l.number, l.attempt = number, nil
+		l.number, l.attempts = number, nil
 	}
 	return number, err
 }
@@ -438,81 +452,81 @@ func (w *world) compare(location string) {
 	l := w.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.kept = false
+	l.kept = nil
+	candidates := []*attempt{nil}
 	switch {
 	case snap.Number == l.number:
-	case snap.Number == l.number+1 && l.attempt != nil:
-		l.kept = true
+	case snap.Number == l.number+1 && len(l.attempts) > 0:
+		candidates = l.attempts
 	default:
-		w.t.Fatalf("after a power cut the records are those of commit %d; %d was acknowledged (on its way: %v)", snap.Number, l.number, l.attempt != nil)
+		w.t.Fatalf("after a power cut the records are those of commit %d; %d was acknowledged (%d on their way)", snap.Number, l.number, len(l.attempts))
 	}
-	want := func(k fleet.Key) string {
-		if l.kept {
-			if row, touched := l.attempt.rows[k]; touched {
-				return row
-			}
+	after := max(0, len(l.events)-50) // from time to time all events are looked at
+	if w.random.IntN(10) == 0 {
+		after = 0
+	}
+	events, err := s.Events(w.t.Context(), fleet.EventQuery{After: int64(after), Limit: 1 << 20})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var wrong []string
+	for _, a := range candidates {
+		l.kept, wrong = a, append(l.differences(snap, a), l.otherEvents(events, after, a)...)
+		if len(wrong) == 0 {
+			break
 		}
-		return l.rows[k]
 	}
-	left := len(l.rows)
-	if l.kept {
-		for k, row := range l.attempt.rows {
-			had := l.rows[k] != ""
-			if row != "" && !had {
-				left++
-			} else if row == "" && had {
-				left--
+	for _, sentence := range wrong {
+		w.t.Error(sentence)
+	}
+}
+
+// differences says what of the records is not as after the last commit, and the attempt if there is one.
+func (l *commitLog) differences(snap *fleet.Snapshot, a *attempt) (wrong []string) {
+	want := map[fleet.Key]string{}
+	maps.Copy(want, l.rows)
+	if a != nil {
+		for k, row := range a.rows {
+			if want[k] = row; row == "" {
+				delete(want, k)
 			}
 		}
 	}
 	for _, r := range snap.Put {
 		doc, err := json.Marshal(r)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if k := r.Ref(); string(doc) != want(k) {
-			w.t.Errorf("%s %s is\n%s, and not\n%s", k.Kind, k.ID, doc, want(k))
+		if k := r.Ref(); err != nil || string(doc) != want[k] {
+			wrong = append(wrong, fmt.Sprintf("%s %s is\n%s, and not\n%s (%v)", k.Kind, k.ID, doc, want[k], err))
 		}
 	}
-	if len(snap.Put) != left {
-		w.t.Errorf("%d records, want %d", len(snap.Put), left)
+	if len(snap.Put) != len(want) {
+		wrong = append(wrong, fmt.Sprintf("%d records, want %d", len(snap.Put), len(want)))
 	}
-	w.compareEvents(s)
+	return wrong
 }
 
-// compareEvents looks at the latest ones, and from time to time at all.
-func (w *world) compareEvents(s *store.Store) {
-	w.t.Helper()
-	l := w.log
-	count := len(l.events)
-	if l.kept {
-		count += len(l.attempt.events)
+// otherEvents says what of the events after that number is not as after the last commit, and the attempt if there is one.
+func (l *commitLog) otherEvents(list []fleet.Event, after int, a *attempt) (wrong []string) {
+	var more []string
+	if a != nil {
+		more = a.events
 	}
-	after := max(0, len(l.events)-50)
-	if w.random.IntN(10) == 0 {
-		after = 0
-	}
-	list, err := s.Events(w.t.Context(), fleet.EventQuery{After: int64(after), Limit: 1 << 20})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if len(list) != count-after {
-		w.t.Errorf("%d events after %d, want %d in all", len(list), after, count)
-		return
+	if want := len(l.events) + len(more) - after; len(list) != want {
+		return []string{fmt.Sprintf("%d events after %d, want %d", len(list), after, want)}
 	}
 	for i, e := range list {
+		number := after + i + 1
 		id := e.ID
 		e.ID = 0
 		doc, err := json.Marshal(e)
-		if err != nil {
-			w.t.Fatal(err)
+		want := ""
+		if number <= len(l.events) {
+			want = l.events[int64(number)]
+		} else {
+			want = more[number-len(l.events)-1]
 		}
-		want := l.events[id]
-		if want == "" {
-			want = l.attempt.events[int(id)-len(l.events)-1]
-		}
-		if string(doc) != want || id != int64(after+i)+1 {
-			w.t.Errorf("event %d is %s, and not %s", id, doc, want)
+		if err != nil || string(doc) != want || id != int64(number) {
+			wrong = append(wrong, fmt.Sprintf("event %d is %s, and not %s (%v)", id, doc, want, err))
 		}
 	}
+	return wrong
 }

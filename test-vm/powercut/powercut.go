@@ -29,6 +29,8 @@ type Disk struct {
 	operations int64
 	cutAt      int64 // the operation that does not happen any more; 0 is none
 	atSync     bool  // it is the first sync from there on
+	failFrom   int64 // the operations from there on fail, but for the power
+	failTo     int64 // to before this one
 	off        chan struct{}
 }
 
@@ -73,6 +75,13 @@ func (d *Disk) CutAtSync(n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.cutAt, d.atSync = d.operations+n, true
+}
+
+// Fail has operations fail, from the n-th from now on, as on a disk that is full for a while.
+func (d *Disk) Fail(n, operations int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failFrom, d.failTo = d.operations+n, d.operations+n+operations
 }
 
 // Off is closed when the power is out.
@@ -195,7 +204,7 @@ func (d *Disk) step(isSync bool) bool {
 		close(d.off)
 		return false
 	}
-	return true
+	return d.operations < d.failFrom || d.operations >= d.failTo
 }
 
 // open returns the file of that path; nil if it is none of the disk's.

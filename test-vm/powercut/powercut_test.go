@@ -119,6 +119,12 @@ func TestLosses(t *testing.T) {
 			t.Errorf("loss %d: %v", loss, seen)
 		}
 	}
+	d.Fail(2, 1)
+	for i, works := range []bool{true, false, true} {
+		if d.remove(filepath.Join(dir, "nothing"), false) != works {
+			t.Errorf("operation %d of a disk whose second fails: %v", i, !works)
+		}
+	}
 	if d.Cut(1); d.sync(f) || !d.IsOff() || d.write(f, write{}) || d.remove(filepath.Join(dir, "f"), true) {
 		t.Error("the disk works without power")
 	}
