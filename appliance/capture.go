@@ -71,23 +71,23 @@ File systems must be clean: shut the system down (Windows: with "shutdown /s /t 
 		}
 		if wait {
 			if !asJSON {
-				fmt.Fprintf(cmd.ErrOrStderr(), "job %s captures %s from %s when it boots from the network\n", j.ID, j.ImageName, j.MachineName)
+				fmt.Fprintf(cmd.ErrOrStderr(), "job %s captures %s from %s when it boots from the network\n", j.ID, j.ImageName, plain(j.MachineName))
 			}
 			if j, err = waitCapture(cmd.Context(), c, j.ID, newProgress(os.Stderr)); err != nil {
 				return err
 			}
 		}
 		for _, w := range j.Warnings {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", plain(w))
 		}
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), j)
 		}
 		if !wait {
-			fmt.Fprintf(cmd.OutOrStdout(), "job %s captures %s from %s; start that machine from the network, or follow with `seedbed job ls`\n", j.ID, j.ImageName, j.MachineName)
+			fmt.Fprintf(cmd.OutOrStdout(), "job %s captures %s from %s; start that machine from the network, or follow with `seedbed job ls`\n", j.ID, j.ImageName, plain(j.MachineName))
 			return nil
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "image %s %s: captured from %s, %s read, %s sent, %.0f s\n", j.ImageName, j.Image.Short(), j.MachineName,
+		fmt.Fprintf(cmd.OutOrStdout(), "image %s %s: captured from %s, %s read, %s sent, %.0f s\n", j.ImageName, j.Image.Short(), plain(j.MachineName),
 			bytesText(j.Done), bytesText(j.Sent), j.Ended.Sub(j.Started).Seconds())
 		return nil
 	})

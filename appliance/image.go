@@ -120,11 +120,11 @@ func printImage(w io.Writer, d *api.ImageDetail, u *api.ImageUsage) error {
 	}
 	printOpenState(w, d.Open)
 	if m.Origin != "" {
-		fmt.Fprintf(w, "origin    %s\n", m.Origin)
+		fmt.Fprintf(w, "origin    %s\n", plain(m.Origin))
 	}
 	for i := range m.Partitions {
 		for _, name := range m.Partitions[i].Dropped {
-			fmt.Fprintf(w, "dropped   partition %d: %s\n", m.Partitions[i].Number, name)
+			fmt.Fprintf(w, "dropped   partition %d: %s\n", m.Partitions[i].Number, plain(name))
 		}
 	}
 	fmt.Fprintln(w)

@@ -110,7 +110,7 @@ func addImage(cmd *cobra.Command, lib api.Images, order api.ImageOrder, asJSON b
 		return err
 	}
 	for _, w := range d.Warnings {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", plain(w))
 	}
 	if asJSON {
 		return printJSON(cmd.OutOrStdout(), d)
@@ -137,7 +137,7 @@ func printAdded(w io.Writer, d *api.ImageDetail) {
 	fmt.Fprintf(w, "data      %s, and %s of zeros that are in use\nnew       %s stored, %d tiles; the rest was there\nratio     %s encoded to decoded\n",
 		bytesText(a.DataLength), bytesText(a.ZeroLength), bytesText(a.NewLength), a.NewTiles, ratio)
 	for _, x := range a.Dropped {
-		fmt.Fprintf(w, "dropped   partition %d: %s, %s\n", x.Partition, x.Name, bytesText(x.Length))
+		fmt.Fprintf(w, "dropped   partition %d: %s, %s\n", x.Partition, plain(x.Name), bytesText(x.Length))
 	}
 	if left := slices.IndexFunc(d.Manifest.Partitions, func(p images.Partition) bool { return p.MapKind == images.MapNone }); left >= 0 {
 		fmt.Fprintln(w, "left out  partitions that were not asked for; `seedbed image show` lists them with the map none")

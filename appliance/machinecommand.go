@@ -202,7 +202,7 @@ func machineEdit(o *options) *cobra.Command {
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), m)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "machine %s (%s) is changed\n", m.Name, m.ID)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "machine %s (%s) is changed\n", plain(m.Name), m.ID)
 		return err
 	})
 	return cmd
@@ -233,7 +233,7 @@ func machineAdmit(o *options) *cobra.Command {
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), m)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "machine %s (%s) is admitted\n", m.Name, m.ID)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "machine %s (%s) is admitted\n", plain(m.Name), m.ID)
 		return err
 	})
 	return cmd
@@ -264,7 +264,7 @@ func machineMerge(o *options) *cobra.Command {
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), m)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is %s (%s)\n", args[0], m.Name, m.ID)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is %s (%s)\n", args[0], plain(m.Name), m.ID)
 		return err
 	})
 	return cmd

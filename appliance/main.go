@@ -26,7 +26,7 @@ func main() {
 	err := command().ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "seedbed:", err)
+		fmt.Fprintln(os.Stderr, "seedbed:", plainLines(err.Error()))
 	}
 	os.Exit(exitCode(err))
 }

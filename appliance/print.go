@@ -45,6 +45,15 @@ func plain(s string) string {
 	}, s)
 }
 
+// plainLines is plain of each line.
+func plainLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = plain(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
 func (t *table) flush() error { return t.w.Flush() }
 
 func printJSON(w io.Writer, v any) error {

@@ -24,6 +24,7 @@ import (
 	"seedbed/appliance/dhcp"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
+	"seedbed/appliance/limit"
 	"seedbed/appliance/seed"
 	"seedbed/appliance/store"
 	"seedbed/appliance/tftp"
@@ -473,6 +474,28 @@ func (a *appliance) close() error {
 	return errors.Join(errs...)
 }
 
+const (
+	// headerTimeout is how long a TLS handshake and a request's header may take: a machine under emulation takes seconds.
+	headerTimeout = 15 * time.Second
+	// maxHeader bounds a request's header, in bytes: a browser's is 2 KB.
+	maxHeader = 64 << 10
+	// connectionsOfOne bounds those of one address, where a thousand simulated machines are, connectionsOfAll those of all: 5,000
+	// machines have two or three. One that says nothing takes some 50 KB.
+	connectionsOfOne, connectionsOfAll = 4096, 20000
+)
+
+// bodies bounds the time until the first byte of a request's body is asked for, also where the server throws it away; endpoints
+// bound what they read. HTTP/2 needs no such bound: there a body that nobody reads ends with the answer.
+func bodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && r.ContentLength != 0 {
+			until := http.NewResponseController(w)
+			_ = until.SetReadDeadline(time.Now().Add(headerTimeout)) // a connection that cannot be bounded is gone
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // stopTimeout is how long requests at work may take to end when the appliance stops.
 const stopTimeout = 3 * time.Second
 
@@ -480,9 +503,11 @@ const stopTimeout = 3 * time.Second
 func (a *appliance) server(l net.Listener, h http.Handler) func(context.Context) error {
 	return func(ctx context.Context) error {
 		s := &http.Server{
-			Handler:           h,
-			ReadHeaderTimeout: 30 * time.Second, // a machine under emulation takes seconds for its handshake
+			Handler:           bodies(h),
+			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    maxHeader,
+			ConnState:         limit.NewConnections(connectionsOfOne, connectionsOfAll).Note,
 			BaseContext:       func(net.Listener) context.Context { return ctx },
 			ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 		}

@@ -129,6 +129,7 @@ func (a *agents) report(c fleet.Caller, w http.ResponseWriter, r *http.Request) 
 	return a.fleet.Report(r.Context(), c, report)
 }
 
+// frame reads a body only of a machine at work, for there are few places.
 func (a *agents) frame(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := a.fleet.AtWork(c); err != nil { // before it takes room
 		return nil, err

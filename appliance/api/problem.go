@@ -152,7 +152,9 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	until := http.NewResponseController(w)
 	_ = until.SetReadDeadline(time.Now().Add(bodyGrace + time.Duration(length/leastRate)*time.Second)) // a test's recorder has none
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	_ = until.SetReadDeadline(time.Time{})
+	if err == nil { // else the bound stays: the server throws away what has not come
+		_ = until.SetReadDeadline(time.Time{})
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) { // the machine's link may be at fault: an agent asks again after this status
 		return nil, &fleet.Refusal{Code: codeTooSlow, Detail: fmt.Sprintf("the request came too slowly, %d bytes of it; send it again", len(b))}
 	}

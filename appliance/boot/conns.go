@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"seedbed/appliance/limit"
 )
 
 const (
@@ -19,6 +21,10 @@ const (
 	headerTimeout = 20 * time.Second
 	// idleTimeout is how long a connection is kept for a next request.
 	idleTimeout = 20 * time.Second
+	// maxHeader bounds a request's header, in bytes: a loader's is some hundred.
+	maxHeader = 16 << 10
+	// connectionsOfOne bounds those of one address, where a room may be behind a relay, connectionsOfAll those of all.
+	connectionsOfOne, connectionsOfAll = 1024, 8192
 	// silentTimeout is how long sent bytes may stay unacknowledged before the kernel gives a connection up
 	// (RFC 5482): a machine that was switched off in mid-download says nothing.
 	silentTimeout = 30 * time.Second
@@ -28,12 +34,17 @@ const (
 
 // Run serves Handler on the listener until ctx ends, which is no error. It closes the listener and all connections.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	crowd := limit.NewConnections(connectionsOfOne, connectionsOfAll)
 	server := &http.Server{
-		Handler:           s.Handler(),
+		Handler:           withoutBody(s.Handler()),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
-		ConnState:         s.conns.note,
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		MaxHeaderBytes:    maxHeader,
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			s.conns.note(conn, state)
+			crowd.Note(conn, state)
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -54,6 +65,19 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		return err
 	})
 	return g.Wait()
+}
+
+// withoutBody refuses requests that have a body: nobody reads it, and one that never comes would keep its connection.
+func withoutBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		http.NewResponseController(w).SetReadDeadline(time.Now()) // the server looks no further
+		w.Header().Set("Connection", "close")
+		http.Error(w, "a request for a boot file has no body", http.StatusRequestEntityTooLarge)
+	})
 }
 
 // connKey finds a request's connection in its context.

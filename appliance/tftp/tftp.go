@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -60,6 +61,8 @@ type Config struct {
 	// TransfersAtOnce bounds the transfers in work, each with a socket and up to 25 KB; what is above is refused. Zero means
 	// 4,096: a machine has one or two, and one that vanished leaves its own after some 7 s.
 	TransfersAtOnce int
+	// TransfersOfOne bounds those of one address; zero means an eighth of TransfersAtOnce.
+	TransfersOfOne int
 }
 
 // tries bounds how often blocks are sent to a machine that says nothing: it has vanished.
@@ -77,6 +80,9 @@ type Server struct {
 	cfg  Config
 	work chan struct{} // holds one for each transfer
 	mtu  map[int]mtu   // by interface index; owned by Run
+
+	mu sync.Mutex
+	of map[netip.Addr]int // transfers in work, by client; guarded by mu
 }
 
 // mtu is how much an interface carries in a packet, in bytes, as it was at a time.
@@ -102,12 +108,15 @@ func New(cfg Config, open Opener, log *slog.Logger) (*Server, error) {
 	if cfg.TransfersAtOnce == 0 {
 		cfg.TransfersAtOnce = 4096
 	}
+	if cfg.TransfersOfOne == 0 {
+		cfg.TransfersOfOne = max(1, cfg.TransfersAtOnce/8)
+	}
 	listen := net.ListenConfig{Control: prepare}
 	conn, err := listen.ListenPacket(context.Background(), "udp4", netip.AddrPortFrom(cfg.Addr, uint16(cfg.Port)).String())
 	if err != nil {
 		return nil, fmt.Errorf("listen for TFTP on UDP port %d: %w", cfg.Port, err)
 	}
-	return &Server{conn: conn.(*net.UDPConn), open: open, log: log, cfg: cfg, work: make(chan struct{}, cfg.TransfersAtOnce), mtu: map[int]mtu{}}, nil
+	return &Server{conn: conn.(*net.UDPConn), open: open, log: log, cfg: cfg, work: make(chan struct{}, cfg.TransfersAtOnce), mtu: map[int]mtu{}, of: map[netip.Addr]int{}}, nil
 }
 
 // prepare makes the kernel say with each packet where it came in, from the first one on (ip(7), IP_PKTINFO), and keep many. The
@@ -162,14 +171,13 @@ func (s *Server) read(ctx context.Context, g *errgroup.Group) error {
 		}
 		r := Request{Name: cleanName(q.name), Client: netip.AddrPortFrom(client.Addr().Unmap(), client.Port()), Local: hostAddr(control.Dst)}
 		limit := s.blockLimit(control.IfIndex)
-		select {
-		case s.work <- struct{}{}:
+		if leave, ok := s.enter(r.Client.Addr()); ok {
 			g.Go(func() error {
-				defer func() { <-s.work }()
+				defer leave()
 				s.serve(ctx, q, r, limit)
 				return nil
 			})
-		default:
+		} else {
 			s.log.Warn("TFTP file not served: too many transfers at once", "client", r.Client, "file", r.Name)
 			s.conn.WriteToUDPAddrPort(packError("the appliance is busy; start the machine again"), client)
 		}
@@ -253,4 +261,28 @@ func (s *Server) serve(ctx context.Context, q *request, r Request, limit int) {
 	if f.Sent != nil {
 		f.Sent()
 	}
+}
+
+// enter takes a place for a transfer, unless all are taken, or so many by this machine that it would keep others out.
+func (s *Server) enter(client netip.Addr) (leave func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of[client] >= s.cfg.TransfersOfOne {
+		return nil, false
+	}
+	select {
+	case s.work <- struct{}{}:
+	default:
+		return nil, false
+	}
+	s.of[client]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if <-s.work; s.of[client] == 1 {
+			delete(s.of, client)
+		} else {
+			s.of[client]--
+		}
+	}, true
 }

@@ -29,7 +29,7 @@ func start(t *testing.T) (addr netip.AddrPort, sent *atomic.Int32) {
 	t.Helper()
 	sent = new(atomic.Int32)
 	port := freePort(t)
-	s, err := New(Config{Addr: netip.MustParseAddr("127.0.0.1"), Port: port, RepeatAfter: 200 * time.Millisecond, TransfersAtOnce: 16}, func(_ context.Context, r Request) (*File, error) {
+	s, err := New(Config{Addr: netip.MustParseAddr("127.0.0.1"), Port: port, RepeatAfter: 200 * time.Millisecond, TransfersAtOnce: 16, TransfersOfOne: 12}, func(_ context.Context, r Request) (*File, error) {
 		switch r.Name {
 		case "525400770011/shimx64.efi":
 			return &File{bytes.NewReader(loader), func() { sent.Add(1) }}, nil
@@ -365,15 +365,20 @@ func TestStopsWithAMachineThatVanished(t *testing.T) {
 
 func TestTransfersAreBounded(t *testing.T) {
 	addr, _ := start(t)
-	for range 16 {
-		c := dial(t, addr)
+	for _, from := range []struct {
+		address   string
+		transfers int
+	}{{"127.0.0.1", 12}, {"127.0.0.2", 4}} { // one machine keeps no other out; all together take what there is
+		for range from.transfers {
+			c := dialFrom(t, from.address, addr)
+			c.send(rrq("525400770011/shimx64.efi"))
+			c.wantData() // and never acknowledges
+		}
+		c := dialFrom(t, from.address, addr)
 		c.send(rrq("525400770011/shimx64.efi"))
-		c.wantData() // and never acknowledges
-	}
-	c := dial(t, addr)
-	c.send(rrq("525400770011/shimx64.efi"))
-	if _, text := c.wantError(); !strings.Contains(text, "busy") {
-		t.Errorf("one transfer more: %q", text)
+		if _, text := c.wantError(); !strings.Contains(text, "busy") {
+			t.Errorf("one transfer more of %s: %q", from.address, text)
+		}
 	}
 }
 
@@ -428,7 +433,13 @@ type client struct {
 
 func dial(t *testing.T, addr netip.AddrPort) *client {
 	t.Helper()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return dialFrom(t, "127.0.0.1", addr)
+}
+
+// dialFrom is dial from an address of this host.
+func dialFrom(t *testing.T, from string, addr netip.AddrPort) *client {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(from)})
 	if err != nil {
 		t.Fatal(err)
 	}
