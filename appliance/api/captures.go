@@ -166,8 +166,8 @@ func readTimed(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, err
 		return nil, fmt.Errorf("bound the time of a body: %w", err)
 	}
 	b, err := readGrowing(r.Body, n)
-	if e := until.SetReadDeadline(time.Time{}); err == nil {
-		err = e
+	if err == nil { // else the bound stays: the server throws away what has not come
+		err = until.SetReadDeadline(time.Time{})
 	}
 	if err != nil {
 		// Not a refusal: the machine's link may be at fault, and it asks again.

@@ -185,17 +185,10 @@ func (b *timedBody) Read(p []byte) (n int, err error) {
 		b.begun = true
 		_ = b.until.SetReadDeadline(time.Now().Add(bodyTime)) // a test's recorder has none
 	}
-	if n, err = b.ReadCloser.Read(p); err != nil {
+	if n, err = b.ReadCloser.Read(p); err == io.EOF {
 		_ = b.until.SetReadDeadline(time.Time{})
-	}
+	} // else the bound stays: the server throws away what has not come
 	return n, err
-}
-
-func (b *timedBody) Close() error {
-	if b.begun {
-		_ = b.until.SetReadDeadline(time.Time{})
-	}
-	return b.ReadCloser.Close()
 }
 
 // knocks bounds how often an address may try to log in, before any password is hashed. Safe for concurrent use.

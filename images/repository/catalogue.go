@@ -179,7 +179,7 @@ const minPrefix = 6
 func (r *Repository) Resolve(ctx context.Context, ref string) (images.Digest, error) {
 	name, version, exact := strings.Cut(ref, ":")
 	if !images.ValidName(name) || (exact && !images.ValidName(version)) {
-		return images.Digest{}, fmt.Errorf("image %.80q: not NAME, NAME:VERSION or the beginning of a digest", ref)
+		return images.Digest{}, fmt.Errorf("image %.80q: %w: it is not NAME, NAME:VERSION or the beginning of a digest", ref, ErrNoImage)
 	}
 	if exact {
 		return r.version(ctx, name, version)

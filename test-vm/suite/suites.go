@@ -38,10 +38,10 @@ func suites(full bool) []suite {
 			run("go", "test", "-count=1", "./test-vm/bench/"),
 			run("go", "test", "-count=1", "-timeout", "3h", "./test-vm/simulator/..."),
 		}, fuzz(full, "./images/peerwire/", "./images/relay/", "./images/announce/", "./images/schedule/", "./appliance/tracker/")...)},
-		{name: "fleet", budget: 5 * time.Minute, steps: []step{
+		{name: "fleet", budget: 5 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "-race", "-timeout", "2h", "./appliance/...", "./test-vm/powercut/"),
 			run("go", "test", "-count=1", "./test-vm/agents/"),
-		}},
+		}, fuzz(full, "./appliance/dhcp/", "./appliance/tftp/", "./appliance/boot/", "./appliance/fleet/", "./appliance/api/", "./appliance/configuration/", "./appliance/site/")...)},
 		{name: "machines", budget: 4 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "./bootloader-configs/...", "./initramfs/..."),
 			run("go", "test", "-count=1", "-race", "./initramfs/agent/", "./initramfs/disk/"),
