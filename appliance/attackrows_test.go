@@ -651,12 +651,12 @@ func (s *siege) floods() []attack {
 				if err != nil {
 					return err.Error()
 				}
+				defer conn.Close()
 				conn.Write([]byte("\x00\x01undionly.kpxe\x00octet\x00"))
-				defer conn.Close() // it acknowledges nothing
-			}
-			for range 100 { // until the last of these has begun
-				if answer = loadsFrom(s.t, "10.77.0.66", "undionly.kpxe", 1); answer != "file" {
-					break
+				conn.SetReadDeadline(time.Now().Add(time.Second))
+				b := make([]byte, 600)
+				if n, _ := conn.Read(b); n > 4 && b[1] == 5 { // else it has a block, which it never acknowledges
+					answer = strings.TrimRight(string(b[4:n]), "\x00")
 				}
 			}
 			return answer
