@@ -647,15 +647,15 @@ func (s *siege) floods() []attack {
 		{"TFTP transfers of one address", func() string {
 			answer := ""
 			for range 513 { // one more than an address may have
-				conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP("10.77.0.66")}, &net.UDPAddr{IP: net.ParseIP(applianceAddr), Port: 69})
+				conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP("10.77.0.66")})
 				if err != nil {
 					return err.Error()
 				}
 				defer conn.Close()
-				conn.Write([]byte("\x00\x01undionly.kpxe\x00octet\x00"))
+				conn.WriteTo([]byte("\x00\x01undionly.kpxe\x00octet\x00"), &net.UDPAddr{IP: net.ParseIP(applianceAddr), Port: 69})
 				conn.SetReadDeadline(time.Now().Add(time.Second))
 				b := make([]byte, 600)
-				if n, _ := conn.Read(b); n > 4 && b[1] == 5 { // else it has a block, which it never acknowledges
+				if n, _, _ := conn.ReadFrom(b); n > 4 && b[1] == 5 { // else it has a block, which it never acknowledges
 					answer = strings.TrimRight(string(b[4:n]), "\x00")
 				}
 			}
