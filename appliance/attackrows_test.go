@@ -413,7 +413,7 @@ func (s *siege) people() []attack {
 func (s *siege) paths() []attack {
 	file := func(name string) func() string { return func() string { return loads(s.t, name, 1) } }
 	const missing = "no such file here"
-	list := []attack{{"TFTP: a file is written", func() string { return loads(s.t, "undionly.kpxe", 2) }, "server does not support write requests", file("undionly.kpxe"), "file"}}
+	list := []attack{{"TFTP: a file is written", func() string { return loads(s.t, "undionly.kpxe", 2) }, "no answer", file("undionly.kpxe"), "file"}}
 	for _, name := range []string{"../../../../etc/passwd", "/etc/passwd", `..\..\..\etc\passwd`, "%2e%2e/%2e%2e/etc/passwd", "..%252f..%252fetc%252fpasswd",
 		"records.db", "../site/ca.key", "boot/../../site/ca.key", "manifest.json", "vmlinuz", "undionly.kpxe/../../site/ca.key", "C:\\undionly.kpxe\\..\\ca.key"} {
 		list = append(list, attack{"TFTP: " + strings.ReplaceAll(name, "/", "|"), file(name), missing, file("525400770010/undionly.kpxe"), "file"})
