@@ -237,6 +237,9 @@ func (f *Fleet) waiting(c Caller) *job.Job {
 
 // claim gives a job to the caller; nil if the job is not to be had any more.
 func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error) {
+	if err := f.lookForOwn(c, id); err != nil {
+		return nil, err
+	}
 	var claimed *Job
 	dep := new(Deployment) // of a capture: none
 	err := f.change(ctx, func(d *draft) error {
@@ -302,6 +305,22 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		answer.Seeds = nil
 	}
 	return answer, nil
+}
+
+// lookForOwn takes over what other appliances wrote where the caller asks for a job that it has already: its answer was lost, or it has
+// ended the job at another one since, and giving it writes nothing that would find that out.
+func (f *Fleet) lookForOwn(c Caller, id string) error {
+	if !f.config.Records.Shared() {
+		return nil
+	}
+	f.mu.RLock()
+	j := f.state.jobs[id]
+	own := j != nil && j.State == job.Claimed && j.Session == c.session.ID
+	f.mu.RUnlock()
+	if !own {
+		return nil
+	}
+	return f.refresh()
 }
 
 // seedsFor returns the seeders of a swarm that the caller may be told of.
