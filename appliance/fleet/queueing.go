@@ -89,7 +89,9 @@ func (f *Fleet) queued(now time.Time) ([]queue.Job, queue.Limits) {
 	zone, preload := f.state.settings().zone(), map[string]string{}
 	for _, j := range f.open {
 		q := f.queuedJob(j, rules, now)
-		q.After, q.CalledAt = q.After.In(zone), q.CalledAt.In(zone) // as people read them
+		if !q.After.IsZero() || q.Calls > 0 { // as people read them
+			q.After, q.CalledAt = q.After.In(zone), q.CalledAt.In(zone)
+		}
 		if q.State != queue.AtWork {
 			text, known := preload[j.Deployment]
 			if !known {
@@ -134,7 +136,10 @@ func (f *Fleet) queuedJob(j *Job, rules map[string]*rule, now time.Time) queue.J
 	if j.Windowless {
 		q.Windows = nil
 	}
-	back := f.live[j.ID].back
+	var back time.Time
+	if j.Epoch > 0 && !j.atWork() { // only who had it comes back
+		back = f.live[j.ID].back
+	}
 	switch {
 	case j.HeldByOperator:
 		q.State = queue.Held
