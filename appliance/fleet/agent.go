@@ -180,6 +180,7 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 			// Where much happens a machine looks some times a second, not at each change: a thousand may wait.
 			select {
 			case <-ctx.Done():
+				return f.waiting(c), nil
 			case <-time.After(f.config.ClaimPoll/looksPerPoll - time.Since(looked)):
 			}
 		case <-again:

@@ -56,9 +56,11 @@ func (t traits) put(id string, before, after *Machine) {
 
 // sharing returns the IDs of the machines that share a trait with an identity.
 func (t traits) sharing(id identity) (list []string) {
+	known := map[string]bool{} // boards are sold with one UUID for all
 	for _, trait := range id.traits() {
 		for _, machine := range t[trait] {
-			if !slices.Contains(list, machine) {
+			if !known[machine] {
+				known[machine] = true
 				list = append(list, machine)
 			}
 		}
