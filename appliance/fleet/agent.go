@@ -158,6 +158,7 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 	if c.session.Machine == "" || request.Machine != c.session.Machine {
 		return nil, refuse(CodeMachineUnknown, "the machine %q is not the one that this certificate was given to", request.Machine)
 	}
+	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, f.config.ClaimPoll)
 	defer cancel()
 	defer f.await(c.session.Machine)()
@@ -180,7 +181,9 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 			// Where much happens a machine looks some times a second, not at each change: a thousand may wait.
 			select {
 			case <-ctx.Done():
-				return f.waiting(c), nil
+				if asked.Err() != nil {
+					return nil, asked.Err() // who asked is gone
+				}
 			case <-time.After(f.config.ClaimPoll/looksPerPoll - time.Since(looked)):
 			}
 		case <-again:

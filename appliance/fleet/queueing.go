@@ -40,6 +40,9 @@ func (t *turns) later(id string, now time.Time) bool {
 // share of one processor that the queue may take: it decides again only after so many times what a decision takes.
 const decideGap = 10
 
+// shortQueue is a number of jobs over which the queue decides at each change: on a busy host the time that it took tells nothing.
+const shortQueue = 100
+
 // decide returns what the queue decides for now, and after how long to ask again though nothing changes; zero is not at all.
 // The decision may be a moment old where the queue is long.
 func (f *Fleet) decide() (*turns, time.Duration) {
@@ -64,7 +67,9 @@ func (f *Fleet) decide() (*turns, time.Duration) {
 			t.begin[id] = true
 		}
 		t.taken = time.Now()
-		t.took = t.taken.Sub(began)
+		if len(jobs) > shortQueue {
+			t.took = t.taken.Sub(began)
+		}
 		f.turns = t
 	} else {
 		f.mu.RUnlock()
