@@ -158,7 +158,7 @@ func (s *store) Learn(piece int, hashes []images.Digest) {
 	s.hashes[piece] = hashes
 }
 
-func (s *store) Read(_ context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+func (s *store) Read(_ context.Context, piece int, tiles images.TileSet, _ []byte) ([]tile.Encoded, error) {
 	s.mu.Lock()
 	s.reads++
 	s.mu.Unlock()
@@ -176,7 +176,8 @@ func (s *store) Read(_ context.Context, piece int, tiles images.TileSet) ([]tile
 	return list, nil
 }
 
-func (s *store) Write(piece, first int, raw []byte) error {
+func (s *store) Write(piece, first int, parts [][]byte) error {
+	raw := bytes.Join(parts, nil)
 	if s.write != nil {
 		if err := s.write(); err != nil {
 			return err

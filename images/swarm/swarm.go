@@ -61,6 +61,7 @@ type (
 		l       *link
 		message peerwire.Message
 		tile    peerwire.TileMessage // decoded; nil for other messages
+		memory  *[]byte              // of messages, where the message lies; nil: in memory of its own
 	}
 	unreadable struct {
 		l     *link

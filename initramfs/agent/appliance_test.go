@@ -381,7 +381,7 @@ func (s *seedStorage) TileHashes(piece int) (hashes []images.Digest) {
 
 func (s *seedStorage) Learn(int, []images.Digest) {}
 
-func (s *seedStorage) Read(ctx context.Context, piece int, tiles images.TileSet) (out []tile.Encoded, err error) {
+func (s *seedStorage) Read(ctx context.Context, piece int, tiles images.TileSet, _ []byte) (out []tile.Encoded, err error) {
 	for t := range tiles.All() {
 		raw := s.img.Tile(piece, t)
 		if s.look != nil {
@@ -410,8 +410,8 @@ func (s *seedStorage) Read(ctx context.Context, piece int, tiles images.TileSet)
 	return out, nil
 }
 
-func (s *seedStorage) Write(int, int, []byte) error { return nil }
-func (s *seedStorage) Sync() error                  { return nil }
+func (s *seedStorage) Write(int, int, [][]byte) error { return nil }
+func (s *seedStorage) Sync() error                    { return nil }
 
 // hold makes the seeder wait when it has given out so many bytes; the returned function lets it go on.
 func (s *seedStorage) hold(after int64) (release func()) {
