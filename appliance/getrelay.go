@@ -23,7 +23,7 @@ const (
 func (d *described) askMachines(ctx context.Context, g *guest, m *membership) error {
 	var lacks []images.Ref
 	length := int64(0)
-	for _, r := range d.refs() {
+	for _, r := range d.manifest.Description() {
 		if b, err := d.onDisk(r); err == nil {
 			d.objects[r.Digest] = b
 			continue
@@ -73,15 +73,6 @@ func (d *described) take(objects relay.Memory) (err error) {
 		}
 	}
 	return err
-}
-
-// refs are what the manifest names, but for tile layers.
-func (d *described) refs() (list []images.Ref) {
-	for i := range d.manifest.Partitions {
-		p := &d.manifest.Partitions[i]
-		list = append(list, p.Map, p.PieceLayer)
-	}
-	return append(list, d.manifest.Frame.Region...)
 }
 
 // give lets other machines have the description over a peer's ports, until the returned function is called.

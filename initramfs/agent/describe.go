@@ -34,11 +34,7 @@ const relayLeast = 8 << 10
 // describe fetches what says how the image lies on a disk, and checks it.
 func (d *deployment) describe(ctx context.Context) error {
 	o := &d.about
-	for i := range d.manifest.Partitions {
-		p := &d.manifest.Partitions[i]
-		o.refs = append(o.refs, p.Map, p.PieceLayer)
-	}
-	o.refs = append(o.refs, d.manifest.Frame.Region...)
+	o.refs = d.manifest.Description()
 	o.objects = relay.Memory{}
 	asks := lengthOf(o.refs) >= cmp.Or(d.a.cfg.relayLeast, relayLeast)
 	if asks {
