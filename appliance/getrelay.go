@@ -13,11 +13,8 @@ import (
 	"seedbed/images/swarm"
 )
 
-// What of a description is asked of machines, and what is kept in memory for others, in bytes: less costs no more than to ask.
-const (
-	relayLeast = 8 << 10
-	relayMost  = 64 << 20
-)
+// relayMost bounds what of a description is kept in memory for others, in bytes.
+const relayMost = 64 << 20
 
 // askMachines fetches what machines have of an image's description. What they do not have comes from the appliance.
 func (d *described) askMachines(ctx context.Context, g *guest, m *membership) error {
@@ -31,7 +28,7 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 		lacks = append(lacks, r)
 		length += r.Length
 	}
-	if length < relayLeast {
+	if length < relay.Least {
 		return nil
 	}
 	client, closeIdle := m.http(&swarm.Transport{}, "")
@@ -77,25 +74,15 @@ func (d *described) take(objects relay.Memory) (err error) {
 
 // give lets other machines have the description over a peer's ports, until the returned function is called.
 func (d *described) give(m *membership, sw *swarm.Swarm, t *swarm.Transport) (server *relay.Server, stop func()) {
-	stop = func() {}
 	total := d.objects.Total()
 	if total == 0 || total > relayMost {
-		return nil, stop
+		return nil, func() {}
 	}
 	server, err := relay.NewServer(relay.ServerConfig{InfoHash: m.hash, TLS: m.tls(), Objects: d.objects, Limits: t.Shared,
 		PeerUploadLimit: t.PeerUploadLimit, Log: m.g.log})
 	if err != nil {
 		m.g.log.Warn("the description of the image is not given to other machines", "err", err)
-		return nil, stop
+		return nil, func() {}
 	}
-	for _, mux := range sw.Muxes() {
-		remove, err := server.Serve(mux)
-		if err != nil {
-			m.g.log.Warn("the description of the image is not given to other machines", "err", err)
-			continue
-		}
-		before := stop
-		stop = func() { before(); remove() }
-	}
-	return server, stop
+	return server, server.ServeAll(sw.Muxes())
 }

@@ -66,6 +66,9 @@ func (l Liar) log() []any {
 	return []any{"peer", l.Peer.String(), "names", l.Names, "certificate", fmt.Sprintf("%x", l.Certificate[:8])}
 }
 
+// Least is the length of all objects together, in bytes, from which others are asked: less costs no more than to ask.
+const Least = 8 << 10
+
 // Waits and bounds of a Fetcher.
 const (
 	roundsOfSources = 3                      // how often Sources is asked

@@ -28,15 +28,12 @@ type description struct {
 	relay   *relay.Server // nil until there is something to give
 }
 
-// relayLeast is the length in bytes from which machines are asked: less costs no more than to ask.
-const relayLeast = 8 << 10
-
 // describe fetches what says how the image lies on a disk, and checks it.
 func (d *deployment) describe(ctx context.Context) error {
 	o := &d.about
 	o.refs = d.manifest.Description()
 	o.objects = relay.Memory{}
-	asks := lengthOf(o.refs) >= cmp.Or(d.a.cfg.relayLeast, relayLeast)
+	asks := lengthOf(o.refs) >= cmp.Or(d.a.cfg.relayLeast, relay.Least)
 	if asks {
 		d.listen(ctx)
 		if err := d.askMachines(ctx); err != nil {
@@ -182,20 +179,10 @@ func (d *deployment) give(ctx context.Context) {
 
 // giveOn lets the swarm's own ports give the description too, until the returned function is called.
 func (d *deployment) giveOn(sw *swarm.Swarm) (stop func()) {
-	stop = func() {}
 	if d.about.relay == nil || d.about.mux != nil {
-		return stop
+		return func() {}
 	}
-	for _, m := range sw.Muxes() {
-		remove, err := d.about.relay.Serve(m)
-		if err != nil {
-			d.a.log.Warn("the description of the image is not given to other machines", "err", err)
-			continue
-		}
-		before := stop
-		stop = func() { before(); remove() }
-	}
-	return stop
+	return d.about.relay.ServeAll(sw.Muxes())
 }
 
 // given counts the bytes of descriptions that other machines got, and returns those who were barred for how they asked.
