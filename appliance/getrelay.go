@@ -40,7 +40,7 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 	f := relay.Fetcher{TLS: m.tls(), Dialer: g.dialer, Limits: g.limits, Log: g.log, Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 		limit, cancel := context.WithTimeout(ctx, describePatience)
 		defer cancel()
-		request.Failed = failed[max(0, len(failed)-announce.MaxFailed):]
+		request.Failed = failed
 		list, err := tracker.Sources(limit, request)
 		if err != nil {
 			g.log.Debug("nobody is named who has the description of the image", "err", err)

@@ -28,11 +28,11 @@ type SourcesRequest struct {
 	Held bool
 	// Length is that of what is to be fetched, in bytes.
 	Length int64
-	// Failed are those that were asked in vain, at most MaxFailed.
+	// Failed are those that were asked in vain, in that order. The last MaxFailed of them are told.
 	Failed []netip.AddrPort
 }
 
-// MaxFailed bounds the addresses of a SourcesRequest.
+// MaxFailed bounds the addresses in the query of a SourcesRequest.
 const MaxFailed = 16
 
 // Query returns the request as the query of a URL, without question mark.
@@ -41,7 +41,7 @@ func (r SourcesRequest) Query() string {
 	if r.Held {
 		v.Set("held", "1")
 	}
-	for _, a := range r.Failed[:min(len(r.Failed), MaxFailed)] {
+	for _, a := range r.Failed[max(0, len(r.Failed)-MaxFailed):] {
 		v.Add("failed", a.String())
 	}
 	return v.Encode()

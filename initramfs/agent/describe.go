@@ -126,7 +126,7 @@ func (d *deployment) askMachines(ctx context.Context) error {
 	f := relay.Fetcher{TLS: d.swarmTLS(), Dialer: d.transport.Dialer(""), Limits: d.transport.Shared, Log: d.a.log,
 		Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 			request := d.sourcesRequest()
-			request.Failed = failed[max(0, len(failed)-announce.MaxFailed):]
+			request.Failed = failed
 			list, err := d.tracker().Sources(ctx, request)
 			if err != nil {
 				d.a.log.Debug("nobody is named who has the description of the image", "err", err)
