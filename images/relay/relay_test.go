@@ -2,18 +2,12 @@ package relay
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +18,7 @@ import (
 
 	"seedbed/images"
 	"seedbed/images/swarm"
+	"seedbed/images/trust/trusttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,46 +26,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // site is a certificate authority with one swarm.
 type site struct {
 	t    testing.TB
-	ca   *x509.Certificate
-	key  *ecdsa.PrivateKey
+	ca   *trusttest.Authority
 	hash images.InfoHash
 }
 
 func newSite(t testing.TB) *site {
-	s := &site{t: t, hash: images.InfoHash(images.Sum([]byte(t.Name())))}
-	s.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "site"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	s.ca = s.sign(template, template, &s.key.PublicKey)
-	return s
-}
-
-func (s *site) sign(template, parent *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
-	template.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, s.key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return c
+	return &site{t: t, ca: trusttest.New(t), hash: images.InfoHash(images.Sum([]byte(t.Name())))}
 }
 
 // tls returns the TLS of a machine, with more URIs in its certificate, for a swarm.
 func (s *site) tls(h images.InfoHash, more ...string) *tls.Config {
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
-	for _, u := range append(more, swarm.InfoHashURI(h)) {
-		parsed, err := url.Parse(u)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		template.URIs = append(template.URIs, parsed)
-	}
-	leaf := s.sign(template, s.ca, &key.PublicKey)
-	return swarm.TLSConfig(tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}, s.ca, h)
+	return swarm.TLSConfig(s.ca.Issue(s.t, nil, append(more, swarm.InfoHashURI(h))...), s.ca.Certificate, h)
 }
 
 // source is a machine that gives objects on a listener of its own.
