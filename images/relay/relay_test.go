@@ -42,7 +42,8 @@ func (s *site) tls(h images.InfoHash, more ...string) *tls.Config {
 // source is a machine that gives objects on a listener of its own.
 type source struct {
 	*Server
-	at netip.AddrPort
+	mux *swarm.Mux
+	at  netip.AddrPort
 }
 
 // source starts a machine that gives objects until the test ends.
@@ -56,14 +57,21 @@ func (s *site) source(o Objects, change func(*ServerConfig), more ...string) *so
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	m := s.listener()
+	if _, err := server.Serve(m); err != nil {
+		s.t.Fatal(err)
+	}
+	return &source{server, m, m.Addr()}
+}
+
+// listener runs until the test ends.
+func (s *site) listener() *swarm.Mux {
+	s.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	m := swarm.NewMux(l, nil)
-	if _, err := server.Serve(m); err != nil {
-		s.t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
@@ -73,7 +81,7 @@ func (s *site) source(o Objects, change func(*ServerConfig), more ...string) *so
 			s.t.Error(err)
 		}
 	})
-	return &source{server, m.Addr()}
+	return m
 }
 
 // fetcher is a machine that is told of the addresses, one answer after the other.
@@ -153,6 +161,35 @@ func TestObjectsComeFromWhoeverHasThem(t *testing.T) {
 	}
 	if !slices.Equal(*failed, []netip.AddrPort{machine.at}) || len(got.Liars) != 0 {
 		t.Errorf("failed: %v, liars: %v", *failed, got.Liars)
+	}
+}
+
+// TestAllListenersGive: but for those on which somebody gives already, and until it is over.
+func TestAllListenersGive(t *testing.T) {
+	s, log := newSite(t), &warnings{}
+	all, refs := objects(1000)
+	server, err := NewServer(ServerConfig{InfoHash: s.hash, TLS: s.tls(s.hash), Objects: all, Log: slog.New(log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := s.source(all, nil)
+	one, other := s.listener(), s.listener()
+	remove := server.ServeAll([]*swarm.Mux{one, taken.mux, other})
+	if !log.has("is not given to other machines") || len(log.lines) != 1 {
+		t.Errorf("log: %q", log.lines)
+	}
+	fetched := func(m *swarm.Mux) bool {
+		f, _ := s.fetcher([]netip.AddrPort{m.Addr()})
+		got, err := f.Fetch(t.Context(), refs)
+		return err == nil && got.has(refs)
+	}
+	if !fetched(one) || !fetched(other) {
+		t.Error("a listener does not give")
+	}
+	until(t, "what was sent is counted", func() bool { return server.Sent() == 2*all.Total() })
+	remove()
+	if fetched(one) || fetched(other) || !fetched(taken.mux) {
+		t.Error("what was removed gives, or what was not does not")
 	}
 }
 
