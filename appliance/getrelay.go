@@ -37,16 +37,13 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 	tracker := &announce.Client{URL: g.pass.Appliances[0] + job.PathAnnounce, HTTP: client, Log: g.log}
 	g.mu.Unlock()
 	request := announce.SourcesRequest{InfoHash: m.hash.Wire(), Length: length}
-	f := relay.Fetcher{TLS: m.tls(), Dialer: g.dialer, Limits: g.limits, Log: g.log, Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
+	f := relay.Fetcher{TLS: m.tls(), Dialer: g.dialer, Limits: g.limits, Log: g.log}
+	f.Sources = func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 		limit, cancel := context.WithTimeout(ctx, describePatience)
 		defer cancel()
 		request.Failed = failed
-		list, err := tracker.Sources(limit, request)
-		if err != nil {
-			g.log.Debug("nobody is named who has the description of the image", "err", err)
-		}
-		return list, err
-	}}
+		return tracker.Sources(limit, request)
+	}
 	got, err := f.Fetch(ctx, lacks)
 	err = errors.Join(err, d.take(got.Objects))
 	d.liars = append(d.liars, got.Liars...)

@@ -127,11 +127,7 @@ func (d *deployment) askMachines(ctx context.Context) error {
 		Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 			request := d.sourcesRequest()
 			request.Failed = failed
-			list, err := d.tracker().Sources(ctx, request)
-			if err != nil {
-				d.a.log.Debug("nobody is named who has the description of the image", "err", err)
-			}
-			return list, err
+			return d.tracker().Sources(ctx, request)
 		}}
 	got, err := f.Fetch(ctx, slices.Clone(d.about.refs))
 	d.about.objects = got.Objects
