@@ -155,6 +155,7 @@ func TestObjectsComeFromWhoeverHasThem(t *testing.T) {
 	if err != nil || !got.has(refs) {
 		t.Fatalf("%d of %d objects: %v", len(got.Objects), len(refs), err)
 	}
+	until(t, "what was sent is counted", func() bool { return machine.Sent()+appliance.Sent() >= all.Total() })
 	if int64(5<<20+8) != machine.Sent() || int64(4*MaxRange) != appliance.Sent() || got.FromPeers < machine.Sent() ||
 		got.FromAppliance < appliance.Sent() || got.FromPeers+got.FromAppliance > all.Total()+1000 {
 		t.Errorf("sent %d and %d; received %d and %d", machine.Sent(), appliance.Sent(), got.FromPeers, got.FromAppliance)
