@@ -153,8 +153,9 @@ func comesBefore(a, b *Job) bool {
 // claim gives a job to the caller; nil if the job is not to be had any more.
 func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error) {
 	var claimed *Job
-	dep := new(Deployment) // of a capture: none
+	var dep *Deployment // of a capture: one without anything
 	err := f.change(ctx, func(d *draft) error {
+		claimed, dep = nil, new(Deployment)
 		j, s := d.job(id), d.session(c.session.ID)
 		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator {
 			return nil

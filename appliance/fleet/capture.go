@@ -67,10 +67,11 @@ func (f *Fleet) Capture(ctx context.Context, o CaptureOrder) (*JobView, error) {
 					m.Name, other.ID, other.Kind, other.ImageName, other.ID)
 			}
 		}
-		if c.Version, err = d.reserve(c, next, j.ID); err != nil {
+		own := *c // it may run again: what it was given stays
+		if own.Version, err = d.reserve(c, next, j.ID); err != nil {
 			return err
 		}
-		j.Machine, j.Capture, j.ImageName = m.ID, c, c.Name+":"+c.Version
+		j.Machine, j.Capture, j.ImageName = m.ID, &own, own.Name+":"+own.Version
 		d.add(j)
 		d.jobEvent(j)
 		return nil

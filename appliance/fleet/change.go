@@ -12,11 +12,13 @@ type asked struct {
 	fn   func(*draft) error
 	done chan struct{} // closed when err is set
 	err  error
+	// office says that only the site's scheduler may make it, fenced that this appliance is not the one.
+	office, fenced bool
 }
 
 // change runs fn and writes what it put into the draft; an error of fn, or of the transaction, leaves everything as it
 // was. Changes that are asked for while a transaction is written share the next one. fn runs again where another
-// appliance was faster; it must not block on anything but memory.
+// appliance was faster, so it sets all that it returns each time; it must not block on anything but memory.
 func (f *Fleet) change(ctx context.Context, fn func(d *draft) error) error {
 	a := &asked{fn: fn, done: make(chan struct{})}
 	f.asking.Lock()
@@ -63,12 +65,19 @@ func (f *Fleet) write(ctx context.Context, batch []*asked) error {
 	for range maxConflicts {
 		d := newDraft(f, nil)
 		for _, a := range batch {
+			if a.fenced {
+				continue
+			}
 			child := newDraft(f, d)
 			if a.err = a.fn(child); a.err == nil {
 				d.absorb(child)
 			}
+			a.office = child.office
 		}
 		err := f.commit(ctx, d)
+		if errors.Is(err, ErrFenced) && fence(batch) {
+			continue // without what only the scheduler may do
+		}
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}
@@ -79,6 +88,17 @@ func (f *Fleet) write(ctx context.Context, batch []*asked) error {
 	return fmt.Errorf("write the records: other appliances were faster %d times: %w", maxConflicts, ErrConflict)
 }
 
+// fence refuses the changes of a batch that only the site's scheduler may make, and reports whether there are others.
+func fence(batch []*asked) (others bool) {
+	for _, a := range batch {
+		if a.office {
+			a.fenced, a.err = true, ErrFenced
+		}
+		others = others || !a.fenced
+	}
+	return others
+}
+
 // commit writes a draft and makes it visible. The caller holds writing.
 func (f *Fleet) commit(ctx context.Context, d *draft) error {
 	c := d.change()
@@ -87,7 +107,9 @@ func (f *Fleet) commit(ctx context.Context, d *draft) error {
 	}
 	c.Base = f.number
 	if d.office {
-		c.Epoch = f.office.Load().Epoch
+		if c.Epoch = f.office.Load().Epoch; c.Epoch == 0 || !f.InOffice() {
+			return ErrFenced
+		}
 	}
 	number, err := f.config.Records.Commit(ctx, c)
 	if errors.Is(err, ErrConflict) && f.config.Records.Shared() {
