@@ -210,7 +210,7 @@ func (out *getOut) commit() error {
 	if out.device {
 		return nil
 	}
-	err := nameFile(out.part, out.final)
+	err := restore.NameFile(out.part, out.final)
 	if errors.Is(err, fs.ErrExist) {
 		return &fleet.Refusal{Code: codeFileExists,
 			Detail: out.final + " was made by somebody else meanwhile; what was fetched is whole and in " + out.part}

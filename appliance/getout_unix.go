@@ -46,21 +46,6 @@ func roomFor(f *os.File) (free, allocated int64, err error) {
 	return free, allocated, nil
 }
 
-// nameFile gives a whole file its name. One that exists is not replaced: fs.ErrExist.
-func nameFile(from, to string) error {
-	err := os.Link(from, to) // unlike a rename it replaces nothing
-	switch {
-	case err == nil:
-		return os.Remove(from)
-	case errors.Is(err, fs.ErrExist):
-		return err
-	}
-	if _, there := os.Lstat(to); errors.Is(there, fs.ErrNotExist) { // a file system without links
-		err = os.Rename(from, to)
-	}
-	return err
-}
-
 // isFull reports whether an error says that a file system has no room.
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) }
 

@@ -74,19 +74,6 @@ func roomFor(f *os.File) (free, allocated int64, err error) {
 	return int64(left), info.allocation, err
 }
 
-// nameFile gives a whole file its name. One that exists is not replaced: fs.ErrExist.
-func nameFile(from, to string) error {
-	a, err := windows.UTF16PtrFromString(from)
-	if err != nil {
-		return err
-	}
-	b, err := windows.UTF16PtrFromString(to)
-	if err != nil {
-		return err
-	}
-	return windows.MoveFileEx(a, b, windows.MOVEFILE_WRITE_THROUGH)
-}
-
 // isFull reports whether an error says that a file system has no room.
 func isFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) || errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)

@@ -13,17 +13,14 @@ import (
 	"seedbed/images/swarm"
 )
 
-// What of a description is asked of machines, and what is kept in memory for others, in bytes: less costs no more than to ask.
-const (
-	relayLeast = 8 << 10
-	relayMost  = 64 << 20
-)
+// relayMost bounds what of a description is kept in memory for others, in bytes.
+const relayMost = 64 << 20
 
 // askMachines fetches what machines have of an image's description. What they do not have comes from the appliance.
 func (d *described) askMachines(ctx context.Context, g *guest, m *membership) error {
 	var lacks []images.Ref
 	length := int64(0)
-	for _, r := range d.refs() {
+	for _, r := range d.manifest.Description() {
 		if b, err := d.onDisk(r); err == nil {
 			d.objects[r.Digest] = b
 			continue
@@ -31,7 +28,7 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 		lacks = append(lacks, r)
 		length += r.Length
 	}
-	if length < relayLeast {
+	if length < relay.Least {
 		return nil
 	}
 	client, closeIdle := m.http(&swarm.Transport{}, "")
@@ -40,16 +37,13 @@ func (d *described) askMachines(ctx context.Context, g *guest, m *membership) er
 	tracker := &announce.Client{URL: g.pass.Appliances[0] + job.PathAnnounce, HTTP: client, Log: g.log}
 	g.mu.Unlock()
 	request := announce.SourcesRequest{InfoHash: m.hash.Wire(), Length: length}
-	f := relay.Fetcher{TLS: m.tls(), Dialer: g.dialer, Limits: g.limits, Log: g.log, Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
+	f := relay.Fetcher{TLS: m.tls(), Dialer: g.dialer, Limits: g.limits, Log: g.log}
+	f.Sources = func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 		limit, cancel := context.WithTimeout(ctx, describePatience)
 		defer cancel()
-		request.Failed = failed[max(0, len(failed)-announce.MaxFailed):]
-		list, err := tracker.Sources(limit, request)
-		if err != nil {
-			g.log.Debug("nobody is named who has the description of the image", "err", err)
-		}
-		return list, err
-	}}
+		request.Failed = failed
+		return tracker.Sources(limit, request)
+	}
 	got, err := f.Fetch(ctx, lacks)
 	err = errors.Join(err, d.take(got.Objects))
 	d.liars = append(d.liars, got.Liars...)
@@ -75,36 +69,17 @@ func (d *described) take(objects relay.Memory) (err error) {
 	return err
 }
 
-// refs are what the manifest names, but for tile layers.
-func (d *described) refs() (list []images.Ref) {
-	for i := range d.manifest.Partitions {
-		p := &d.manifest.Partitions[i]
-		list = append(list, p.Map, p.PieceLayer)
-	}
-	return append(list, d.manifest.Frame.Region...)
-}
-
 // give lets other machines have the description over a peer's ports, until the returned function is called.
 func (d *described) give(m *membership, sw *swarm.Swarm, t *swarm.Transport) (server *relay.Server, stop func()) {
-	stop = func() {}
 	total := d.objects.Total()
 	if total == 0 || total > relayMost {
-		return nil, stop
+		return nil, func() {}
 	}
 	server, err := relay.NewServer(relay.ServerConfig{InfoHash: m.hash, TLS: m.tls(), Objects: d.objects, Limits: t.Shared,
 		PeerUploadLimit: t.PeerUploadLimit, Log: m.g.log})
 	if err != nil {
 		m.g.log.Warn("the description of the image is not given to other machines", "err", err)
-		return nil, stop
+		return nil, func() {}
 	}
-	for _, mux := range sw.Muxes() {
-		remove, err := server.Serve(mux)
-		if err != nil {
-			m.g.log.Warn("the description of the image is not given to other machines", "err", err)
-			continue
-		}
-		before := stop
-		stop = func() { before(); remove() }
-	}
-	return server, stop
+	return server, server.ServeAll(sw.Muxes())
 }

@@ -163,7 +163,7 @@ type lateTiles struct{ *getting }
 func (t lateTiles) TileHashes(piece int) []images.Digest { return t.store.TileHashes(piece) }
 
 func (t lateTiles) ReadPiece(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
-	return t.store.Read(ctx, piece, tiles)
+	return t.store.Read(ctx, piece, tiles, nil)
 }
 
 func partitionIndex(m *images.Manifest, number int) (int, error) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -27,17 +26,10 @@ func lockFile(f *os.File, wait bool) error {
 	return err
 }
 
-// lockFolder waits for the lock of a folder: of a file in it, since a folder cannot be locked.
-func lockFolder(dir string) (io.Closer, error) {
+// openLock opens what stands for a folder when it is locked: a file in it, since a folder cannot be.
+func openLock(dir string) (*os.File, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := lockFile(f, true); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 }

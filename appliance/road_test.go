@@ -403,7 +403,7 @@ func (m *memory) TileHashes(p int) []images.Digest {
 func (m *memory) Learn(p int, h []images.Digest) { m.mu.Lock(); defer m.mu.Unlock(); m.known[p] = h }
 func (m *memory) Sync() error                    { return nil }
 
-func (m *memory) Read(_ context.Context, piece int, tiles images.TileSet) (list []tile.Encoded, err error) {
+func (m *memory) Read(_ context.Context, piece int, tiles images.TileSet, _ []byte) (list []tile.Encoded, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for t := range tiles.All() {
@@ -413,15 +413,13 @@ func (m *memory) Read(_ context.Context, piece int, tiles images.TileSet) (list 
 	return list, nil
 }
 
-func (m *memory) Write(piece, t int, raw []byte) error {
+func (m *memory) Write(piece, first int, raw [][]byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	set := m.held[piece]
-	for ; len(raw) > 0; t++ {
-		n := m.shape.TileLength(piece, t)
-		m.bytes[[2]int{piece, t}] = bytes.Clone(raw[:n])
-		set.Add(t)
-		raw = raw[n:]
+	for i := range raw {
+		m.bytes[[2]int{piece, first + i}] = bytes.Clone(raw[i])
+		set.Add(first + i)
 	}
 	m.held[piece] = set
 	return nil

@@ -157,19 +157,11 @@ func (n *seedNode) makeRoom() error {
 		if !full {
 			continue
 		}
-		left, err := n.space.left()
-		for _, v := range n.victims(i.joined.Image) {
-			if err != nil || left >= need {
-				break
-			}
-			if err = n.evict(v, i.joined.ImageName); err == nil {
-				changed = true
-				left, err = n.space.left()
-			}
-		}
+		left, evicted, err := n.free(need, i.joined.Image, i.joined.ImageName)
 		if err != nil {
 			return err
 		}
+		changed = changed || evicted
 		if left < min(need, minRoom) {
 			continue
 		}
@@ -178,23 +170,29 @@ func (n *seedNode) makeRoom() error {
 		i.mu.Unlock()
 		i.look()
 	}
-	left, err := n.space.left()
-	for _, v := range n.victims(images.Digest{}) { // the limit may be lower than at the last start
-		if err != nil || left >= 0 {
-			break
-		}
-		if err = n.evict(v, n.space.String()); err == nil {
-			changed = true
-			left, err = n.space.left()
-		}
-	}
+	_, evicted, err := n.free(0, images.Digest{}, n.space.String()) // the limit may be lower than at the last start
 	if err != nil {
 		return err
 	}
-	if changed {
+	if changed || evicted {
 		return n.file(n.tasks())
 	}
 	return nil
+}
+
+// free removes images but one until so many bytes are left, as far as there are any that can be removed.
+func (n *seedNode) free(need int64, but images.Digest, why string) (left int64, evicted bool, err error) {
+	left, err = n.space.left()
+	for _, v := range n.victims(but) {
+		if err != nil || left >= need {
+			break
+		}
+		if err = n.evict(v, why); err == nil {
+			evicted = true
+			left, err = n.space.left()
+		}
+	}
+	return left, evicted, err
 }
 
 // lacks returns about how many bytes on the disk the image needs still, and whether it waits for them.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -51,6 +52,18 @@ func sweepSpool(dir string) (end func() error, err error) {
 		return nil, errors.Join(err, folder.Close())
 	}
 	return folder.Close, nil
+}
+
+// lockFolder waits for the lock of a folder.
+func lockFolder(dir string) (io.Closer, error) {
+	f, err := openLock(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(f, true); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // removeLeftover removes a file that nobody has locked.

@@ -128,6 +128,36 @@ func (m *Manifest) EndOfPartitions() (end int64) {
 	return end
 }
 
+// Description returns what a machine needs before it can join the image's swarm: maps, piece layers and the regions of the
+// frame, none of length 0. One that several partitions share is there for each.
+func (m *Manifest) Description() []Ref {
+	var list []Ref
+	for i := range m.Partitions {
+		p := &m.Partitions[i]
+		list = appendLayers(list, p.Map, p.PieceLayer)
+	}
+	return appendLayers(list, m.Frame.Region...)
+}
+
+// Layers returns all layers that the manifest names: Description, and the tile layers.
+func (m *Manifest) Layers() []Ref {
+	list := m.Description()
+	for i := range m.Partitions {
+		list = appendLayers(list, m.Partitions[i].TileLayer)
+	}
+	return list
+}
+
+// appendLayers appends those that there are: a partition may have no piece layer, and no data.
+func appendLayers(list []Ref, refs ...Ref) []Ref {
+	for _, r := range refs {
+		if r.Length > 0 {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
 // CreatedAt returns Created as a time.
 func (m *Manifest) CreatedAt() time.Time { return time.Unix(m.Created, 0).UTC() }
 

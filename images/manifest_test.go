@@ -50,6 +50,28 @@ func TestManifestIsCanonical(t *testing.T) {
 	}
 }
 
+func TestLayersAreThoseThatTheManifestNames(t *testing.T) {
+	m := example()
+	names := func(list []Ref) (names []string) {
+		for _, r := range list {
+			for _, name := range []string{"lba0", "gpt", "map", "tiles", "map 3", "pieces", "tiles 3"} {
+				if r.Digest == Sum([]byte(name)) {
+					names = append(names, name)
+				}
+			}
+		}
+		return names
+	}
+	description := []string{"map", "map 3", "pieces", "lba0", "gpt"}
+	if got := names(m.Description()); !slices.Equal(got, description) || len(m.Description()) != len(description) {
+		t.Errorf("description: %q", got)
+	}
+	all := append(description, "tiles", "tiles 3")
+	if got := names(m.Layers()); !slices.Equal(got, all) || len(m.Layers()) != len(all) {
+		t.Errorf("layers: %q", got)
+	}
+}
+
 func TestOtherEncodingsAreRefused(t *testing.T) {
 	b, _, err := example().Encode()
 	if err != nil {

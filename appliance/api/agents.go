@@ -212,17 +212,9 @@ func notEntitled(d images.Digest) error {
 
 // names returns the length of a layer; false says that the manifest does not name it.
 func names(m *images.Manifest, d images.Digest) (length int64, ok bool) {
-	for _, r := range m.Frame.Region {
+	for _, r := range m.Layers() {
 		if r.Digest == d {
 			return r.Length, true
-		}
-	}
-	for i := range m.Partitions {
-		p := &m.Partitions[i]
-		for _, r := range []images.Ref{p.Map, p.PieceLayer, p.TileLayer} {
-			if r.Length > 0 && r.Digest == d {
-				return r.Length, true
-			}
 		}
 	}
 	return 0, false

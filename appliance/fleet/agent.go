@@ -245,9 +245,9 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		return nil, err
 	}
 	var claimed *Job
-	dep := new(Deployment) // of a capture: none
+	var dep *Deployment // of a capture: one without anything
 	err := f.change(ctx, func(d *draft) error {
-		claimed = nil // of a try that another appliance was faster than
+		claimed, dep = nil, new(Deployment) // a try that another appliance was faster than left others
 		j, s := d.job(id), d.session(c.session.ID)
 		if j == nil || s == nil || s.Revoked || j.State.Ended() || j.HeldByOperator || !j.atWork() && !(d.isTurn(j) && d.hasPlace(j)) {
 			return nil

@@ -14,13 +14,13 @@ type asked struct {
 	fn   func(*draft) error
 	done chan struct{} // closed when err is set
 	err  error
-	// office says that only the site's scheduler may make the change, fenced that this appliance is not it.
+	// office says that only the site's scheduler may make it, fenced that this appliance is not the one.
 	office, fenced bool
 }
 
 // change runs fn and writes what it put into the draft; an error of fn, or of the transaction, leaves everything as it
 // was. Changes that are asked for while a transaction is written share the next one. fn runs again where another
-// appliance was faster; it must not block on anything but memory, and what it hands out through variables it sets each time.
+// appliance was faster, so it sets all that it returns each time; it must not block on anything but memory.
 func (f *Fleet) change(ctx context.Context, fn func(d *draft) error) error {
 	a := &asked{fn: fn, done: make(chan struct{})}
 	f.asking.Lock()

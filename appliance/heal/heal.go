@@ -123,23 +123,21 @@ func (s *storage) Learn(int, []images.Digest) {}
 
 // Read implements swarm.Storage. Tiles that were just fetched are refused where the repository still has them wrong:
 // others have them.
-func (s *storage) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+func (s *storage) Read(ctx context.Context, piece int, tiles images.TileSet, _ []byte) ([]tile.Encoded, error) {
 	return s.config.Tiles.ReadPiece(ctx, piece, tiles)
 }
 
 // Write implements swarm.Storage.
-func (s *storage) Write(piece, t int, raw []byte) error {
-	for len(raw) > 0 {
-		n := min(s.config.Layout.TileLength(piece, t), len(raw))
-		if err := s.config.Put(piece, t, raw[:n]); err != nil {
+func (s *storage) Write(piece, first int, raw [][]byte) error {
+	for i := range raw {
+		if err := s.config.Put(piece, first+i, raw[i]); err != nil {
 			return err
 		}
 		s.mu.Lock()
 		set := s.fetched[piece]
-		set.Add(t)
+		set.Add(first + i)
 		s.fetched[piece] = set
 		s.mu.Unlock()
-		raw, t = raw[n:], t+1
 	}
 	select {
 	case s.news <- struct{}{}:

@@ -39,12 +39,12 @@ type machine struct {
 	lacks  map[int]images.TileSet
 }
 
-func (m *machine) Held(piece int) images.TileSet           { return m.shape.Data(piece).Minus(m.lacks[piece]) }
-func (m *machine) TileHashes(piece int) []images.Digest    { return m.hashes(piece) }
-func (m *machine) Learn(int, []images.Digest)              {}
-func (m *machine) Sync() error                             { return nil }
-func (m *machine) Write(piece, tile int, raw []byte) error { return nil }
-func (m *machine) Read(_ context.Context, piece int, tiles images.TileSet) (list []tile.Encoded, err error) {
+func (m *machine) Held(piece int) images.TileSet             { return m.shape.Data(piece).Minus(m.lacks[piece]) }
+func (m *machine) TileHashes(piece int) []images.Digest      { return m.hashes(piece) }
+func (m *machine) Learn(int, []images.Digest)                {}
+func (m *machine) Sync() error                               { return nil }
+func (m *machine) Write(piece, tile int, raw [][]byte) error { return nil }
+func (m *machine) Read(_ context.Context, piece int, tiles images.TileSet, _ []byte) (list []tile.Encoded, err error) {
 	for t := range tiles.All() {
 		e := m.shape.TileExtent(piece, t, 1)
 		list = append(list, tile.Encoded{Codec: tile.Stored, Length: int32(e.Length), Bytes: m.disk[e.Offset:e.End()]})

@@ -34,20 +34,11 @@ const keptDescription = 64 << 20
 
 func (s *Seeders) describe(m *images.Manifest) *description {
 	d := &description{whole: s.config.Layer, part: s.config.LayerRange, objects: map[images.Digest]*object{}, left: keptDescription}
-	add := func(r images.Ref) {
-		if r.Length > 0 && d.objects[r.Digest] == nil {
+	for _, r := range m.Layers() {
+		if d.objects[r.Digest] == nil {
 			d.objects[r.Digest] = &object{length: r.Length}
 			d.total += r.Length
 		}
-	}
-	for _, r := range m.Frame.Region {
-		add(r)
-	}
-	for i := range m.Partitions {
-		p := &m.Partitions[i]
-		add(p.Map)
-		add(p.PieceLayer)
-		add(p.TileLayer)
 	}
 	return d
 }

@@ -43,15 +43,15 @@ var errDamaged = errors.New("the tile is damaged in the repository")
 
 // Read implements swarm.Storage. Tiles that are known to be damaged are not given out: whoever hands out shows their piece
 // to nobody for a while then.
-func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet, buf []byte) ([]tile.Encoded, error) {
 	if s.damaged != nil && !tiles.Intersect(s.damaged(s.reader().Image().Digest, piece)).IsEmpty() {
 		return nil, errDamaged
 	}
-	return s.reader().ReadPiece(ctx, piece, tiles)
+	return s.reader().ReadPieceInto(ctx, piece, tiles, buf)
 }
 
 // Write implements swarm.Storage; it is never called, since nothing is lacking.
-func (s *Storage) Write(int, int, []byte) error {
+func (s *Storage) Write(int, int, [][]byte) error {
 	return errors.New("an image in the repository is never written")
 }
 

@@ -13,28 +13,13 @@ import (
 const sourcesWait = 10 * time.Second
 
 // sources answers one request for sources, see announce.SourcesPath.
-func (t *Tracker) sources(r *http.Request) (int, announce.Response) {
-	fail := func(status int, sentence string) (int, announce.Response) {
-		t.cfg.Log.Warn("request for sources refused", "peer", r.RemoteAddr, "err", sentence)
-		return status, announce.Response{Failure: sentence}
-	}
-	if r.Method != http.MethodGet {
-		return fail(http.StatusMethodNotAllowed, "sources are asked for with GET")
-	}
+func (t *Tracker) sources(r *http.Request) (announce.Response, *refusal) {
 	q, err := announce.ParseSourcesRequest(r.URL.RawQuery)
-	switch {
-	case err != nil:
-		return fail(http.StatusBadRequest, err.Error())
-	case r.TLS == nil || len(r.TLS.VerifiedChains) == 0:
-		return fail(http.StatusForbidden, "sources are named to those with the job's certificate")
-	case !invited(r.TLS.VerifiedChains[0][0], q.InfoHash):
-		return fail(http.StatusForbidden, "the certificate does not name this swarm")
+	from, refused := admit(r, err, q.InfoHash, false)
+	if refused != nil {
+		return announce.Response{}, refused
 	}
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return fail(http.StatusBadRequest, "the connection has no address")
-	}
-	return http.StatusOK, t.source(r.Context(), netip.AddrPortFrom(bare(remote.Addr()), q.Port), identityOf(r), q)
+	return t.source(r.Context(), netip.AddrPortFrom(from, q.Port), identityOf(r), q), nil
 }
 
 // source returns whom a machine is to fetch from, and waits until there is somebody.

@@ -138,59 +138,75 @@ func (t *Tracker) swarm(wire [20]byte) *swarmPeers {
 	return s
 }
 
-// ServeHTTP answers one announce. The server has verified the client's certificate, where one was given, against the
-// site's CA (tls.VerifyClientCertIfGiven or stricter).
+// refusal says why somebody gets no answer.
+type refusal struct {
+	status   int    // of HTTP
+	sentence string // for the peer
+}
+
+// ServeHTTP answers one announce, or one request for sources. The server has verified the client's certificate, where one was
+// given, against the site's CA (tls.VerifyClientCertIfGiven or stricter).
 func (t *Tracker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	answering := t.answer
+	what, answering := "announce", t.answer
 	if strings.HasSuffix(r.URL.Path, announce.SourcesPath) {
-		answering = t.sources
+		what, answering = "request for sources", t.sources
 	}
-	status, answer := answering(r)
+	status := http.StatusOK
+	answer, refused := answering(r)
+	if refused != nil {
+		answer = announce.Response{Failure: refused.sentence}
+		level := slog.LevelDebug
+		if r.TLS != nil { // else it is anybody; and BEP 3 knows no other status
+			level, status = slog.LevelWarn, refused.status
+		}
+		t.cfg.Log.Log(r.Context(), level, what+" refused", "peer", r.RemoteAddr, "err", refused.sentence)
+	}
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(status)
 	w.Write(answer.Encode())
 }
 
-func (t *Tracker) answer(r *http.Request) (int, announce.Response) {
-	fail := func(status int, sentence string) (int, announce.Response) {
-		if r.TLS == nil { // anybody; and BEP 3 knows no other status
-			t.cfg.Log.Debug("announce refused", "peer", r.RemoteAddr, "err", sentence)
-			return http.StatusOK, announce.Response{Failure: sentence}
-		}
-		t.cfg.Log.Warn("announce refused", "peer", r.RemoteAddr, "err", sentence)
-		return status, announce.Response{Failure: sentence}
-	}
-	if r.Method != http.MethodGet {
-		return fail(http.StatusMethodNotAllowed, "an announce is a GET request")
-	}
+func (t *Tracker) answer(r *http.Request) (announce.Response, *refusal) {
 	request, err := announce.ParseRequest(r.URL.RawQuery)
-	if err != nil {
-		return fail(http.StatusBadRequest, err.Error())
-	}
 	name, open := t.openName(request.InfoHash)
-	switch {
-	case open:
+	if open {
 		request.InfoHash = name.swarm
-	case r.TLS == nil:
-		return fail(http.StatusForbidden, "no open swarm has this infohash here")
-	case len(r.TLS.VerifiedChains) == 0:
-		return fail(http.StatusForbidden, "an announce needs the job's certificate")
-	case !invited(r.TLS.VerifiedChains[0][0], request.InfoHash):
-		return fail(http.StatusForbidden, "the certificate does not name this swarm")
 	}
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return fail(http.StatusBadRequest, "the connection has no address")
+	from, refused := admit(r, err, request.InfoHash, open)
+	if refused != nil {
+		return announce.Response{}, refused
 	}
-	address := netip.AddrPortFrom(bare(remote.Addr()), request.Port)
+	address := netip.AddrPortFrom(from, request.Port)
 	who := identityOf(r)
 	who.plain = name.plain
 	answer, ok := t.note(address, who, request, time.Now())
 	if !ok {
-		return fail(http.StatusServiceUnavailable, "the tracker is full; try again later")
+		return announce.Response{}, &refusal{http.StatusServiceUnavailable, "the tracker is full; try again later"}
 	}
 	t.cfg.Log.Debug("announce", "peer", address, "event", string(request.Event), "left", request.Left, "told", len(answer.Peers))
-	return http.StatusOK, answer
+	return answer, nil
+}
+
+// admit returns the address of who asks about a swarm, or why it is told nothing. unread is the error of its query.
+func admit(r *http.Request, unread error, wire [20]byte, open bool) (from netip.Addr, refused *refusal) {
+	switch {
+	case r.Method != http.MethodGet:
+		return from, &refusal{http.StatusMethodNotAllowed, "a tracker is asked with GET"}
+	case unread != nil:
+		return from, &refusal{http.StatusBadRequest, unread.Error()}
+	case open:
+	case r.TLS == nil:
+		return from, &refusal{http.StatusForbidden, "no open swarm has this infohash here"}
+	case len(r.TLS.VerifiedChains) == 0:
+		return from, &refusal{http.StatusForbidden, "this needs the job's certificate"}
+	case !invited(r.TLS.VerifiedChains[0][0], wire):
+		return from, &refusal{http.StatusForbidden, "the certificate does not name this swarm"}
+	}
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return from, &refusal{http.StatusBadRequest, "the connection has no address"}
+	}
+	return bare(remote.Addr()), nil
 }
 
 // invited reports whether the certificate names the swarm of which the announce gives the first 20 bytes.

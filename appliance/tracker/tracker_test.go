@@ -1,19 +1,13 @@
 package tracker
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +19,7 @@ import (
 	"seedbed/images"
 	"seedbed/images/announce"
 	"seedbed/images/swarm"
+	"seedbed/images/trust/trusttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,42 +30,19 @@ var (
 	seed    = netip.MustParseAddrPort("192.0.2.1:6881")
 )
 
-// chain issues a certificate with the URIs by a CA of its own.
-func chain(t *testing.T, uris ...string) (tls.Certificate, *x509.Certificate) {
-	t.Helper()
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	make := func(template, parent *x509.Certificate) *x509.Certificate {
-		template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(1), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, _ := x509.ParseCertificate(der)
-		return c
-	}
-	ca := &x509.Certificate{IsCA: true, BasicConstraintsValid: true, Subject: pkix.Name{CommonName: "site"}}
-	ca = make(ca, ca)
-	leaf := &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	for _, u := range uris {
-		parsed, _ := url.Parse(u)
-		leaf.URIs = append(leaf.URIs, parsed)
-	}
-	return tls.Certificate{Certificate: [][]byte{make(leaf, ca).Raw}, PrivateKey: key}, ca
-}
-
 // client returns an announce client whose certificate carries the URIs, and a server that runs the tracker for it.
 func client(t *testing.T, tr *Tracker, uris ...string) *announce.Client {
 	t.Helper()
-	cert, ca := chain(t, uris...)
+	site := trusttest.New(t)
 	pool := x509.NewCertPool()
-	pool.AddCert(ca)
+	pool.AddCert(site.Certificate)
 	server := httptest.NewUnstartedServer(tr)
 	server.TLS = &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	h := server.Client()
 	if len(uris) > 0 {
-		h.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{cert}
+		h.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{site.Issue(t, nil, uris...)}
 	}
 	return &announce.Client{URL: server.URL + "/announce", HTTP: h}
 }

@@ -41,9 +41,18 @@ func (c *Client) Announce(ctx context.Context, r Request) (Response, error) {
 	if strings.Contains(u, "?") {
 		joint = "&"
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u+joint+r.Query(), nil)
+	response, err := c.get(ctx, u+joint+r.Query())
 	if err != nil {
 		return Response{}, fmt.Errorf("announce to %s: %w", c.URL, err)
+	}
+	return response, nil
+}
+
+// get sends one request and returns the tracker's answer. A failure that the tracker names wraps ErrRefused.
+func (c *Client) get(ctx context.Context, target string) (Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return Response{}, err
 	}
 	client := c.HTTP
 	if client == nil {
@@ -51,23 +60,21 @@ func (c *Client) Announce(ctx context.Context, r Request) (Response, error) {
 	}
 	answer, err := client.Do(request)
 	if err != nil {
-		return Response{}, fmt.Errorf("announce to %s: %w", c.URL, err)
+		return Response{}, err
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, MaxResponse+1))
 	if err != nil {
-		return Response{}, fmt.Errorf("announce to %s: %w", c.URL, err)
+		return Response{}, err
 	}
 	response, err := DecodeResponse(body)
 	switch {
 	case err != nil && answer.StatusCode != http.StatusOK:
-		return Response{}, fmt.Errorf("announce to %s: %s", c.URL, answer.Status)
-	case err != nil:
-		return Response{}, fmt.Errorf("announce to %s: %w", c.URL, err)
-	case response.Failure != "":
-		return Response{}, fmt.Errorf("announce to %s: %w: %s", c.URL, ErrRefused, response.Failure)
+		return Response{}, errors.New(answer.Status)
+	case err == nil && response.Failure != "":
+		return Response{}, fmt.Errorf("%w: %s", ErrRefused, response.Failure)
 	}
-	return response, nil
+	return response, err
 }
 
 // Run announces at once and then at the tracker's interval until ctx ends, tries again sooner after a failure, and says

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -28,11 +26,11 @@ type SourcesRequest struct {
 	Held bool
 	// Length is that of what is to be fetched, in bytes.
 	Length int64
-	// Failed are those that were asked in vain, at most MaxFailed.
+	// Failed are those that were asked in vain, in that order. The last MaxFailed of them are told.
 	Failed []netip.AddrPort
 }
 
-// MaxFailed bounds the addresses of a SourcesRequest.
+// MaxFailed bounds the addresses in the query of a SourcesRequest.
 const MaxFailed = 16
 
 // Query returns the request as the query of a URL, without question mark.
@@ -41,7 +39,7 @@ func (r SourcesRequest) Query() string {
 	if r.Held {
 		v.Set("held", "1")
 	}
-	for _, a := range r.Failed[:min(len(r.Failed), MaxFailed)] {
+	for _, a := range r.Failed[max(0, len(r.Failed)-MaxFailed):] {
 		v.Add("failed", a.String())
 	}
 	return v.Encode()
@@ -105,32 +103,9 @@ const sourcesPause = 50 * time.Millisecond
 func (c *Client) sources(ctx context.Context, r SourcesRequest) (Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, sourcesTime)
 	defer cancel()
-	target := strings.TrimSuffix(c.URL, "/") + SourcesPath
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target+"?"+r.Query(), nil)
+	answer, err := c.get(ctx, strings.TrimSuffix(c.URL, "/")+SourcesPath+"?"+r.Query())
 	if err != nil {
 		return Response{}, fmt.Errorf("sources from %s: %w", c.URL, err)
-	}
-	client := c.HTTP
-	if client == nil {
-		client = http.DefaultClient
-	}
-	res, err := client.Do(request)
-	if err != nil {
-		return Response{}, fmt.Errorf("sources from %s: %w", c.URL, err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, MaxResponse+1))
-	if err != nil {
-		return Response{}, fmt.Errorf("sources from %s: %w", c.URL, err)
-	}
-	answer, err := DecodeResponse(body)
-	switch {
-	case err != nil && res.StatusCode != http.StatusOK:
-		return Response{}, fmt.Errorf("sources from %s: %s", c.URL, res.Status)
-	case err != nil:
-		return Response{}, fmt.Errorf("sources from %s: %w", c.URL, err)
-	case answer.Failure != "":
-		return Response{}, fmt.Errorf("sources from %s: %w: %s", c.URL, ErrRefused, answer.Failure)
 	}
 	return answer, nil
 }

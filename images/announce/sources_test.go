@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,13 @@ func TestSourcesRequestReadsAsWritten(t *testing.T) {
 	got, err := ParseSourcesRequest(want.Query())
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
+	}
+	many := SourcesRequest{}
+	for port := range uint16(MaxFailed + 3) {
+		many.Failed = append(many.Failed, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), port))
+	}
+	if got, err = ParseSourcesRequest(many.Query()); err != nil || !slices.Equal(got.Failed, many.Failed[3:]) {
+		t.Errorf("of many that failed %v are told: %v", got.Failed, err)
 	}
 	for name, query := range map[string]string{
 		"no infohash":     "port=1&length=1",

@@ -167,7 +167,7 @@ func TestLookFindsWhatADiskHoldsAndWriteCompletesIt(t *testing.T) {
 	}
 	for p := range s.layout.Count() {
 		for at := range s.layout.Data(p).Minus(st.Held(p)).All() {
-			if err := st.Write(p, at, s.tile(p, at)); err != nil {
+			if err := st.Write(p, at, [][]byte{s.tile(p, at)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -209,16 +209,16 @@ func TestADiskThatIsOnlyReadGivesOutWhatIsRight(t *testing.T) {
 			t.Errorf("piece %d: %d tiles are held", p, held.Len())
 		}
 	}
-	list, err := st.Read(t.Context(), 2, s.layout.Data(2))
+	list, err := st.Read(t.Context(), 2, s.layout.Data(2), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	contents(t, s, 2, list)
 	disk.b[2*s.layout.PieceLength()+100] ^= 1 // somebody writes to the disk
-	if _, err := st.Read(t.Context(), 2, s.layout.Data(2)); !errors.Is(err, errChanged) {
+	if _, err := st.Read(t.Context(), 2, s.layout.Data(2), nil); !errors.Is(err, errChanged) {
 		t.Errorf("what is wrong was given out: %v", err)
 	}
-	if err := st.Write(2, 0, s.tile(2, 0)); err == nil {
+	if err := st.Write(2, 0, [][]byte{s.tile(2, 0)}); err == nil {
 		t.Error("a disk that is only read was written")
 	}
 }
@@ -230,8 +230,7 @@ func TestTheFirstTileIsHeldBack(t *testing.T) {
 	if err := st.Look(t.Context(), nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	raw := append(bytes.Clone(s.tile(0, 0)), s.tile(0, 1)...)
-	if err := st.Write(0, 0, raw); err != nil {
+	if err := st.Write(0, 0, [][]byte{s.tile(0, 0), s.tile(0, 1)}); err != nil {
 		t.Fatal(err)
 	}
 	if !isZero(disk.b[:images.TileLength]) || !bytes.Equal(disk.b[images.TileLength:2*images.TileLength], s.tile(0, 1)) {
@@ -239,7 +238,7 @@ func TestTheFirstTileIsHeldBack(t *testing.T) {
 	}
 	var first images.TileSet
 	first.Add(0)
-	list, err := st.Read(t.Context(), 0, first)
+	list, err := st.Read(t.Context(), 0, first, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +253,7 @@ func fill(t *testing.T, s *sample, shelf *Shelf, pieces ...int) {
 	for _, p := range pieces {
 		shelf.Learn(p, s.hashes(p))
 		for at := range s.layout.Data(p).All() {
-			if err := shelf.Write(p, at, s.tile(p, at)); err != nil {
+			if err := shelf.Write(p, at, [][]byte{s.tile(p, at)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -281,7 +280,7 @@ func TestAShelfKeepsTilesOverARestart(t *testing.T) {
 			want := images.TileSet{}
 			if slices.Contains([]int{5, 2, 7}, p) {
 				want = s.layout.Data(p)
-				list, err := shelf.Read(t.Context(), p, want)
+				list, err := shelf.Read(t.Context(), p, want, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -330,7 +329,7 @@ func TestAShelfThatWasCutOrDamagedGivesOutNothingWrong(t *testing.T) {
 			for t2 := range shelf.Held(p).All() {
 				var one images.TileSet
 				one.Add(t2)
-				list, err := shelf.Read(t.Context(), p, one)
+				list, err := shelf.Read(t.Context(), p, one, nil)
 				if err != nil {
 					if shelf.Held(p).Has(t2) {
 						t.Fatalf("%s at %d: a damaged tile is held", what, at)
@@ -346,7 +345,7 @@ func TestAShelfThatWasCutOrDamagedGivesOutNothingWrong(t *testing.T) {
 			}
 		}
 		fill(t, s, shelf, 2) // it goes on
-		list, err := shelf.Read(t.Context(), 2, s.layout.Data(2))
+		list, err := shelf.Read(t.Context(), 2, s.layout.Data(2), nil)
 		if err != nil {
 			t.Fatalf("%s at %d: %v", what, at, err)
 		}

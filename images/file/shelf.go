@@ -220,7 +220,7 @@ func (s *Shelf) TileHashes(piece int) []images.Digest {
 
 // hash computes the hashes of a whole piece from its tiles; nil if one is damaged.
 func (s *Shelf) hash(piece int) (hashes []images.Digest) {
-	list, err := s.Read(context.Background(), piece, s.layout.Data(piece))
+	list, err := s.Read(context.Background(), piece, s.layout.Data(piece), nil)
 	if err != nil {
 		return nil
 	}
@@ -263,7 +263,7 @@ func (s *Shelf) record(offset int64) ([]byte, head, error) {
 }
 
 // Read implements swarm.Storage. A tile that is damaged is not held any more.
-func (s *Shelf) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+func (s *Shelf) Read(ctx context.Context, piece int, tiles images.TileSet, _ []byte) ([]tile.Encoded, error) {
 	s.mu.Lock()
 	offsets := map[int]int64{}
 	for _, p := range s.places[piece] {
@@ -304,7 +304,7 @@ func (s *Shelf) drop(piece, t int) {
 }
 
 // Write implements swarm.Storage.
-func (s *Shelf) Write(piece, first int, raw []byte) error {
+func (s *Shelf) Write(piece, first int, raw [][]byte) error {
 	var b []byte
 	type entry struct {
 		h  head
@@ -329,14 +329,12 @@ func (s *Shelf) Write(piece, first int, raw []byte) error {
 		}
 		add(head{kind: recordNames}, names)
 	}
-	for t := first; len(raw) > 0; t++ {
-		n := min(s.layout.TileLength(piece, t), len(raw))
-		e, err := tile.Encode(s.codec, 0, raw[:n])
+	for i := range raw {
+		e, err := tile.Encode(s.codec, 0, raw[i])
 		if err != nil {
 			return err
 		}
-		add(head{kind: recordTile, codec: byte(e.Codec), tile: uint16(t), decoded: uint32(n)}, e.Bytes)
-		raw = raw[n:]
+		add(head{kind: recordTile, codec: byte(e.Codec), tile: uint16(first + i), decoded: uint32(e.Length)}, e.Bytes)
 	}
 	// One after the other: what lies behind a record that could not be written would be lost with it.
 	s.writing.Lock()

@@ -189,7 +189,7 @@ func (s *Storage) compare(piece int, have, want []images.Digest) {
 var errChanged = errors.New("the disk holds something else by now")
 
 // Read implements swarm.Storage: the tiles are read through the mask and encoded anew, by LZ4, which costs least.
-func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet, _ []byte) ([]tile.Encoded, error) {
 	hashes := map[int]images.Digest{}
 	if s.ReadOnly {
 		rank, known := 0, s.TileHashes(piece)
@@ -219,7 +219,7 @@ func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet) ([]
 
 // ReadPiece is Read: with TileHashes, a Storage is what restore takes content from.
 func (s *Storage) ReadPiece(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
-	return s.Read(ctx, piece, tiles)
+	return s.Read(ctx, piece, tiles, nil)
 }
 
 // runLength is how many bytes are read at once.
@@ -267,28 +267,30 @@ func (s *Storage) read(piece, t int, raw []byte) error {
 }
 
 // Write implements swarm.Storage: one write per run of used bytes, free bytes are left as they are.
-func (s *Storage) Write(piece, t int, raw []byte) error {
+func (s *Storage) Write(piece, t int, raw [][]byte) error {
 	if s.ReadOnly {
 		return errors.New("this disk is only read")
 	}
 	var written images.TileSet
-	for i := range int(images.TileCount(int64(len(raw)))) {
+	length := int64(0)
+	for i := range raw {
 		written.Add(t + i)
+		length += int64(len(raw[i]))
 	}
 	span := s.Layout.Span(piece)
 	first := span.Offset + int64(t)*images.TileLength
 	later := int64(0)
 	if s.HoldFirst && piece == 0 && t == 0 {
-		later = min(int64(len(raw)), images.TileLength)
+		later = int64(len(raw[0]))
 		s.mu.Lock()
-		s.first = bytes.Clone(raw[:later])
+		s.first = bytes.Clone(raw[0])
 		s.mu.Unlock()
 	}
 	for _, e := range s.Layout.WriteExtents(nil, piece, t, written.Len()) {
-		if e = e.Intersect(images.Extent{Offset: first + later, Length: int64(len(raw)) - later}); e.Length == 0 {
+		if e = e.Intersect(images.Extent{Offset: first + later, Length: length - later}); e.Length == 0 {
 			continue
 		}
-		if _, err := s.Disk.WriteAt(raw[e.Offset-first:e.End()-first], s.Base(span.Partition)+e.Offset); err != nil {
+		if _, err := s.Disk.WriteAt(joined(tile.Cut(raw, e.Offset-first, e.End()-first)), s.Base(span.Partition)+e.Offset); err != nil {
 			return err
 		}
 	}
@@ -296,6 +298,14 @@ func (s *Storage) Write(piece, t int, raw []byte) error {
 	defer s.mu.Unlock()
 	s.mark(piece, written.Intersect(s.Layout.Data(piece)))
 	return nil
+}
+
+// joined returns parts as one.
+func joined(parts [][]byte) []byte {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return bytes.Join(parts, nil)
 }
 
 // Sync implements swarm.Storage.

@@ -170,13 +170,15 @@ type Reader struct {
 	r *bufio.Reader
 	// Limit bounds a message behind its prefix in bytes; zero means MaxMessageLength.
 	Limit int
+	// Room gives the n bytes that a message is read into; nil means memory of its own.
+	Room func(n int) []byte
 }
 
 // NewReader reads messages from r: short ones in steps of 4 KiB, long ones straight into their place.
 func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 4<<10)} }
 
-// Next reads one message. Its slices are the caller's: they are never used again. At the end between two messages the
-// error is io.EOF.
+// Next reads one message. Its slices lie in memory from Room, or in memory of their own that is never used again. At the end
+// between two messages the error is io.EOF.
 func (r *Reader) Next() (Message, error) {
 	var prefix [4]byte
 	if _, err := io.ReadFull(r.r, prefix[:]); err != nil {
@@ -189,7 +191,11 @@ func (r *Reader) Next() (Message, error) {
 	if n > limit {
 		return nil, fmt.Errorf("message of %d bytes, more than %d", n, limit)
 	}
-	b := make([]byte, n)
+	room := r.Room
+	if room == nil {
+		room = func(n int) []byte { return make([]byte, n) }
+	}
+	b := room(int(n))
 	if _, err := io.ReadFull(r.r, b); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF

@@ -23,7 +23,7 @@ import (
 type Fetcher struct {
 	TLS *tls.Config // the swarm's, see swarm.TLSConfig
 	// Sources returns whom to ask next, best first, and none where nobody is to be asked: what is left has to come another
-	// way. It is told who was asked in vain. It may block.
+	// way. An error is none, and the log is told (Debug). It is told who was asked in vain. It may block.
 	Sources func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error)
 	Dialer  *net.Dialer   // nil is the zero one
 	Limits  *swarm.Limits // of all that the peer receives; nil is none
@@ -66,6 +66,9 @@ func (l Liar) log() []any {
 	return []any{"peer", l.Peer.String(), "names", l.Names, "certificate", fmt.Sprintf("%x", l.Certificate[:8])}
 }
 
+// Least is the length of all objects together, in bytes, from which others are asked: less costs no more than to ask.
+const Least = 8 << 10
+
 // Waits and bounds of a Fetcher.
 const (
 	roundsOfSources = 3                      // how often Sources is asked
@@ -90,8 +93,12 @@ func (f *Fetcher) Fetch(ctx context.Context, refs []images.Ref) (*Fetched, error
 			break
 		}
 		list, err := f.Sources(ctx, failed)
+		if err != nil {
+			log.Debug("nobody is named who has the description of the image", "err", err)
+			break
+		}
 		list = slices.DeleteFunc(slices.Clone(list), func(a netip.AddrPort) bool { return slices.Contains(failed, a) })
-		if err != nil || len(list) == 0 {
+		if len(list) == 0 {
 			break
 		}
 		for len(list) > 0 && !got.has(refs) && ctx.Err() == nil {

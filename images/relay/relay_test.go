@@ -2,18 +2,12 @@ package relay
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +18,7 @@ import (
 
 	"seedbed/images"
 	"seedbed/images/swarm"
+	"seedbed/images/trust/trusttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,52 +26,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // site is a certificate authority with one swarm.
 type site struct {
 	t    testing.TB
-	ca   *x509.Certificate
-	key  *ecdsa.PrivateKey
+	ca   *trusttest.Authority
 	hash images.InfoHash
 }
 
 func newSite(t testing.TB) *site {
-	s := &site{t: t, hash: images.InfoHash(images.Sum([]byte(t.Name())))}
-	s.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "site"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	s.ca = s.sign(template, template, &s.key.PublicKey)
-	return s
-}
-
-func (s *site) sign(template, parent *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
-	template.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, s.key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return c
+	return &site{t: t, ca: trusttest.New(t), hash: images.InfoHash(images.Sum([]byte(t.Name())))}
 }
 
 // tls returns the TLS of a machine, with more URIs in its certificate, for a swarm.
 func (s *site) tls(h images.InfoHash, more ...string) *tls.Config {
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
-	for _, u := range append(more, swarm.InfoHashURI(h)) {
-		parsed, err := url.Parse(u)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		template.URIs = append(template.URIs, parsed)
-	}
-	leaf := s.sign(template, s.ca, &key.PublicKey)
-	return swarm.TLSConfig(tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}, s.ca, h)
+	return swarm.TLSConfig(s.ca.Issue(s.t, nil, append(more, swarm.InfoHashURI(h))...), s.ca.Certificate, h)
 }
 
 // source is a machine that gives objects on a listener of its own.
 type source struct {
 	*Server
-	at netip.AddrPort
+	mux *swarm.Mux
+	at  netip.AddrPort
 }
 
 // source starts a machine that gives objects until the test ends.
@@ -90,14 +57,21 @@ func (s *site) source(o Objects, change func(*ServerConfig), more ...string) *so
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	m := s.listener()
+	if _, err := server.Serve(m); err != nil {
+		s.t.Fatal(err)
+	}
+	return &source{server, m, m.Addr()}
+}
+
+// listener runs until the test ends.
+func (s *site) listener() *swarm.Mux {
+	s.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	m := swarm.NewMux(l, nil)
-	if _, err := server.Serve(m); err != nil {
-		s.t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
@@ -107,7 +81,7 @@ func (s *site) source(o Objects, change func(*ServerConfig), more ...string) *so
 			s.t.Error(err)
 		}
 	})
-	return &source{server, m.Addr()}
+	return m
 }
 
 // fetcher is a machine that is told of the addresses, one answer after the other.
@@ -181,12 +155,42 @@ func TestObjectsComeFromWhoeverHasThem(t *testing.T) {
 	if err != nil || !got.has(refs) {
 		t.Fatalf("%d of %d objects: %v", len(got.Objects), len(refs), err)
 	}
+	until(t, "what was sent is counted", func() bool { return machine.Sent()+appliance.Sent() >= all.Total() })
 	if int64(5<<20+8) != machine.Sent() || int64(4*MaxRange) != appliance.Sent() || got.FromPeers < machine.Sent() ||
 		got.FromAppliance < appliance.Sent() || got.FromPeers+got.FromAppliance > all.Total()+1000 {
 		t.Errorf("sent %d and %d; received %d and %d", machine.Sent(), appliance.Sent(), got.FromPeers, got.FromAppliance)
 	}
 	if !slices.Equal(*failed, []netip.AddrPort{machine.at}) || len(got.Liars) != 0 {
 		t.Errorf("failed: %v, liars: %v", *failed, got.Liars)
+	}
+}
+
+// TestAllListenersGive: but for those on which somebody gives already, and until it is over.
+func TestAllListenersGive(t *testing.T) {
+	s, log := newSite(t), &warnings{}
+	all, refs := objects(1000)
+	server, err := NewServer(ServerConfig{InfoHash: s.hash, TLS: s.tls(s.hash), Objects: all, Log: slog.New(log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := s.source(all, nil)
+	one, other := s.listener(), s.listener()
+	remove := server.ServeAll([]*swarm.Mux{one, taken.mux, other})
+	if !log.has("is not given to other machines") || len(log.lines) != 1 {
+		t.Errorf("log: %q", log.lines)
+	}
+	fetched := func(m *swarm.Mux) bool {
+		f, _ := s.fetcher([]netip.AddrPort{m.Addr()})
+		got, err := f.Fetch(t.Context(), refs)
+		return err == nil && got.has(refs)
+	}
+	if !fetched(one) || !fetched(other) {
+		t.Error("a listener does not give")
+	}
+	until(t, "what was sent is counted", func() bool { return server.Sent() == 2*all.Total() })
+	remove()
+	if fetched(one) || fetched(other) || !fetched(taken.mux) {
+		t.Error("what was removed gives, or what was not does not")
 	}
 }
 

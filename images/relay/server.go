@@ -58,7 +58,8 @@ type ServerConfig struct {
 	PeerUploadLimit int64
 	// MaxConnections bounds what is served at once; zero means 32.
 	MaxConnections int
-	Log            *slog.Logger // is told of those who flood us (Warn); nil discards
+	// Log is told of those who flood us, and of a Mux of ServeAll on which nothing is given (Warn); nil discards.
+	Log *slog.Logger
 }
 
 // Server answers other machines of a swarm. Safe for concurrent use; it starts nothing, and what a Mux gives it ends with the
@@ -112,6 +113,24 @@ func NewServer(c ServerConfig) (*Server, error) {
 // Serve answers what reaches the listener until remove is called.
 func (s *Server) Serve(m *swarm.Mux) (remove func(), err error) {
 	return m.Handle(s.cfg.InfoHash, Protocol, s.cfg.TLS, s.serve)
+}
+
+// ServeAll is Serve for all of a peer's listeners. Of one on which nothing can be given the log is told: the others do.
+func (s *Server) ServeAll(list []*swarm.Mux) (remove func()) {
+	var removes []func()
+	for _, m := range list {
+		one, err := s.Serve(m)
+		if err != nil {
+			s.cfg.Log.Warn("the description of the image is not given to other machines", "err", err)
+			continue
+		}
+		removes = append(removes, one)
+	}
+	return func() {
+		for _, one := range removes {
+			one()
+		}
+	}
 }
 
 // Sent counts the bytes of objects that were sent.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"math"
-	"regexp"
 	"time"
 )
 
@@ -28,6 +27,14 @@ type Bucket interface {
 	Delete(ctx context.Context, key string) error
 }
 
+// advised is a Bucket whose objects the operating system keeps in memory: it is told what will be read soon, and what is
+// read goes straight to where it is wanted.
+type advised interface {
+	Bucket
+	// Advise says that the bytes [offset, offset+length) of an object will be read soon. It does not wait for them.
+	Advise(key string, offset, length int64)
+}
+
 // Object describes one object of a Bucket.
 type Object struct {
 	Key      string // "packs/1f3a..."
@@ -41,18 +48,29 @@ var (
 	ErrNotExist = errors.New("object does not exist")
 )
 
-var validKey = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$`)
-
 // maxKeyLength is what S3 allows, less room for a prefix ("Creating object key names": 1,024 bytes).
 const maxKeyLength = 512
 
 // CheckKey, which every Bucket calls, refuses what is not names of a-z 0-9 . _ - joined by slashes: such a key is a path
 // on every file system and cannot leave the bucket's folder.
 func CheckKey(key string) error {
-	if len(key) > maxKeyLength || !validKey.MatchString(key) {
-		return fmt.Errorf("object key %.80q: not names of a-z 0-9 . _ - joined by slashes", key)
+	start := true // of a name
+	for i := range len(key) {
+		c := key[i]
+		plain := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		if !plain && (start || c != '.' && c != '_' && c != '-' && c != '/') {
+			return keyError(key)
+		}
+		start = c == '/'
+	}
+	if start || len(key) > maxKeyLength {
+		return keyError(key)
 	}
 	return nil
+}
+
+func keyError(key string) error {
+	return fmt.Errorf("object key %.80q: not names of a-z 0-9 . _ - joined by slashes", key)
 }
 
 // fetch returns a whole object of at most limit bytes.
@@ -77,12 +95,17 @@ var errTooLong = errors.New("more than it can have")
 
 // fetchRange returns the bytes [offset, offset+length) of an object; fewer are an error.
 func fetchRange(ctx context.Context, b Bucket, key string, offset, length int64) ([]byte, error) {
+	return fetchInto(ctx, b, key, offset, make([]byte, length))
+}
+
+// fetchInto fills p with the bytes of an object from offset on; fewer are an error.
+func fetchInto(ctx context.Context, b Bucket, key string, offset int64, p []byte) ([]byte, error) {
+	length := int64(len(p))
 	r, err := b.Read(ctx, key, offset, length)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	p := make([]byte, length)
 	if n, err := io.ReadFull(r, p); err != nil {
 		return nil, fmt.Errorf("object %s: %d bytes at %d, want %d: %w", key, n, offset, length, err)
 	}

@@ -150,12 +150,16 @@ func (d *Dir) Read(_ context.Context, key string, offset, length int64) (io.Read
 	if err := CheckKey(key); err != nil {
 		return nil, err
 	}
-	if _, err := d.stat(key); err != nil {
-		return nil, err
-	}
 	f, err := d.fs.Open(d.file(key))
 	if err != nil {
 		return nil, d.readError(key, err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = fs.ErrNotExist // a folder is no object
+	}
+	if err != nil {
+		return nil, errors.Join(d.readError(key, err), f.Close())
 	}
 	if length < 0 {
 		length = 1<<62 - offset

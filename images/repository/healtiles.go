@@ -98,7 +98,7 @@ func (h *healing) broken(ctx context.Context, x *Reader, d *Damage) (list []brok
 				raw, err := x.fetchDirect(ctx, id, start, end)
 				unread = err
 				return raw, err
-			})
+			}, false)
 			if err == nil && h.packs[b.at.pack] == nil {
 				var raw []byte
 				if raw, err = one[0].Decode(nil); err == nil && tile.KeyOf(raw) == b.key {

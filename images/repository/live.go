@@ -115,16 +115,11 @@ func (r *Repository) loadLive(ctx context.Context, i *liveImage) error {
 func (i *liveImage) objects(use func(key string)) {
 	use(manifestKey(i.digest))
 	use(signatureKey(i.digest))
-	for _, ref := range i.m.Frame.Region {
+	for _, ref := range i.m.Layers() {
 		use(layerKey(ref.Digest))
 	}
 	for k := range i.m.Partitions {
 		p := &i.m.Partitions[k]
-		for _, ref := range []images.Ref{p.Map, p.PieceLayer, p.TileLayer} {
-			if ref.Length > 0 {
-				use(layerKey(ref.Digest))
-			}
-		}
 		if i.places[k] != nil {
 			use(generationKey(placementKey(i.digest, p), i.generations[k]))
 			for _, id := range i.places[k].packs {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -130,12 +131,17 @@ func (x *Reader) EncodedLength() (n int64) {
 
 // ReadPiece returns data tiles of a piece as they are stored, in ascending order.
 func (x *Reader) ReadPiece(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+	return x.ReadPieceInto(ctx, piece, tiles, nil)
+}
+
+// ReadPieceInto is ReadPiece into buf, as far as its capacity is enough: the tiles are good until buf is used again.
+func (x *Reader) ReadPieceInto(ctx context.Context, piece int, tiles images.TileSet, buf []byte) ([]tile.Encoded, error) {
 	s := x.shape.Span(piece)
 	list := make([]int64, 0, tiles.Len())
 	for t := range tiles.All() {
 		list = append(list, s.Offset/images.TileLength+int64(t))
 	}
-	return x.Read(ctx, s.Partition, list)
+	return x.readInto(ctx, s.Partition, list, buf)
 }
 
 // Read returns data tiles of a partition as they are stored, in the order asked for. partition is an index into the
@@ -144,8 +150,12 @@ func (x *Reader) ReadPiece(ctx context.Context, piece int, tiles images.TileSet)
 // the manifest's tile layer names; its hash is for the receiver to check. A tile shares memory with those fetched beside
 // it: who keeps one for long keeps a copy. Damage is an error of type *Damage.
 func (x *Reader) Read(ctx context.Context, partition int, tiles []int64) ([]tile.Encoded, error) {
+	return x.readInto(ctx, partition, tiles, nil)
+}
+
+func (x *Reader) readInto(ctx context.Context, partition int, tiles []int64, buf []byte) ([]tile.Encoded, error) {
 	now := x.now()
-	list, err := now.read(ctx, partition, tiles, nil)
+	list, err := now.read(ctx, partition, tiles, now.directly(buf), true)
 	if !packGone(err) {
 		return list, err
 	}
@@ -157,14 +167,14 @@ func (x *Reader) Read(ctx context.Context, partition int, tiles []int64) ([]tile
 	if e != nil {
 		return nil, errors.Join(err, e)
 	}
-	return fresh.read(ctx, partition, tiles, nil)
+	return fresh.read(ctx, partition, tiles, fresh.directly(buf), true)
 }
 
 // fetcher returns the bytes [start, end) of a pack.
 type fetcher func(ctx context.Context, id images.Digest, start, end int64) ([]byte, error)
 
-// read reads tiles through fetch, or with read-ahead if that is nil.
-func (x *Reader) read(ctx context.Context, partition int, tiles []int64, fetch fetcher) ([]tile.Encoded, error) {
+// read reads tiles through fetch; ahead says that the next ones may be read beside, and what is under way be taken.
+func (x *Reader) read(ctx context.Context, partition int, tiles []int64, fetch fetcher, ahead bool) ([]tile.Encoded, error) {
 	out := make([]tile.Encoded, 0, len(tiles))
 	for len(tiles) > 0 {
 		piece, n, err := x.samePiece(partition, tiles)
@@ -173,11 +183,11 @@ func (x *Reader) read(ctx context.Context, partition int, tiles []int64, fetch f
 		}
 		var got []tile.Encoded
 		var group *slot[groupKey, *records]
-		if fetch == nil { // else it says how to read, and nothing is to be read beside
+		if ahead {
 			group = x.ahead.want(piece)
 		}
 		if group != nil {
-			got, err = x.readGroup(ctx, group, piece, tiles[:n])
+			got, err = x.readGroup(ctx, group, piece, tiles[:n], fetch)
 		} else {
 			got, err = x.readNow(ctx, piece, tiles[:n], fetch)
 		}
@@ -231,9 +241,6 @@ func (x *Reader) readNow(ctx context.Context, piece int, tiles []int64, fetch fe
 	for i, t := range tiles {
 		ranks[i], _ = x.rank(partition, t)
 	}
-	if fetch == nil {
-		fetch = x.fetchDirect
-	}
 	x.startHashes(piece)
 	found, at, err := x.records(ctx, partition, ranks, fetch)
 	if err != nil {
@@ -247,7 +254,7 @@ func (x *Reader) readNow(ctx context.Context, piece int, tiles []int64, fetch fe
 }
 
 // readGroup takes tiles of one piece from a group that is fetched ahead.
-func (x *Reader) readGroup(ctx context.Context, g *slot[groupKey, *records], piece int, tiles []int64) ([]tile.Encoded, error) {
+func (x *Reader) readGroup(ctx context.Context, g *slot[groupKey, *records], piece int, tiles []int64, fetch fetcher) ([]tile.Encoded, error) {
 	hashes, err := x.pieceHashes(ctx, piece)
 	if err != nil {
 		return nil, err
@@ -257,7 +264,7 @@ func (x *Reader) readGroup(ctx context.Context, g *slot[groupKey, *records], pie
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return x.readNow(ctx, piece, tiles, nil) // and say what exactly cannot be read
+		return x.readNow(ctx, piece, tiles, fetch) // and say what exactly cannot be read
 	}
 	partition := x.shape.Span(piece).Partition
 	first := x.ahead.firstRank(g.key.group)
@@ -295,4 +302,26 @@ func (x *Reader) decode(ctx context.Context, piece int, tiles []int64, hashes []
 // fetchDirect fetches what is in the bucket now.
 func (x *Reader) fetchDirect(ctx context.Context, id images.Digest, start, end int64) ([]byte, error) {
 	return fetchRange(ctx, x.r.bucket, packKey(id), start, end-start)
+}
+
+// directly is fetchDirect into buf, as far as there is room in it.
+func (x *Reader) directly(buf []byte) fetcher {
+	if cap(buf) == 0 {
+		return x.fetchDirect
+	}
+	var mu sync.Mutex // guards free
+	free := buf[:cap(buf)]
+	take := func(n int64) []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		if n > int64(len(free)) {
+			return make([]byte, n)
+		}
+		p := free[:n:n]
+		free = free[n:]
+		return p
+	}
+	return func(ctx context.Context, id images.Digest, start, end int64) ([]byte, error) {
+		return fetchInto(ctx, x.r.bucket, packKey(id), start, take(end-start))
+	}
 }

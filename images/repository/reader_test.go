@@ -1,9 +1,12 @@
 package repository
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -140,5 +143,115 @@ func TestATileOfAnotherPackIsNoReasonToFetchWhatLiesBetween(t *testing.T) {
 	parts := partsOf(wanted)
 	if len(parts) != 2 || len(parts[0].wanted) != 3 || parts[1].start != 4000+2*gapLength {
 		t.Errorf("%+v", parts)
+	}
+}
+
+// told is a bucket whose objects the system keeps, and which notes what it is told.
+type told struct {
+	Bucket
+	mu     sync.Mutex
+	advice map[string][][2]int64 // by key: ranges
+}
+
+func (b *told) Advise(key string, offset, length int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.advice[key] = append(b.advice[key], [2]int64{offset, offset + length})
+}
+
+// length returns how many bytes were told of, and whether some were twice.
+func (b *told) length() (n int64, twice bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, ranges := range b.advice {
+		slices.SortFunc(ranges, func(p, q [2]int64) int { return cmp.Compare(p[0], q[0]) })
+		for i, r := range ranges {
+			n += r[1] - r[0]
+			twice = twice || i > 0 && r[0] < ranges[i-1][1]
+		}
+	}
+	return n, twice
+}
+
+func TestTheSystemIsToldWhatASequentialReaderWillRead(t *testing.T) {
+	folder := t.TempDir()
+	s := newSynthetic(8, 8192, true)
+	d := s.image(t, 1<<30, 5)
+	synctest.Test(t, func(t *testing.T) {
+		bucket := &told{Bucket: s, advice: map[string][][2]int64{}}
+		r, err := Open(t.Context(), bucket, Config{Spool: folder, CacheLength: 32 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		x, err := r.OpenImage(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := func(piece int) {
+			if _, err := x.ReadPiece(t.Context(), piece, x.shape.Data(piece)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		for _, piece := range []int{90, 10, 50, 30} { // here and there
+			read(piece)
+		}
+		if n, _ := bucket.length(); n != 0 {
+			t.Errorf("told of %d bytes that nobody said he would read", n)
+		}
+		per := x.EncodedLength() / int64(x.shape.Count()) // of a piece
+		for piece := 100; piece < 140; piece++ {
+			read(piece)
+			if n, twice := bucket.length(); twice || piece > 101 && n < per*int64(piece-100) {
+				t.Fatalf("after %d pieces told of %d bytes, some twice: %v", piece-99, n, twice)
+			}
+		}
+		if n, _ := bucket.length(); n > 2*40*per+maxAhead {
+			t.Errorf("told of %d bytes where %d were read", n, 40*per)
+		}
+		if n := held(r.cache); n != 0 {
+			t.Errorf("the cache keeps %d bytes, which the system keeps already", n)
+		}
+	})
+}
+
+func TestTilesAreReadIntoMemoryOfTheCaller(t *testing.T) {
+	r := openTest(t, t.TempDir())
+	s := newSample(rng(91), "debian", "1", 1<<20, 24<<20)
+	image, err := s.publish(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := r.OpenImage(t.Context(), image.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4<<20)
+	for piece := range x.Layout().Count() {
+		data := x.Layout().Data(piece)
+		want, err := x.ReadPiece(t.Context(), piece, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range []int{len(buf), 100, 0} {
+			clear(buf)
+			got, err := x.ReadPieceInto(t.Context(), piece, data, buf[:0:room])
+			if err != nil || len(got) != len(want) {
+				t.Fatalf("piece %d into %d bytes: %d tiles of %d, %v", piece, room, len(got), len(want), err)
+			}
+			inside := 0
+			for i := range got {
+				if got[i].Codec != want[i].Codec || got[i].Length != want[i].Length || !bytes.Equal(got[i].Bytes, want[i].Bytes) {
+					t.Errorf("tile %d of piece %d into %d bytes differs", i, piece, room)
+				}
+				if bytes.Contains(buf, got[i].Bytes) {
+					inside++
+				}
+			}
+			if (room == len(buf)) != (inside > 0) && len(got) > 0 {
+				t.Errorf("piece %d: %d of %d tiles lie in %d bytes of the caller", piece, inside, len(got), room)
+			}
+		}
 	}
 }

@@ -35,27 +35,33 @@ func (x *Reader) records(ctx context.Context, partition int, ranks []int64, fetc
 	out := &records{list: make([][]byte, len(ranks))}
 	parts := partsOf(wanted)
 	var mu sync.Mutex // guards at
+	get := func(ctx context.Context, part *packPart) error {
+		b, err := fetch(ctx, place.packs[part.pack], part.start, part.end)
+		if err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			if ctx.Err() == nil {
+				at = failedPart(part, place)
+			}
+			return err
+		}
+		for _, w := range part.wanted {
+			start, end := w.start-part.start, w.end-part.start
+			out.list[w.at] = b[start:end:end]
+		}
+		return nil
+	}
+	for i := range parts {
+		out.length += parts[i].end - parts[i].start
+	}
+	if len(parts) == 1 {
+		err = get(ctx, &parts[0])
+		return out, at, err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelFetches)
-	for k := range parts {
-		part := &parts[k]
-		out.length += part.end - part.start
-		group.Go(func() error {
-			b, err := fetch(ctx, place.packs[part.pack], part.start, part.end)
-			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				if ctx.Err() == nil {
-					at = failedPart(part, place)
-				}
-				return err
-			}
-			for _, w := range part.wanted {
-				start, end := w.start-part.start, w.end-part.start
-				out.list[w.at] = b[start:end:end]
-			}
-			return nil
-		})
+	for i := range parts {
+		group.Go(func() error { return get(ctx, &parts[i]) })
 	}
 	err = group.Wait()
 	return out, at, err

@@ -47,8 +47,9 @@ type Config struct {
 
 // Repository is images on a Bucket. Safe for concurrent use.
 type Repository struct {
-	bucket Bucket // finds layers in every generation
-	dir    *Dir   // the bucket, if it is a folder
+	bucket Bucket  // finds layers in every generation
+	dir    *Dir    // the bucket, if it is a folder
+	advise advised // the bucket, if the system keeps its objects
 	cfg    Config
 	log    *slog.Logger
 	fs     fileSystem
@@ -113,6 +114,7 @@ func Open(ctx context.Context, b Bucket, cfg Config) (*Repository, error) {
 		cfg.CacheLength = 64 << 20
 	}
 	r := &Repository{bucket: generations{b}, dir: d, cfg: cfg, log: cfg.Log, fs: cfg.files}
+	r.advise, _ = b.(advised)
 	if r.fs == nil {
 		r.fs = localFiles{}
 	}

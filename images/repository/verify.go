@@ -286,7 +286,7 @@ func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 		v.add(damage)
 	} else if err != nil {
 		return err
-	} else if list, err := x.read(ctx, s.Partition, tiles, v.fetch(x)); packGone(err) && x == opened {
+	} else if list, err := x.read(ctx, s.Partition, tiles, v.fetch(x), false); packGone(err) && x == opened {
 		// A prune may have rewritten the pack since the image was opened.
 		if _, err := opened.renew(ctx, x); err != nil {
 			return err
@@ -298,7 +298,7 @@ func (v *verification) piece(ctx context.Context, x *Reader, piece int) error {
 		}
 	} else {
 		for _, t := range tiles {
-			one, err := x.read(ctx, s.Partition, []int64{t}, v.fetch(x))
+			one, err := x.read(ctx, s.Partition, []int64{t}, v.fetch(x), false)
 			var damage *Damage
 			if errors.As(err, &damage) {
 				v.add(damage)

@@ -51,12 +51,7 @@ func (d *File) measure() error {
 	if err != nil {
 		return err
 	}
-	if sector <= 0 || sector&(sector-1) != 0 || sector > sectorsLength {
-		return fmt.Errorf("sectors of %d bytes", sector)
-	}
-	d.SectorLength, d.Length = sector, length
-	d.at = newSectors(d.f, sector, length)
-	return nil
+	return d.inSectors(sector, length)
 }
 
 // openDirect reads a disk, which has no cache before it here; a file cannot be read past what memory has of it.

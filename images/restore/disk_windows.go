@@ -207,13 +207,7 @@ func (d *File) measure() error {
 	if _, err := control(h, ioctlDiskGetLength, nil, unsafe.Pointer(&length), unsafe.Sizeof(length)); err != nil {
 		return fmt.Errorf("length of the disk: %w", err)
 	}
-	sector := int(geometry.bytesPerSector)
-	if sector <= 0 || sector&(sector-1) != 0 || sector > sectorsLength {
-		return fmt.Errorf("sectors of %d bytes", sector)
-	}
-	d.SectorLength, d.Length = sector, length
-	d.at = newSectors(d.f, sector, length)
-	return nil
+	return d.inSectors(int(geometry.bytesPerSector), length)
 }
 
 func (d *File) flush() error { return d.f.Sync() }

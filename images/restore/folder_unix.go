@@ -4,6 +4,7 @@ package restore
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 )
 
@@ -14,4 +15,19 @@ func SyncFolder(dir string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// NameFile gives a whole file its name, in the same folder. One that exists is not replaced: fs.ErrExist.
+func NameFile(from, to string) error {
+	err := os.Link(from, to) // unlike a rename it replaces nothing
+	switch {
+	case err == nil:
+		return os.Remove(from)
+	case errors.Is(err, fs.ErrExist):
+		return err
+	}
+	if _, there := os.Lstat(to); errors.Is(there, fs.ErrNotExist) { // a file system without links
+		err = os.Rename(from, to)
+	}
+	return err
 }

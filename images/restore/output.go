@@ -115,7 +115,7 @@ func (o *Output) Commit() error {
 		}
 	}
 	for k := len(o.files) - 1; k >= 0; k-- {
-		if err := errors.Join(o.files[k].Close(), name(o.files[k].Name(), o.names[k])); err != nil {
+		if err := errors.Join(o.files[k].Close(), NameFile(o.files[k].Name(), o.names[k])); err != nil {
 			for _, named := range o.names[k+1:] {
 				err = errors.Join(err, os.Remove(named))
 			}
@@ -124,18 +124,6 @@ func (o *Output) Commit() error {
 	}
 	o.files = nil
 	return SyncFolder(filepath.Dir(o.names[0]))
-}
-
-// name gives a file its name, which nothing has.
-func name(from, to string) error {
-	err := os.Link(from, to) // unlike a rename it replaces nothing
-	switch {
-	case err == nil:
-		return os.Remove(from)
-	case errors.Is(err, fs.ErrExist):
-		return err
-	}
-	return os.Rename(from, to) // a file system without links
 }
 
 // Abort removes what is not committed.

@@ -19,6 +19,7 @@ type assembly struct {
 	hashesFrom *link
 	asked      map[*link]images.TileSet // outstanding
 	reserved   int64                    // bytes of memory
+	memory     []*[]byte                // of messages, where tiles lie
 	checking   bool
 	early      bool // its hashes are asked for, and no tiles yet
 }
@@ -72,4 +73,12 @@ func (a *assembly) indexed() []peerwire.IndexedTile {
 		list = append(list, peerwire.IndexedTile{Index: i, Encoded: a.tiles[i]})
 	}
 	return list
+}
+
+// recycle gives back the memory in which its tiles lie. It is not to be used afterwards.
+func (a *assembly) recycle() {
+	for _, m := range a.memory {
+		messages.Put(m)
+	}
+	a.tiles, a.memory = nil, nil
 }

@@ -3,18 +3,12 @@ package swarm
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"log/slog"
-	"math/big"
 	mrand "math/rand/v2"
 	"net/netip"
-	"net/url"
 	"os"
 	"sync"
 	"testing"
@@ -24,6 +18,7 @@ import (
 
 	"seedbed/images"
 	"seedbed/images/tile"
+	"seedbed/images/trust/trusttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -158,7 +153,7 @@ func (s *store) Learn(piece int, hashes []images.Digest) {
 	s.hashes[piece] = hashes
 }
 
-func (s *store) Read(_ context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+func (s *store) Read(_ context.Context, piece int, tiles images.TileSet, _ []byte) ([]tile.Encoded, error) {
 	s.mu.Lock()
 	s.reads++
 	s.mu.Unlock()
@@ -176,7 +171,8 @@ func (s *store) Read(_ context.Context, piece int, tiles images.TileSet) ([]tile
 	return list, nil
 }
 
-func (s *store) Write(piece, first int, raw []byte) error {
+func (s *store) Write(piece, first int, parts [][]byte) error {
+	raw := bytes.Join(parts, nil)
 	if s.write != nil {
 		if err := s.write(); err != nil {
 			return err
@@ -207,56 +203,24 @@ func (s *store) Sync() error {
 // site is a certificate authority.
 type site struct {
 	t    testing.TB
-	ca   *x509.Certificate
-	key  *ecdsa.PrivateKey
+	ca   *trusttest.Authority
 	hash images.InfoHash
 }
 
 func newSite(t testing.TB) *site {
-	s := &site{t: t, hash: images.InfoHash(images.Sum([]byte(t.Name())))}
-	s.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	s.ca = s.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "site"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}, nil, &s.key.PublicKey)
-	return s
-}
-
-func (s *site) sign(template, parent *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
-	if parent == nil {
-		parent = template
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, s.key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return c
+	return &site{t: t, ca: trusttest.New(t), hash: images.InfoHash(images.Sum([]byte(t.Name())))}
 }
 
 // cert issues a certificate with the URIs, valid for the time around now.
 func (s *site) cert(valid time.Duration, uris ...string) tls.Certificate {
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(mrand.Int64()), NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(valid),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}
-	for _, u := range uris {
-		parsed, err := url.Parse(u)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		template.URIs = append(template.URIs, parsed)
-	}
-	return tls.Certificate{Certificate: [][]byte{s.sign(template, s.ca, &key.PublicKey).Raw}, PrivateKey: key}
+	return s.ca.Issue(s.t, func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(valid)
+	}, uris...)
 }
 
 // tls returns the TLS of a machine, or with URIRoleAppliance that of a seeder.
 func (s *site) tls(more ...string) *tls.Config {
-	return TLSConfig(s.cert(time.Hour, append(more, InfoHashURI(s.hash))...), s.ca, s.hash)
+	return TLSConfig(s.cert(time.Hour, append(more, InfoHashURI(s.hash))...), s.ca.Certificate, s.hash)
 }
 
 // peer is a running swarm.

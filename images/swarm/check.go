@@ -37,7 +37,7 @@ func (s *Swarm) work(ctx context.Context) {
 }
 
 // check decodes the tiles of a piece, compares each with its hash and writes all of them, or none if one is wrong. One
-// write per run of successive tiles.
+// write per run of successive tiles. What is stored as it is, is not copied.
 func (s *Swarm) check(a *assembly, buf []byte) (verdict, []byte) {
 	v := verdict{a: a}
 	hashes := s.cfg.Storage.TileHashes(a.piece)
@@ -55,14 +55,16 @@ func (s *Swarm) check(a *assembly, buf []byte) (verdict, []byte) {
 	if n := s.lengthOf(a.piece, a.need); int64(cap(buf)) < n {
 		buf = make([]byte, n)
 	}
+	list := make([][]byte, 0, a.need.Len())
 	at, rank := 0, 0
 	for i := range s.cfg.Pieces.Data(a.piece).All() {
 		if a.need.Has(i) {
 			end := at + s.cfg.Pieces.TileLength(a.piece, i)
-			raw, err := a.tiles[i].Decode(buf[at:at:end])
+			raw, err := a.tiles[i].Raw(buf[at:at:end])
 			if err != nil || len(raw) != end-at || rank >= len(hashes) || tile.Hash(raw) != hashes[rank] {
 				v.bad.Add(i)
 			}
+			list = append(list, raw)
 			at = end
 		}
 		rank++
@@ -70,39 +72,43 @@ func (s *Swarm) check(a *assembly, buf []byte) (verdict, []byte) {
 	if !v.bad.IsEmpty() {
 		return v, buf
 	}
-	return s.put(v, buf[:at]), buf
+	return s.put(v, list), buf
 }
 
-// put writes the tiles of a piece that is right.
-func (s *Swarm) put(v verdict, raw []byte) verdict {
+// put writes the decoded tiles of a piece that is right.
+func (s *Swarm) put(v verdict, raw [][]byte) verdict {
 	started := time.Now()
 	v.err = s.write(v.a, raw)
-	v.written = int64(len(raw))
+	for i := range raw {
+		v.written += int64(len(raw[i]))
+	}
 	s.count.writeNanos.Add(int64(time.Since(started)))
 	return v
 }
 
-// write gives the decoded tiles of a piece, which lie one behind the other in raw, to the storage.
-func (s *Swarm) write(a *assembly, raw []byte) error {
-	first, last, start, at := -1, -1, 0, 0
+// write gives the decoded tiles of a piece to the storage, those that follow one another at once.
+func (s *Swarm) write(a *assembly, raw [][]byte) error {
+	first, n := 0, 0
 	flush := func() error {
-		if first < 0 {
+		if n == 0 {
 			return nil
 		}
-		if err := s.cfg.Storage.Write(a.piece, first, raw[start:at]); err != nil {
+		if err := s.cfg.Storage.Write(a.piece, first, raw[:n]); err != nil {
 			return fmt.Errorf("write piece %d from tile %d: %w", a.piece, first, err)
 		}
+		raw, n = raw[n:], 0
 		return nil
 	}
 	for i := range a.need.All() {
-		if i != last+1 || first < 0 {
+		if i != first+n {
 			if err := flush(); err != nil {
 				return err
 			}
-			first, start = i, at
 		}
-		last = i
-		at += s.cfg.Pieces.TileLength(a.piece, i)
+		if n == 0 {
+			first = i
+		}
+		n++
 	}
 	return flush()
 }

@@ -32,12 +32,12 @@ type Storage interface {
 	TileHashes(piece int) []images.Digest
 	// Learn keeps the tile hashes of a piece, which the engine checked against Pieces.CheckHashes.
 	Learn(piece int, hashes []images.Digest)
-	// Read returns the tiles encoded, in ascending order; all of them are held. May block on the disk.
-	Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error)
-	// Write puts the decoded bytes of one tile, or of a run of successive data tiles that begins with it, where they
-	// belong. Each tile's hash has been checked. After it returned nil, Held has them. raw is not kept. An error ends
-	// the swarm.
-	Write(piece, tile int, raw []byte) error
+	// Read returns the tiles encoded, in ascending order; all of them are held. May block on the disk. Their bytes may lie in
+	// buf, as far as its capacity is enough, and are then good until the caller uses it again. It may be nil.
+	Read(ctx context.Context, piece int, tiles images.TileSet, buf []byte) ([]tile.Encoded, error)
+	// Write puts the decoded bytes of successive data tiles, the first of them being tile, where they belong. Each tile's
+	// hash has been checked. After it returned nil, Held has them. raw is neither kept nor changed. An error ends the swarm.
+	Write(piece, tile int, raw [][]byte) error
 	// Sync makes everything written so far durable.
 	Sync() error
 }

@@ -173,7 +173,11 @@ func (st *state) blame(l *link, piece int, what string) {
 // hold takes note of a piece that is whole and written, and tells everyone.
 func (st *state) hold(a *assembly, written int64) {
 	st.forget(a)
-	st.memory.keep(a.piece, a.indexed())
+	if st.wanted(a.piece) {
+		st.memory.keep(a.piece, a.indexed())
+	} else {
+		a.recycle()
+	}
 	st.count.written.Add(written)
 	st.count.held.Add(written - st.lengthOf(a.piece, a.again))
 	st.announce(a.piece)
@@ -183,6 +187,16 @@ func (st *state) hold(a *assembly, written int64) {
 		}
 	}
 	st.completed()
+}
+
+// wanted reports whether a peer may ask for a piece: it is linked, and is not known to hold it.
+func (st *state) wanted(piece int) bool {
+	for _, l := range st.all {
+		if !l.HandsOut && !l.fellow && !l.Has.Has(piece) {
+			return true
+		}
+	}
+	return false
 }
 
 // announce tells everyone of a piece that is whole.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -82,8 +83,11 @@ func (l *link) sendTile(m peerwire.TileMessage) bool {
 	return l.out.sendTile(byte(l.tileKind.Load()), m)
 }
 
-// tilesPerRead is how many tiles are read from the storage at once: 1 MiB.
-const tilesPerRead = 16
+// tilesPerRead is how many tiles are read from the storage at once: 256 KiB stay in a core's cache until they are sent.
+const tilesPerRead = 4
+
+// readBuffers are for the tiles of one read, and what the storage keeps between them: a link has one only while it sends.
+var readBuffers = sync.Pool{New: func() any { b := make([]byte, tilesPerRead*(images.TileLength+1<<10)); return &b }}
 
 // progressConn notes when bytes come and go, bounds how long a write may make no progress, and holds reads back where
 // what comes in is limited.
@@ -245,12 +249,28 @@ func (s *Swarm) handshake(e *endpoint, conn *tls.Conn, dialled netip.AddrPort) (
 	}, nil
 }
 
+// longMessage is what a message of tiles comes to, see peerwire.TilesTarget.
+const longMessage = peerwire.TilesTarget + images.TileLength + 1<<10
+
+// messages are for messages of tiles, which end in one piece. Those of a piece that nobody else wants are used again when it
+// is written.
+var messages = sync.Pool{New: func() any { b := make([]byte, longMessage); return &b }}
+
 // readLink reads messages and tells them to the swarm until the connection ends. What cannot be read though the
 // connection is sound is misconduct.
 func (s *Swarm) readLink(l *link) error {
 	r, m := peerwire.NewReader(l.conn), newMeter(s.cfg.Pieces.Count(), time.Now())
 	m.blocks = s.cfg.Open != nil
+	var memory *[]byte
+	r.Room = func(n int) []byte {
+		if n < longMessage/4 || n > longMessage {
+			return make([]byte, n)
+		}
+		memory = messages.Get().(*[]byte)
+		return (*memory)[:n]
+	}
 	for {
+		memory = nil
 		message, err := r.Next()
 		if err != nil && l.readErr == nil {
 			err = misconduct{"sends what is no message: " + err.Error()}
@@ -258,7 +278,7 @@ func (s *Swarm) readLink(l *link) error {
 		if err != nil {
 			return err
 		}
-		e := received{l: l, message: message}
+		e := received{l: l, message: message, memory: memory}
 		x, ok := message.(peerwire.Extended)
 		if ok = ok && x.Kind == tileKind; ok {
 			if e.tile, err = peerwire.DecodeTile(x.Payload); err != nil {
@@ -383,7 +403,9 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 			return data, err
 		}
 	}
-	tiles, err := s.readTiles(ctx, u)
+	buf := readBuffers.Get().(*[]byte)
+	defer readBuffers.Put(buf)
+	tiles, err := s.readTiles(ctx, u, *buf)
 	if err != nil {
 		if ctx.Err() != nil {
 			return data, ctx.Err()
@@ -428,8 +450,8 @@ func (s *Swarm) refuse(l *link, u upload, data []byte) ([]byte, error) {
 	return data, err
 }
 
-// readTiles takes tiles from the cache, and the rest from the storage.
-func (s *Swarm) readTiles(ctx context.Context, u upload) ([]peerwire.IndexedTile, error) {
+// readTiles takes tiles from the cache, and the rest from the storage, which may put them into buf.
+func (s *Swarm) readTiles(ctx context.Context, u upload, buf []byte) ([]peerwire.IndexedTile, error) {
 	found := s.memory.find(u.piece, u.tiles)
 	rest := u.tiles
 	for i := range found {
@@ -438,7 +460,7 @@ func (s *Swarm) readTiles(ctx context.Context, u upload) ([]peerwire.IndexedTile
 	var read []tile.Encoded
 	if !rest.IsEmpty() {
 		var err error
-		if read, err = s.cfg.Storage.Read(ctx, u.piece, rest); err != nil {
+		if read, err = s.cfg.Storage.Read(ctx, u.piece, rest, buf); err != nil {
 			return nil, err
 		}
 		if len(read) != rest.Len() {

@@ -39,7 +39,7 @@ func (st *state) receive(e received) error {
 		case 0:
 			return st.receiveHandshake(l, m.Payload)
 		case tileKind:
-			return st.receiveTile(l, e.tile)
+			return st.receiveTile(l, e.tile, e.memory)
 		}
 	}
 	return nil
@@ -149,7 +149,7 @@ func (st *state) reachable(l *link, port uint16) {
 }
 
 // receiveTile deals with one sb_tile message.
-func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
+func (st *state) receiveTile(l *link, message peerwire.TileMessage, memory *[]byte) error {
 	if v, ok := message.(peerwire.Version); ok {
 		return st.receiveVersion(l, v)
 	}
@@ -164,7 +164,7 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage) error {
 	case peerwire.Hashes:
 		return st.receiveHashes(l, m)
 	case peerwire.Tiles:
-		return st.receiveTiles(l, m)
+		return st.receiveTiles(l, m, memory)
 	case peerwire.Reject:
 		if a := l.asks[m.Piece]; a != nil {
 			l.Refuse(m.Piece)
@@ -273,9 +273,9 @@ func (st *state) receiveRequest(l *link, m peerwire.Request) error {
 	return nil
 }
 
-// receiveTiles takes in tiles. Those that were asked for once and are still needed are welcome too, if their hashes can say
+// receiveTiles takes in tiles, which lie in memory. Those that were asked for once and are still needed are welcome too, if their hashes can say
 // whether they are right: else who sent the others would be blamed for them.
-func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
+func (st *state) receiveTiles(l *link, m peerwire.Tiles, memory *[]byte) error {
 	if m.Piece >= st.cfg.Pieces.Count() {
 		return fmt.Errorf("tiles of piece %d", m.Piece)
 	}
@@ -297,6 +297,9 @@ func (st *state) receiveTiles(l *link, m peerwire.Tiles) error {
 			a.drop(wrong)
 			return fmt.Errorf("tile %d of piece %d has %d bytes", t.Index, m.Piece, t.Length)
 		}
+	}
+	if got > wasted && memory != nil {
+		a.memory = append(a.memory, memory)
 	}
 	st.count.wasted.Add(wasted)
 	st.countFrom(l, got)

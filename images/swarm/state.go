@@ -117,17 +117,6 @@ func (s *Swarm) lengthOf(piece int, tiles images.TileSet) (n int64) {
 // handle deals with one event.
 func (st *state) handle(event any) {
 	switch e := event.(type) {
-	case arrived:
-		if len(st.all)+st.opening >= st.cfg.MaxLinks {
-			e.conn.NetConn().Close()
-			e.leave()
-			return
-		}
-		st.opening++
-		st.group.Go(func() {
-			defer e.leave()
-			st.runLink(st.ctx, e.end, e.conn, netip.AddrPort{})
-		})
 	case dialFailed:
 		st.opening--
 		if e.address.IsValid() {
@@ -162,6 +151,20 @@ func (st *state) handle(event any) {
 	case synced:
 		st.finish(e.err)
 	}
+}
+
+// take begins a link on a connection that came.
+func (st *state) take(a arrived) {
+	if len(st.all)+st.opening >= st.cfg.MaxLinks {
+		a.conn.NetConn().Close()
+		a.leave()
+		return
+	}
+	st.opening++
+	st.group.Go(func() {
+		defer a.leave()
+		st.runLink(st.ctx, a.end, a.conn, netip.AddrPort{})
+	})
 }
 
 // connect dials addresses that are due.

@@ -129,7 +129,7 @@ func (st *state) receiveBlock(l *link, m peerwire.Block) error {
 	}
 	delete(l.stock.filling, at)
 	e := tile.Encoded{Codec: tile.Stored, Length: int32(length), Bytes: f.raw}
-	return st.receiveTiles(l, peerwire.Tiles{Piece: piece, Tiles: []peerwire.IndexedTile{{Index: t, Encoded: e}}})
+	return st.receiveTiles(l, peerwire.Tiles{Piece: piece, Tiles: []peerwire.IndexedTile{{Index: t, Encoded: e}}}, nil)
 }
 
 // receiveBlockReject takes a refusal: the piece is asked of others.
@@ -169,14 +169,15 @@ func (s *Swarm) checkWhole(a *assembly, buf []byte) (verdict, []byte) {
 	}
 	at := 0
 	var hashes []images.Digest
+	var list [][]byte
 	for i := range a.need.All() {
 		end := at + s.cfg.Pieces.TileLength(a.piece, i)
-		raw, err := a.tiles[i].Decode(buf[at:at:end])
+		raw, err := a.tiles[i].Raw(buf[at:at:end])
 		if err != nil || len(raw) != end-at {
 			v.bad = a.need
 			return v, buf
 		}
-		hashes = append(hashes, tile.Hash(raw))
+		hashes, list = append(hashes, tile.Hash(raw)), append(list, raw)
 		at = end
 	}
 	if s.cfg.Pieces.CheckHashes(a.piece, hashes) != nil {
@@ -184,5 +185,5 @@ func (s *Swarm) checkWhole(a *assembly, buf []byte) (verdict, []byte) {
 		return v, buf
 	}
 	s.cfg.Storage.Learn(a.piece, hashes)
-	return s.put(v, buf[:at]), buf
+	return s.put(v, list), buf
 }

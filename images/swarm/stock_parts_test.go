@@ -59,10 +59,10 @@ func TestNobodySpoilsThePieceOfAStockPeer(t *testing.T) {
 	if !st.ask(stocky, 0) {
 		t.Fatal("not asked")
 	}
-	if err := st.receiveTiles(ours, c.tiles(0, 0, 1, true)); err != nil {
+	if err := st.receiveTiles(ours, c.tiles(0, 0, 1, true), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := st.receiveTiles(stocky, c.tiles(0, 0, 4, false)); err != nil {
+	if err := st.receiveTiles(stocky, c.tiles(0, 0, 4, false), nil); err != nil {
 		t.Fatal(err)
 	}
 	if len(st.ready) != 1 {
@@ -105,7 +105,7 @@ func TestStockPeerGoesOn(t *testing.T) {
 	st, stocky, ours := newStock(t, c, 0)
 	stocky.Ready, ours.Ready = true, false
 	st.ask(stocky, 0)
-	if err := st.receiveTiles(stocky, c.tiles(0, 0, 2, false)); err != nil {
+	if err := st.receiveTiles(stocky, c.tiles(0, 0, 2, false), nil); err != nil {
 		t.Fatal(err)
 	}
 	stocky.Choking = true

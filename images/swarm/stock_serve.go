@@ -11,6 +11,9 @@ import (
 // maxBlocks bounds the requests of blocks that wait on one link; libtorrent has up to 500 out.
 const maxBlocks = 2000
 
+// tilesAhead is how many tiles are read and decoded at once for a stock peer: 1 MiB.
+const tilesAhead = 16
+
 // serveBlock queues a request; false says that too many wait.
 func (o *outbox) serveBlock(m peerwire.Span) bool {
 	o.mu.Lock()
@@ -138,17 +141,17 @@ func (s *Swarm) decoded(ctx context.Context, r *blockReader, piece, t int) ([]by
 	}
 	var set images.TileSet
 	for i := range s.cfg.Pieces.Data(piece).All() {
-		if i >= t && i < t+tilesPerRead {
+		if i >= t && i < t+tilesAhead {
 			set.Add(i)
 		}
 	}
-	list, err := s.readTiles(ctx, upload{piece: piece, tiles: set})
+	list, err := s.readTiles(ctx, upload{piece: piece, tiles: set}, nil)
 	if err != nil {
 		return nil, err
 	}
 	r.piece, r.tiles = piece, map[int][]byte{}
 	if r.buf == nil {
-		r.buf = make([]byte, tilesPerRead*images.TileLength)
+		r.buf = make([]byte, tilesAhead*images.TileLength)
 	}
 	for n, e := range list {
 		room := r.buf[n*images.TileLength:][:0:images.TileLength]

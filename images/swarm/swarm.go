@@ -23,11 +23,12 @@ type Swarm struct {
 	guests *guests
 	plain  plainPeers
 
-	events chan any
-	jobs   chan *assembly
-	done   chan struct{} // closed when everything is held and durable
-	closed chan struct{} // closed when Run takes no more events
-	bits   atomic.Pointer[[]byte]
+	events   chan any
+	arrivals chan arrived
+	jobs     chan *assembly
+	done     chan struct{} // closed when everything is held and durable
+	closed   chan struct{} // closed when Run takes no more events
+	bits     atomic.Pointer[[]byte]
 
 	mu      sync.Mutex // guards what follows but wake
 	pending []netip.AddrPort
@@ -40,13 +41,15 @@ type Swarm struct {
 	wake          chan struct{} // holds one token after AddPeers or Found
 }
 
-// Events that links, workers and listeners tell the swarm, besides verdict.
+// arrived is a connection that a listener gives the swarm.
+type arrived struct {
+	conn  session
+	end   *endpoint
+	leave func() // to be called once it is closed
+}
+
+// Events that links and workers tell the swarm, besides verdict.
 type (
-	arrived struct {
-		conn  session
-		end   *endpoint
-		leave func() // to be called once it is closed
-	}
 	linkUp   struct{ l *link }
 	linkDown struct {
 		l   *link
@@ -61,6 +64,7 @@ type (
 		l       *link
 		message peerwire.Message
 		tile    peerwire.TileMessage // decoded; nil for other messages
+		memory  *[]byte              // of messages, where the message lies; nil: in memory of its own
 	}
 	unreadable struct {
 		l     *link
@@ -83,7 +87,7 @@ func New(cfg Config) (*Swarm, error) {
 	}
 	return &Swarm{
 		cfg: cfg, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends), cfg.Open != nil),
-		events: make(chan any), jobs: make(chan *assembly), done: make(chan struct{}), closed: make(chan struct{}),
+		events: make(chan any, maxEvents), arrivals: make(chan arrived), jobs: make(chan *assembly), done: make(chan struct{}), closed: make(chan struct{}),
 		wake: make(chan struct{}, 1), answers: map[string]announce.Response{},
 	}, nil
 }
@@ -136,7 +140,11 @@ func (s *Swarm) takePending() []netip.AddrPort {
 	return list
 }
 
-// tell gives an event to the swarm's goroutine; false says that it takes no more.
+// maxEvents is how many events may wait: who reads a link goes on reading while the swarm's goroutine waits for a processor.
+const maxEvents = 16
+
+// tell gives an event to the swarm's goroutine; false says that it takes no more. An event that it took may be forgotten
+// when the swarm ends.
 func (s *Swarm) tell(event any) bool {
 	select {
 	case s.events <- event:
@@ -155,7 +163,7 @@ func (s *Swarm) accept(ctx context.Context, e *endpoint, conn session) {
 		return
 	}
 	select {
-	case s.events <- arrived{conn, e, leave}:
+	case s.arrivals <- arrived{conn, e, leave}:
 		return
 	case <-s.closed:
 	case <-ctx.Done():
@@ -211,6 +219,9 @@ func (st *state) loop(ctx context.Context, listener <-chan error) error {
 		case e := <-st.events:
 			st.now = time.Now()
 			st.handle(e)
+		case a := <-st.arrivals:
+			st.now = time.Now()
+			st.take(a)
 		case jobs <- next:
 			st.ready = st.ready[1:]
 		case <-st.wake:

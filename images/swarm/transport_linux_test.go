@@ -3,7 +3,6 @@ package swarm
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"seedbed/images"
+	"seedbed/images/trust/trusttest"
 )
 
 // wire is a network of its own: a seeder's namespace with a bridge, and a machine's with two links to it, both shaped in
@@ -74,11 +74,11 @@ func newWire(t *testing.T) *wire {
 	w.sh("ip", "-n", w.seeder, "addr", "add", "10.98.0.1/24", "dev", "bridge")
 	w.sh("ip", "-n", w.seeder, "addr", "add", "fd98::1/64", "dev", "bridge", "nodad")
 	w.sh("ip", "-n", w.seeder, "link", "set", "bridge", "up")
-	key, err := x509.MarshalECPrivateKey(w.site.key)
+	key, err := x509.MarshalECPrivateKey(w.site.ca.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, b := range map[string][]byte{"ca": w.site.ca.Raw, "key": key, "hash": w.site.hash[:]} {
+	for name, b := range map[string][]byte{"ca": w.site.ca.Certificate.Raw, "key": key, "hash": w.site.hash[:]} {
 		if err := os.WriteFile(filepath.Join(w.dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -199,17 +199,15 @@ func openSite(t *testing.T, dir string) *site {
 		}
 		return b
 	}
-	s := &site{t: t, hash: images.InfoHash(read("hash"))}
-	var err error
-	if s.ca, err = x509.ParseCertificate(read("ca")); err != nil {
+	ca, err := x509.ParseCertificate(read("ca"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	var key *ecdsa.PrivateKey
-	if key, err = x509.ParseECPrivateKey(read("key")); err != nil {
+	key, err := x509.ParseECPrivateKey(read("key"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	s.key = key
-	return s
+	return &site{t: t, ca: &trusttest.Authority{Certificate: ca, Key: key}, hash: images.InfoHash(read("hash"))}
 }
 
 // capture starts tshark in a namespace and returns what gives its lines once so many packets with data were seen.

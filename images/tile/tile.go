@@ -142,3 +142,24 @@ func (e Encoded) Decode(dst []byte) ([]byte, error) {
 	}
 	return dst, nil
 }
+
+// Raw is Decode without the copy of what is stored as it is: the bytes may be those of e, and are not to be changed.
+func (e Encoded) Raw(dst []byte) ([]byte, error) {
+	if e.Codec == Stored && e.Check() == nil {
+		return e.Bytes, nil
+	}
+	return e.Decode(dst)
+}
+
+// Cut returns the bytes [from, to) of decoded tiles that follow one another, all but the last of which are of
+// images.TileLength. They are not copied.
+func Cut(raw [][]byte, from, to int64) (cut [][]byte) {
+	for at := from; at < to; {
+		t := at / images.TileLength
+		start := t * images.TileLength
+		end := min(to, start+int64(len(raw[t])))
+		cut = append(cut, raw[t][at-start:end-start])
+		at = end
+	}
+	return cut
+}

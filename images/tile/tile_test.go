@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"seedbed/images"
 )
 
@@ -225,5 +227,47 @@ func BenchmarkDecode(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestCutTakesRangesOverTiles(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 5).Draw(t, "tiles")
+		var raw [][]byte
+		for i := range n {
+			length := images.TileLength
+			if i == n-1 {
+				length = rapid.IntRange(1, images.TileLength).Draw(t, "last")
+			}
+			raw = append(raw, bytes.Repeat([]byte{byte(i + 1)}, length))
+			raw[i][0], raw[i][length-1] = 0xAA, 0xBB
+		}
+		all := bytes.Join(raw, nil)
+		from := rapid.IntRange(0, len(all)).Draw(t, "from")
+		to := rapid.IntRange(from, len(all)).Draw(t, "to")
+		if got := bytes.Join(Cut(raw, int64(from), int64(to)), nil); !bytes.Equal(got, all[from:to]) {
+			t.Fatalf("[%d, %d) of %d bytes: %d bytes came", from, to, len(all), len(got))
+		}
+	})
+}
+
+func TestRawIsWhatDecodeGives(t *testing.T) {
+	for _, codec := range []Codec{Stored, LZ4, Zstd} {
+		want := bytes.Repeat([]byte("seedbed "), 1000)
+		e, err := Encode(codec, 0, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := e.Raw(nil)
+		if err != nil || !bytes.Equal(raw, want) {
+			t.Errorf("%v: %d bytes, %v", codec, len(raw), err)
+		}
+		if shared := &raw[0] == &e.Bytes[0]; shared != (codec == Stored) {
+			t.Errorf("%v: shared memory: %v", codec, shared)
+		}
+		e.Length++
+		if _, err := e.Raw(nil); err == nil {
+			t.Errorf("%v: a wrong length passes", codec)
+		}
 	}
 }

@@ -49,7 +49,7 @@ type Config struct {
 	LoadModule func(name string)
 
 	timing     timing
-	relayLeast int64 // zero means the constant of that name
+	relayLeast int64 // zero means relay.Least
 }
 
 // timing holds the agent's waits. Tests shorten them.

@@ -6,21 +6,17 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,6 +31,7 @@ import (
 	"seedbed/images/swarm"
 	"seedbed/images/tile"
 	"seedbed/images/torrent"
+	"seedbed/images/trust/trusttest"
 	"seedbed/initramfs/disk/disktest"
 )
 
@@ -45,9 +42,9 @@ type appliance struct {
 	img  *disktest.Image
 	info *torrent.Info
 
-	caKey   *ecdsa.PrivateKey
-	ca      *x509.Certificate
-	siteKey ed25519.PrivateKey
+	authority *trusttest.Authority
+	ca        *x509.Certificate // the authority's
+	siteKey   ed25519.PrivateKey
 
 	server *httptest.Server
 	seeder *swarm.Swarm
@@ -90,25 +87,14 @@ func newAppliance(t *testing.T) *appliance { return newApplianceOf(t, disktest.N
 // newApplianceOf deploys another image.
 func newApplianceOf(t *testing.T, img *disktest.Image) *appliance {
 	t.Helper()
-	a := &appliance{t: t, img: img, token: strings.Repeat("ab", 32), seen: make(chan struct{}), layers: new(atomic.Int64), name: "m1",
+	a := &appliance{t: t, img: img, authority: trusttest.New(t), token: strings.Repeat("ab", 32), seen: make(chan struct{}), layers: new(atomic.Int64), name: "m1",
 		say: func(r job.Report) job.Directive { return job.Directive{State: r.State, Release: true} }, on: func(string) {}}
+	a.ca = a.authority.Certificate
 	var err error
 	if a.info, err = torrent.FromManifest(a.img.Manifest); err != nil {
 		t.Fatal(err)
 	}
 	if _, a.siteKey, err = ed25519.GenerateKey(rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	if a.caKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "site"}, NotBefore: long, NotAfter: long.AddDate(900, 0, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.caKey.PublicKey, a.caKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.ca, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
 	a.serve(a.keyPair())
@@ -117,38 +103,22 @@ func newApplianceOf(t *testing.T, img *disktest.Image) *appliance {
 	return a
 }
 
-var long = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+// lasts makes a certificate valid for those whose clock is not set too, and for as long as the test has it.
+func (a *appliance) lasts(c *x509.Certificate) {
+	c.NotBefore, c.NotAfter = trusttest.Long, time.Now().Add(cmp.Or(a.lifetime, time.Hour))
+}
 
 // issue returns a certificate (DER) of the site.
 func (a *appliance) issue(key *ecdsa.PublicKey, uris ...string) []byte {
 	a.t.Helper()
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: serial, NotBefore: long, NotAfter: time.Now().Add(cmp.Or(a.lifetime, time.Hour)), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
-	for _, s := range uris {
-		u, err := url.Parse(s)
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		c.URIs = append(c.URIs, u)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, a.ca, key, a.caKey)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return der
+	return a.authority.Sign(a.t, key, a.lasts, uris...).Raw
 }
 
 func (a *appliance) keyPair(uris ...string) tls.Certificate {
 	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{a.issue(&key.PublicKey, uris...), a.ca.Raw}, PrivateKey: key}
+	cert := a.authority.Issue(a.t, a.lasts, uris...)
+	cert.Certificate = append(cert.Certificate, a.ca.Raw)
+	return cert
 }
 
 // serve starts the endpoints with a certificate.
@@ -396,7 +366,7 @@ func (s *seedStorage) TileHashes(piece int) (hashes []images.Digest) {
 
 func (s *seedStorage) Learn(int, []images.Digest) {}
 
-func (s *seedStorage) Read(ctx context.Context, piece int, tiles images.TileSet) (out []tile.Encoded, err error) {
+func (s *seedStorage) Read(ctx context.Context, piece int, tiles images.TileSet, _ []byte) (out []tile.Encoded, err error) {
 	for t := range tiles.All() {
 		raw := s.img.Tile(piece, t)
 		if s.look != nil {
@@ -425,8 +395,8 @@ func (s *seedStorage) Read(ctx context.Context, piece int, tiles images.TileSet)
 	return out, nil
 }
 
-func (s *seedStorage) Write(int, int, []byte) error { return nil }
-func (s *seedStorage) Sync() error                  { return nil }
+func (s *seedStorage) Write(int, int, [][]byte) error { return nil }
+func (s *seedStorage) Sync() error                    { return nil }
 
 // hold makes the seeder wait when it has given out so many bytes; the returned function lets it go on.
 func (s *seedStorage) hold(after int64) (release func()) {

@@ -28,19 +28,12 @@ type description struct {
 	relay   *relay.Server // nil until there is something to give
 }
 
-// relayLeast is the length in bytes from which machines are asked: less costs no more than to ask.
-const relayLeast = 8 << 10
-
 // describe fetches what says how the image lies on a disk, and checks it.
 func (d *deployment) describe(ctx context.Context) error {
 	o := &d.about
-	for i := range d.manifest.Partitions {
-		p := &d.manifest.Partitions[i]
-		o.refs = append(o.refs, p.Map, p.PieceLayer)
-	}
-	o.refs = append(o.refs, d.manifest.Frame.Region...)
+	o.refs = d.manifest.Description()
 	o.objects = relay.Memory{}
-	asks := d.j.Kind.Swarms() && lengthOf(o.refs) >= cmp.Or(d.a.cfg.relayLeast, relayLeast)
+	asks := d.j.Kind.Swarms() && lengthOf(o.refs) >= cmp.Or(d.a.cfg.relayLeast, relay.Least)
 	if asks {
 		d.listen(ctx)
 		if err := d.askMachines(ctx); err != nil {
@@ -126,15 +119,12 @@ func (d *deployment) askMachines(ctx context.Context) error {
 	f := relay.Fetcher{TLS: d.swarmTLS(), Dialer: d.transport.Dialer(""), Limits: d.transport.Shared, Log: d.a.log,
 		Sources: func(ctx context.Context, failed []netip.AddrPort) ([]netip.AddrPort, error) {
 			request := d.sourcesRequest()
-			request.Failed = failed[max(0, len(failed)-announce.MaxFailed):]
+			request.Failed = failed
 			var list []netip.AddrPort
 			err := d.tracked(ctx, func(ctx context.Context, tracker *announce.Client) (err error) {
 				list, err = tracker.Sources(ctx, request)
 				return err
 			})
-			if err != nil {
-				d.a.log.Debug("nobody is named who has the description of the image", "err", err)
-			}
 			return list, err
 		}}
 	got, err := f.Fetch(ctx, slices.Clone(d.about.refs))
@@ -187,20 +177,10 @@ func (d *deployment) give(ctx context.Context) {
 
 // giveOn lets the swarm's own ports give the description too, until the returned function is called.
 func (d *deployment) giveOn(sw *swarm.Swarm) (stop func()) {
-	stop = func() {}
 	if d.about.relay == nil || d.about.mux != nil {
-		return stop
+		return func() {}
 	}
-	for _, m := range sw.Muxes() {
-		remove, err := d.about.relay.Serve(m)
-		if err != nil {
-			d.a.log.Warn("the description of the image is not given to other machines", "err", err)
-			continue
-		}
-		before := stop
-		stop = func() { before(); remove() }
-	}
-	return stop
+	return d.about.relay.ServeAll(sw.Muxes())
 }
 
 // given counts the bytes of descriptions that other machines got, and returns those who were barred for how they asked.

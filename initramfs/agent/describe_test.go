@@ -33,7 +33,7 @@ func (a *appliance) room(machines int) (list []*appliance, seeder *relay.Server)
 		a.t.Fatal(err)
 	}
 	for n := range machines {
-		one := &appliance{t: a.t, img: a.img, info: a.info, caKey: a.caKey, ca: a.ca, siteKey: a.siteKey, seeder: a.seeder, seed: a.seed, seeds: a.seeds,
+		one := &appliance{t: a.t, img: a.img, info: a.info, authority: a.authority, ca: a.ca, siteKey: a.siteKey, seeder: a.seeder, seed: a.seed, seeds: a.seeds,
 			token: a.token, seen: make(chan struct{}), say: a.say, on: func(string) {}, sources: tr, layers: a.layers, name: fmt.Sprint("m", n+1)}
 		one.serve(one.keyPair())
 		list = append(list, one)

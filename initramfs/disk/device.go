@@ -1,10 +1,12 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,6 +170,63 @@ func (d *Device) WriteAt(b []byte, offset int64) (int, error) {
 	// A hint only: errors of the write-back itself come out of Sync.
 	_ = unix.SyncFileRange(int(d.f.Fd()), offset, int64(len(b)), unix.SYNC_FILE_RANGE_WRITE)
 	return n, nil
+}
+
+// WriteParts is WriteAt of parts one behind the other.
+func (d *Device) WriteParts(parts [][]byte, offset int64) error {
+	if d.observe != nil && len(parts) > 1 { // who observes sees one write
+		parts = [][]byte{bytes.Join(parts, nil)}
+	}
+	if len(parts) == 1 {
+		_, err := d.WriteAt(parts[0], offset)
+		return err
+	}
+	length := int64(0)
+	for i := range parts {
+		length += int64(len(parts[i]))
+	}
+	if err := d.inside(offset, length); err != nil {
+		return err
+	}
+	if length == 0 {
+		return nil
+	}
+	end, err := d.begin(Change{Offset: offset, Length: length})
+	if err != nil {
+		return err
+	}
+	defer end()
+	for at := offset; len(parts) > 0; {
+		n, err := unix.Pwritev(int(d.f.Fd()), parts[:min(len(parts), maxParts)], at)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return fmt.Errorf("write disk %s at byte %d: %w", d.Name, at, err)
+		}
+		d.written.Add(int64(n))
+		at, parts = at+int64(n), after(parts, n)
+	}
+	_ = unix.SyncFileRange(int(d.f.Fd()), offset, length, unix.SYNC_FILE_RANGE_WRITE)
+	return nil
+}
+
+// maxParts is how many parts one pwritev(2) takes: IOV_MAX of limits.h.
+const maxParts = 1024
+
+// after returns what lies behind the first n bytes of parts.
+func after(parts [][]byte, n int) [][]byte {
+	for len(parts) > 0 && n >= len(parts[0]) {
+		n, parts = n-len(parts[0]), parts[1:]
+	}
+	if n > 0 {
+		parts = slices.Clone(parts)
+		parts[0] = parts[0][n:]
+	}
+	return parts
 }
 
 func (d *Device) inside(offset, length int64) error {

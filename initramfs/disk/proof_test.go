@@ -119,7 +119,7 @@ func TestWriteUnprovesItsNeighbours(t *testing.T) {
 		}
 		s := looked(t, img, d)
 		if data {
-			if err := s.Write(w.piece, w.tile, img.Tile(w.piece, w.tile)); err != nil {
+			if err := s.Write(w.piece, w.tile, [][]byte{img.Tile(w.piece, w.tile)}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -270,7 +270,7 @@ func TestHintFindsTheLittleThatWasWritten(t *testing.T) {
 		piece++
 	}
 	for tile := range img.Layout.Data(piece).All() {
-		if err := NewStorage(d, img.Layout).Write(piece, tile, img.Tile(piece, tile)); err != nil {
+		if err := NewStorage(d, img.Layout).Write(piece, tile, [][]byte{img.Tile(piece, tile)}); err != nil {
 			t.Fatal(err)
 		}
 	}

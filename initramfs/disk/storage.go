@@ -187,7 +187,7 @@ func (s *Storage) Learn(piece int, hashes []images.Digest) {
 }
 
 // Read implements swarm.Storage: the tiles are read through the mask and encoded anew, by LZ4, which costs least.
-func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
+func (s *Storage) Read(ctx context.Context, piece int, tiles images.TileSet, _ []byte) ([]tile.Encoded, error) {
 	out := make([]tile.Encoded, 0, tiles.Len())
 	buf := make([]byte, images.TileLength)
 	for t := range tiles.All() {
@@ -229,24 +229,23 @@ func (s *Storage) readMasked(r readerAt, piece, t int, raw []byte) error {
 }
 
 // Write implements swarm.Storage: one write per run of used bytes, free bytes are left as they are.
-func (s *Storage) Write(piece, t int, raw []byte) error {
-	count := int(images.TileCount(int64(len(raw))))
-	later := 0 // bytes that are not written yet
+func (s *Storage) Write(piece, t int, raw [][]byte) error {
+	later := 0 // tiles that are not written yet
 	if piece == 0 && t == 0 {
 		s.mu.Lock()
 		if s.holdFirst {
-			later = min(len(raw), images.TileLength)
-			s.first = bytes.Clone(raw[:later])
+			later = 1
+			s.first = bytes.Clone(raw[0])
 		}
 		s.mu.Unlock()
 	}
 	if later < len(raw) {
-		if err := s.writeTiles(piece, t+int(images.TileCount(int64(later))), raw[later:]); err != nil {
+		if err := s.writeTiles(piece, t+later, raw[later:]); err != nil {
 			return err
 		}
 	}
 	var written images.TileSet
-	for i := range count {
+	for i := range raw {
 		written.Add(t + i)
 	}
 	s.mu.Lock()
@@ -283,13 +282,14 @@ func (s *Storage) Fixed(m *images.Manifest) (list []job.Damage) {
 }
 
 // writeTiles writes the used bytes of a run of tiles.
-func (s *Storage) writeTiles(piece, t int, raw []byte) error {
+func (s *Storage) writeTiles(piece, t int, raw [][]byte) error {
 	span := s.layout.Span(piece)
 	first := span.Offset + int64(t)*images.TileLength
 	base := s.layout.DiskOffset(span.Partition)
 	var extents [16]images.Extent
-	for _, e := range s.layout.WriteExtents(extents[:0], piece, t, int(images.TileCount(int64(len(raw))))) {
-		if err := s.write(raw[e.Offset-first:e.End()-first], base+e.Offset); err != nil {
+	for _, e := range s.layout.WriteExtents(extents[:0], piece, t, len(raw)) {
+		s.touch(base+e.Offset, e.Length)
+		if err := s.dev.WriteParts(tile.Cut(raw, e.Offset-first, e.End()-first), base+e.Offset); err != nil {
 			return err
 		}
 	}

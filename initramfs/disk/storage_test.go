@@ -64,7 +64,7 @@ func fetchAll(t *testing.T, img *disktest.Image, s *Storage) (fetched int64) {
 		lacks := img.Layout.Data(piece).Minus(s.Held(piece))
 		for tile := range lacks.All() {
 			raw := img.Tile(piece, tile)
-			if err := s.Write(piece, tile, raw); err != nil {
+			if err := s.Write(piece, tile, [][]byte{raw}); err != nil {
 				t.Fatal(err)
 			}
 			fetched += int64(len(raw))
@@ -104,7 +104,7 @@ func TestReadServesTilesThroughTheMask(t *testing.T) {
 	fetchAll(t, img, s)
 	for piece := range img.Layout.Count() {
 		tiles := img.Layout.Data(piece)
-		encoded, err := s.Read(t.Context(), piece, tiles)
+		encoded, err := s.Read(t.Context(), piece, tiles, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +312,7 @@ func TestWholeDiskFileSystemGetsItsSuperblockLast(t *testing.T) {
 			t.Errorf("bytes %v of the first tile are not zeros before the end", e)
 		}
 	}
-	encoded, err := s.Read(t.Context(), 0, images.TileSet{1})
+	encoded, err := s.Read(t.Context(), 0, images.TileSet{1}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

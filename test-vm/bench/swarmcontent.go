@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	mathrand "math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -55,21 +56,16 @@ func makeNoise(ctx context.Context, folder string, length int64) (*content, erro
 	return c, c.capture(ctx, tile.Zstd, 0)
 }
 
-// makeSystem makes an image, with zstd of the level, of an ext4 file system that holds a tar of this host's files, some length of them.
+// makeSystem makes an image, with zstd of the level, of an ext4 file system that holds a tar of this host's /usr: where it is
+// longer, a sample of some length from all over it.
 func makeSystem(ctx context.Context, folder string, length int64, level int) (*content, error) {
 	c := &content{Folder: folder}
-	tree, root := filepath.Join(folder, "tree"), filepath.Join(folder, "root")
-	used, err := sampleTree(ctx, tree, "/usr", length)
-	if err != nil {
-		return nil, err
-	}
+	root := filepath.Join(folder, "root")
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return nil, err
 	}
-	if err := tool(ctx, "tar", "tar", "-C", tree, "-cf", filepath.Join(root, "usr.tar"), "."); err != nil {
-		return nil, err
-	}
-	if err := os.RemoveAll(tree); err != nil {
+	used, err := sampleTar(ctx, filepath.Join(root, "usr.tar"), "/usr", length)
+	if err != nil {
 		return nil, err
 	}
 	if err := truncate(c.raw(), (used+used/8+(64<<20))>>20<<20); err != nil {
@@ -84,34 +80,54 @@ func makeSystem(ctx context.Context, folder string, length int64, level int) (*c
 	return c, c.capture(ctx, tile.Zstd, level)
 }
 
-// sampleTree copies files from all over a folder, some length of them in all, and returns how much it copied.
-func sampleTree(ctx context.Context, to, from string, length int64) (total int64, err error) {
-	walk := func(visit func(name string, size int64) error) error {
-		return filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
-			if err != nil || !e.Type().IsRegular() {
-				return nil // gone, or no file
-			}
-			info, err := e.Info()
-			if err != nil {
-				return nil
-			}
-			return errors.Join(ctx.Err(), visit(name, info.Size()))
-		})
-	}
-	var all, passed int64
-	if err := walk(func(_ string, size int64) error { all += size; return nil }); err != nil {
+// sampleUnit is what a sample of a tar is made of, in bytes: whole files would leave out the long ones.
+const sampleUnit = 1 << 20
+
+// sampleTar writes units of a folder's tar to a file, evenly spaced so that they make some length in all, and returns how
+// many bytes it wrote.
+func sampleTar(ctx context.Context, to, from string, length int64) (written int64, err error) {
+	var all int64
+	err = filepath.WalkDir(from, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return ctx.Err() // gone, or no file
+		}
+		if info, err := e.Info(); err == nil {
+			all += info.Size()
+		}
+		return ctx.Err()
+	})
+	if err != nil {
 		return 0, err
 	}
-	// A file is taken when as much was passed as it takes to keep the share.
-	err = walk(func(name string, size int64) error {
-		if passed += size; total >= length || total > passed*length/all || size > length/10 {
-			return nil
+	f, err := os.Create(to)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	tar := exec.CommandContext(ctx, "tar", "-C", filepath.Dir(from), "--ignore-failed-read", "-cf", "-", filepath.Base(from))
+	stream, err := tar.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := tar.Start(); err != nil {
+		return 0, err
+	}
+	unit := make([]byte, sampleUnit)
+	for passed := int64(0); ; {
+		n, end := io.ReadFull(stream, unit)
+		if passed += int64(n); written < passed*min(length, all)/all {
+			n, err = f.Write(unit[:n])
+			written += int64(n)
 		}
-		n, err := copyFile(filepath.Join(to, name), name, 0)
-		total += n
-		return err
-	})
-	return total, err
+		if end != nil || err != nil {
+			break
+		}
+	}
+	var exit *exec.ExitError
+	if e := tar.Wait(); err == nil && e != nil && !(errors.As(e, &exit) && exit.ExitCode() == 1) { // 1: a file changed as it was read
+		err = fmt.Errorf("tar of %s: %w", from, e)
+	}
+	return written, err
 }
 
 // capture makes the image of the raw file in a repository, and the torrent.

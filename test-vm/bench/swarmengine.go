@@ -268,8 +268,8 @@ type liar struct {
 }
 
 // Read implements swarm.Storage: the tiles as they are, but for one of so many.
-func (l *liar) Read(ctx context.Context, piece int, tiles images.TileSet) ([]tile.Encoded, error) {
-	list, err := l.Storage.Read(ctx, piece, tiles)
+func (l *liar) Read(ctx context.Context, piece int, tiles images.TileSet, buf []byte) ([]tile.Encoded, error) {
+	list, err := l.Storage.Read(ctx, piece, tiles, buf)
 	for i := range list {
 		if l.given.Add(1)%l.every != 0 {
 			continue
