@@ -115,7 +115,7 @@ func TestSourceTakesNoChanges(t *testing.T) {
 	piece--
 	for name, err := range map[string]error{
 		"write": func() error { _, err := d.WriteAt([]byte{1}, 0); return err }(), "zero": d.Zero(0, 512), "wipe": d.Wipe(),
-		"discard": d.Discard(t.Context(), d.Everything(), nothing), "tile": s.Write(piece, tile, img.Tile(piece, tile)),
+		"discard": d.Discard(t.Context(), d.Everything(), nothing), "tile": s.Write(piece, tile, [][]byte{img.Tile(piece, tile)}),
 		"zeros": s.WriteZeros(t.Context(), len(img.Manifest.Partitions), nothing),
 	} {
 		if !errors.Is(err, ErrFenced) {
