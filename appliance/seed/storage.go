@@ -29,6 +29,9 @@ func newStorage(r *repository.Reader, damaged func(images.Digest, int) images.Ti
 // reader returns the image as it was opened last.
 func (s *Storage) reader() *repository.Reader { return s.current.Load() }
 
+// Near implements swarm.Near.
+func (s *Storage) Near() bool { return s.reader().Near() }
+
 // Held implements swarm.Storage: all data tiles.
 func (s *Storage) Held(piece int) images.TileSet { return s.reader().Layout().Data(piece) }
 

@@ -22,7 +22,17 @@ func (d *Dir) Advise(key string, offset, length int64) {
 	if !ok {
 		return
 	}
-	if raw, err := open.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { _ = unix.Fadvise(int(fd), offset, length, unix.FADV_WILLNEED) })
+	raw, err := open.SyscallConn()
+	if err != nil {
+		return
 	}
+	_ = raw.Control(func(fd uintptr) {
+		for end := offset + length; offset < end; offset += adviceStep {
+			_ = unix.Fadvise(int(fd), offset, min(adviceStep, end-offset), unix.FADV_WILLNEED)
+		}
+	})
 }
+
+// adviceStep is how much the system is told of at once, in bytes: what lies behind the read-ahead of the disk is forgotten, of
+// which this is what Linux gives every disk (read_ahead_kb).
+const adviceStep = 128 << 10

@@ -10,7 +10,7 @@ import (
 // Read-ahead goes by groups: one piece, or several short ones of a partition, of up to groupLength. Whoever reads groups
 // one after the other finds the next ones under way, the more of them the longer he had to wait: what is under way is then
 // what bandwidth times latency of the storage makes. Whoever reads here and there fetches what he reads and no more. Where
-// the operating system keeps what it read, it is told of the next groups, and nothing of them is kept here.
+// the operating system keeps what it read, it is told what will be read, and nothing is kept here: see advice.
 
 const (
 	// groupLength is the decoded length of a group of short pieces, in bytes: half as many encoded make a request that
@@ -36,6 +36,8 @@ type readAhead struct {
 	pieces int // pieces of a group
 	length int64
 
+	advice *advice // in place of all below, where the system keeps what it read
+
 	mu      sync.Mutex
 	streams []*stream // the most recently used first; guarded by mu
 }
@@ -44,7 +46,6 @@ type readAhead struct {
 type stream struct {
 	last  int // group
 	depth int // groups fetched ahead of last; 0 until two in a row were read
-	told  int // the last group that the system was told of
 }
 
 func newReadAhead(x *Reader) *readAhead {
@@ -62,6 +63,7 @@ func newReadAhead(x *Reader) *readAhead {
 		a.length = int64(float64(decoded) * min(1, float64(x.EncodedLength())/float64(n)))
 	}
 	a.length = max(a.length, 64<<10)
+	a.advice = newAdvice(a)
 	return a
 }
 
@@ -85,13 +87,13 @@ func (a *readAhead) firstRank(group int) int64 { return a.x.before[a.first[group
 // want says that a piece is wanted now. It returns the group that holds it if that is here or under way, or now begun
 // since the reader is a sequential one; nil if the piece should be fetched alone.
 func (a *readAhead) want(piece int) *slot[groupKey, *records] {
-	g := a.group(piece)
 	if a.x.r.advise != nil {
-		a.tell(g)
+		a.advice.want(piece)
 		return nil
 	}
+	g := a.group(piece)
 	s := a.x.r.cache.peek(groupKey{a.x, g})
-	first, depth, _ := a.advance(g, s != nil && !s.isDone())
+	first, depth := a.advance(g, s != nil && !s.isDone())
 	for i := first; i < min(g+1+depth, len(a.first)); i++ {
 		if started := a.start(i); i == g {
 			s = started
@@ -100,9 +102,9 @@ func (a *readAhead) want(piece int) *slot[groupKey, *records] {
 	return s
 }
 
-// advance finds the reader who is at group g, and returns from which group on should be fetched and how many behind g, and
-// the last of which the system was told before. waits says that g is wanted and still under way.
-func (a *readAhead) advance(g int, waits bool) (first, depth, told int) {
+// advance finds the reader who is at group g, and returns from which group on should be fetched and how many behind g.
+// waits says that g is wanted and still under way.
+func (a *readAhead) advance(g int, waits bool) (first, depth int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	i := slices.IndexFunc(a.streams, func(s *stream) bool { return s.last <= g && g <= s.last+s.depth+1 })
@@ -110,63 +112,40 @@ func (a *readAhead) advance(g int, waits bool) (first, depth, told int) {
 		if len(a.streams) == maxStreams {
 			a.streams = a.streams[:maxStreams-1]
 		}
-		a.streams = slices.Insert(a.streams, 0, &stream{last: g, told: g})
-		return g + 1, 0, g
+		a.streams = slices.Insert(a.streams, 0, &stream{last: g})
+		return g + 1, 0
 	}
 	s := a.streams[i]
 	copy(a.streams[1:i+1], a.streams[:i])
 	a.streams[0] = s
 	switch {
 	case s.depth == 0 && g == s.last && a.pieces == 1:
-		return g + 1, 0, g // the same piece again
+		return g + 1, 0 // the same piece again
 	case s.depth == 0:
 		s.depth = 2
 	case waits && g > s.last:
 		s.depth *= 2
 	}
 	s.depth = min(s.depth, a.maxDepth())
-	s.last, told = g, max(s.told, g)
-	s.told = max(told, g+s.depth)
-	return g, s.depth, told
-}
-
-// tell tells the system which groups will be read behind g.
-func (a *readAhead) tell(g int) {
-	_, depth, told := a.advance(g, false)
-	end := min(g+1+depth, len(a.first))
-	if told+1 >= end {
-		return
-	}
-	finished, err := a.x.r.begin()
-	if err != nil {
-		return
-	}
-	go func() { // ends with the advice, which Close waits for
-		defer finished()
-		for i := told + 1; i < end; i++ {
-			partition, ranks := a.groupRanks(i)
-			place := a.x.parts[partition].placement
-			wanted, _, err := a.x.locate(a.x.r.ctx, place, ranks)
-			if err != nil {
-				return // who reads it is told
-			}
-			for _, p := range partsOf(wanted) {
-				a.x.r.advise.Advise(packKey(place.packs[p.pack]), p.start, p.end-p.start)
-			}
-		}
-	}()
+	s.last = g
+	return g, s.depth
 }
 
 // groupRanks returns the partition of a group and the ranks of its data tiles.
 func (a *readAhead) groupRanks(group int) (partition int, ranks []int64) {
 	first := int(a.first[group])
 	partition = a.x.shape.Span(first).Partition
-	_, end := a.x.shape.Pieces(partition)
-	ranks = make([]int64, a.x.ranks(partition, first, min(first+a.pieces, end)))
+	return partition, a.ranksOf(partition, first, first+a.pieces)
+}
+
+// ranksOf returns the ranks of the data tiles in the pieces [first, end) of a partition, as far as it goes.
+func (a *readAhead) ranksOf(partition, first, end int) []int64 {
+	_, last := a.x.shape.Pieces(partition)
+	ranks := make([]int64, a.x.ranks(partition, first, min(end, last)))
 	for i := range ranks {
 		ranks[i] = a.x.before[first] + int64(i)
 	}
-	return partition, ranks
+	return ranks
 }
 
 // maxDepth shares the cache between the sequential readers. The caller holds mu.

@@ -118,6 +118,9 @@ func splitDigests(layer []byte, count int64) ([]images.Digest, error) {
 // Image returns the image that is read.
 func (x *Reader) Image() *Image { return x.image }
 
+// Near reports whether few tiles at a time are read as fast as many: the operating system reads ahead, see advice.
+func (x *Reader) Near() bool { return x.r.advise != nil }
+
 // Layout returns the image's layout, which is also its swarm's shape.
 func (x *Reader) Layout() *layout.Layout { return x.shape }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"seedbed/images"
 )
 
 func TestPartsHoldAllThatIsWantedAndLittleElse(t *testing.T) {
@@ -173,47 +175,63 @@ func (b *told) length() (n int64, twice bool) {
 	return n, twice
 }
 
-func TestTheSystemIsToldWhatASequentialReaderWillRead(t *testing.T) {
+func TestTheSystemIsToldWhatWillBeRead(t *testing.T) {
 	folder := t.TempDir()
-	s := newSynthetic(8, 8192, true)
-	d := s.image(t, 1<<30, 5)
-	synctest.Test(t, func(t *testing.T) {
-		bucket := &told{Bucket: s, advice: map[string][][2]int64{}}
-		r, err := Open(t.Context(), bucket, Config{Spool: folder, CacheLength: 32 << 20})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		x, err := r.OpenImage(t.Context(), d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		read := func(piece int) {
-			if _, err := x.ReadPiece(t.Context(), piece, x.shape.Data(piece)); err != nil {
+	for _, length := range []int64{1 << 30, 16 << 30} { // pieces shorter than a group, and of its length
+		s := newSynthetic(80, 8192, true)
+		d := s.image(t, length, 5)
+		synctest.Test(t, func(t *testing.T) {
+			bucket := &told{Bucket: s, advice: map[string][][2]int64{}}
+			r, err := Open(t.Context(), bucket, Config{Spool: folder, CacheLength: 32 << 20})
+			if err != nil {
 				t.Fatal(err)
 			}
-			synctest.Wait()
-		}
-		for _, piece := range []int{90, 10, 50, 30} { // here and there
-			read(piece)
-		}
-		if n, _ := bucket.length(); n != 0 {
-			t.Errorf("told of %d bytes that nobody said he would read", n)
-		}
-		per := x.EncodedLength() / int64(x.shape.Count()) // of a piece
-		for piece := 100; piece < 140; piece++ {
-			read(piece)
-			if n, twice := bucket.length(); twice || piece > 101 && n < per*int64(piece-100) {
-				t.Fatalf("after %d pieces told of %d bytes, some twice: %v", piece-99, n, twice)
+			defer r.Close()
+			x, err := r.OpenImage(t.Context(), d)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if n, _ := bucket.length(); n > 2*40*per+maxAhead {
-			t.Errorf("told of %d bytes where %d were read", n, 40*per)
-		}
-		if n := held(r.cache); n != 0 {
-			t.Errorf("the cache keeps %d bytes, which the system keeps already", n)
-		}
-	})
+			read := func(piece, part int) { // a quarter of a piece
+				var some images.TileSet
+				n, i := x.shape.Data(piece).Len(), 0
+				for tile := range x.shape.Data(piece).All() {
+					if i*4/n == part {
+						some.Add(tile)
+					}
+					i++
+				}
+				if _, err := x.ReadPiece(t.Context(), piece, some); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+			}
+			per := x.EncodedLength() / int64(x.shape.Count()) // of a piece
+			for _, piece := range []int{900, 100, 500, 300} { // here and there: the rest of the piece
+				for part := range 4 {
+					read(piece, part)
+				}
+			}
+			n, twice := bucket.length()
+			if n < 3*per || n > 6*per || twice {
+				t.Errorf("told of %d bytes for 4 pieces of %d, some twice: %v", n, per, twice)
+			}
+			for piece := 1000; piece < 1040; piece += 2 { // two links side by side
+				for part := range 4 {
+					read(piece, part)
+					read(piece+1, part)
+				}
+				if n, twice := bucket.length(); twice || n < per*int64(piece-1000) {
+					t.Fatalf("after %d pieces told of %d bytes, some twice: %v", piece-998, n, twice)
+				}
+			}
+			if after, _ := bucket.length(); after-n > 41*per+(groupsTold+2)*groupLength {
+				t.Errorf("told of %d bytes where %d were read", after-n, 40*per)
+			}
+			if n := held(r.cache); n != 0 {
+				t.Errorf("the cache keeps %d bytes, which the system keeps already", n)
+			}
+		})
+	}
 }
 
 func TestTilesAreReadIntoMemoryOfTheCaller(t *testing.T) {

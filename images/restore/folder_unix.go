@@ -26,8 +26,11 @@ func NameFile(from, to string) error {
 	case errors.Is(err, fs.ErrExist):
 		return err
 	}
-	if _, there := os.Lstat(to); errors.Is(there, fs.ErrNotExist) { // a file system without links
-		err = os.Rename(from, to)
+	switch _, there := os.Lstat(to); { // a file system without links says no more than that
+	case there == nil:
+		return &os.LinkError{Op: "link", Old: from, New: to, Err: fs.ErrExist}
+	case errors.Is(there, fs.ErrNotExist):
+		return os.Rename(from, to)
 	}
 	return err
 }

@@ -64,6 +64,9 @@ func (a *assembly) drop(tiles images.TileSet) {
 		a.got.Remove(i)
 		a.tiles[i], a.from[i] = tile.Encoded{}, nil
 	}
+	if a.got.IsEmpty() {
+		a.memory = nil
+	}
 }
 
 // indexed returns the tiles that arrived, in ascending order.
@@ -78,7 +81,13 @@ func (a *assembly) indexed() []peerwire.IndexedTile {
 // recycle gives back the memory in which its tiles lie. It is not to be used afterwards.
 func (a *assembly) recycle() {
 	for _, m := range a.memory {
+		if spoil != nil {
+			spoil(*m)
+		}
 		messages.Put(m)
 	}
 	a.tiles, a.memory = nil, nil
 }
+
+// spoil, if not nil, overwrites memory that is given back: tests would notice who still uses it.
+var spoil func([]byte)

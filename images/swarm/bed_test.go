@@ -21,7 +21,14 @@ import (
 	"seedbed/images/trust/trusttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	spoil = func(b []byte) {
+		for i := range b[:cap(b)] {
+			b[:cap(b)][i] = 0xEE
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // content is one partition as swarm content: Pieces, and the truth.
 type content struct {

@@ -41,3 +41,7 @@ type Storage interface {
 	// Sync makes everything written so far durable.
 	Sync() error
 }
+
+// Near is what a Storage implements of which few tiles at a time are read as fast as many, into memory of the caller. They are
+// still in a core's cache then when they are sent.
+type Near interface{ Near() bool }

@@ -83,11 +83,15 @@ func (l *link) sendTile(m peerwire.TileMessage) bool {
 	return l.out.sendTile(byte(l.tileKind.Load()), m)
 }
 
-// tilesPerRead is how many tiles are read from the storage at once: 256 KiB stay in a core's cache until they are sent.
-const tilesPerRead = 4
+// tilesPerRead is how many tiles are read from the storage at once: 1 MiB. tilesPerNear is it where the storage is near.
+const (
+	tilesPerRead = 16
+	tilesPerNear = 4
+)
 
-// readBuffers are for the tiles of one read, and what the storage keeps between them: a link has one only while it sends.
-var readBuffers = sync.Pool{New: func() any { b := make([]byte, tilesPerRead*(images.TileLength+1<<10)); return &b }}
+// readBuffers are for the tiles of one read of a storage that is near, and what it keeps between them: a link has one only
+// while it sends.
+var readBuffers = sync.Pool{New: func() any { b := make([]byte, tilesPerNear*(images.TileLength+1<<10)); return &b }}
 
 // progressConn notes when bytes come and go, bounds how long a write may make no progress, and holds reads back where
 // what comes in is limited.
@@ -249,12 +253,22 @@ func (s *Swarm) handshake(e *endpoint, conn *tls.Conn, dialled netip.AddrPort) (
 	}, nil
 }
 
-// longMessage is what a message of tiles comes to, see peerwire.TilesTarget.
-const longMessage = peerwire.TilesTarget + images.TileLength + 1<<10
+// longMessage is what a message of tiles comes to that are stored as they are, see peerwire.TilesTarget. Others are of any
+// length, and would leave much of such memory empty.
+const longMessage = peerwire.TilesTarget + 1<<10
 
 // messages are for messages of tiles, which end in one piece. Those of a piece that nobody else wants are used again when it
 // is written.
 var messages = sync.Pool{New: func() any { b := make([]byte, longMessage); return &b }}
+
+// room returns memory for a message of n bytes, and of which of messages it is, if of one.
+func room(n int) (b []byte, of *[]byte) {
+	if n < peerwire.TilesTarget || n > longMessage {
+		return make([]byte, n), nil
+	}
+	of = messages.Get().(*[]byte)
+	return (*of)[:n], of
+}
 
 // readLink reads messages and tells them to the swarm until the connection ends. What cannot be read though the
 // connection is sound is misconduct.
@@ -262,12 +276,9 @@ func (s *Swarm) readLink(l *link) error {
 	r, m := peerwire.NewReader(l.conn), newMeter(s.cfg.Pieces.Count(), time.Now())
 	m.blocks = s.cfg.Open != nil
 	var memory *[]byte
-	r.Room = func(n int) []byte {
-		if n < longMessage/4 || n > longMessage {
-			return make([]byte, n)
-		}
-		memory = messages.Get().(*[]byte)
-		return (*memory)[:n]
+	r.Room = func(n int) (b []byte) {
+		b, memory = room(n)
+		return b
 	}
 	for {
 		memory = nil
@@ -300,7 +311,7 @@ func (s *Swarm) readLink(l *link) error {
 // writeLink sends what the outbox holds: messages first, then the tiles of one read, and so on.
 func (s *Swarm) writeLink(ctx context.Context, l *link) error {
 	var data []byte
-	tiles := l.up.share(tilesPerRead*images.TileLength, readTime, images.TileLength) / images.TileLength
+	tiles := l.up.share(s.perRead*images.TileLength, readTime, images.TileLength) / images.TileLength
 	for {
 		next, ok := l.out.take(tiles)
 		err := error(nil)
@@ -403,9 +414,18 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 			return data, err
 		}
 	}
-	buf := readBuffers.Get().(*[]byte)
-	defer readBuffers.Put(buf)
-	tiles, err := s.readTiles(ctx, u, *buf)
+	var buf []byte
+	if s.perRead == tilesPerNear {
+		read := readBuffers.Get().(*[]byte)
+		defer func() {
+			if spoil != nil {
+				spoil(*read)
+			}
+			readBuffers.Put(read)
+		}()
+		buf = *read
+	}
+	tiles, err := s.readTiles(ctx, u, buf)
 	if err != nil {
 		if ctx.Err() != nil {
 			return data, ctx.Err()

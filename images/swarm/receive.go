@@ -273,8 +273,8 @@ func (st *state) receiveRequest(l *link, m peerwire.Request) error {
 	return nil
 }
 
-// receiveTiles takes in tiles, which lie in memory. Those that were asked for once and are still needed are welcome too, if their hashes can say
-// whether they are right: else who sent the others would be blamed for them.
+// receiveTiles takes in tiles, which lie in memory. Those that were asked for once and are still needed are welcome too, if
+// their hashes can say whether they are right: else who sent the others would be blamed for them.
 func (st *state) receiveTiles(l *link, m peerwire.Tiles, memory *[]byte) error {
 	if m.Piece >= st.cfg.Pieces.Count() {
 		return fmt.Errorf("tiles of piece %d", m.Piece)

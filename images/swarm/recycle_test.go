@@ -63,26 +63,12 @@ func TestMemoryIsUsedAgainWhereNobodyWantsThePiece(t *testing.T) {
 	}
 }
 
-// The bytes of a message that is no tiles are never used again.
-func TestAReaderTakesLongMessagesIntoGivenMemory(t *testing.T) {
-	var wire []byte
-	lengths := []int{10, longMessage / 2, longMessage - 10, longMessage + 10}
-	for i, n := range lengths {
-		wire = peerwire.Append(wire, peerwire.Unknown{ID: 99, Payload: bytes.Repeat([]byte{byte(i)}, n)})
-	}
-	r := peerwire.NewReader(bytes.NewReader(wire))
-	var asked []int
-	r.Room = func(n int) []byte {
-		asked = append(asked, n)
-		return make([]byte, n)
-	}
-	for i, n := range lengths {
-		m, err := r.Next()
-		if u, ok := m.(peerwire.Unknown); err != nil || !ok || len(u.Payload) != n || u.Payload[n-1] != byte(i) {
-			t.Fatalf("message %d: %T, %v", i, m, err)
-		}
-		if asked[i] != n+1 {
-			t.Errorf("message %d: room for %d bytes was asked for, want %d", i, asked[i], n+1)
+func TestMemoryOfMessagesFitsThem(t *testing.T) {
+	for _, n := range []int{0, 10, peerwire.TilesTarget - 1, peerwire.TilesTarget, peerwire.TilesTarget + 2*peerwire.TileOverhead + 7, longMessage, longMessage + 1, peerwire.MaxMessageLength} {
+		b, of := room(n)
+		again := n >= peerwire.TilesTarget && n <= longMessage
+		if len(b) != n || (of != nil) != again || cap(b) > n+n/64 {
+			t.Errorf("%d bytes: %d of %d, to be used again: %v", n, len(b), cap(b), of != nil)
 		}
 	}
 }

@@ -23,6 +23,8 @@ type Swarm struct {
 	guests *guests
 	plain  plainPeers
 
+	perRead int // tiles that are read from the storage at once
+
 	events   chan any
 	arrivals chan arrived
 	jobs     chan *assembly
@@ -85,8 +87,12 @@ func New(cfg Config) (*Swarm, error) {
 	if err != nil {
 		return nil, err
 	}
+	perRead := tilesPerRead
+	if s, ok := cfg.Storage.(Near); ok && s.Near() {
+		perRead = tilesPerNear
+	}
 	return &Swarm{
-		cfg: cfg, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends), cfg.Open != nil),
+		cfg: cfg, perRead: perRead, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends), cfg.Open != nil),
 		events: make(chan any, maxEvents), arrivals: make(chan arrived), jobs: make(chan *assembly), done: make(chan struct{}), closed: make(chan struct{}),
 		wake: make(chan struct{}, 1), answers: map[string]announce.Response{},
 	}, nil
@@ -140,8 +146,9 @@ func (s *Swarm) takePending() []netip.AddrPort {
 	return list
 }
 
-// maxEvents is how many events may wait: who reads a link goes on reading while the swarm's goroutine waits for a processor.
-const maxEvents = 16
+// maxEvents is how many events may wait: who reads a link goes on reading while the swarm's goroutine waits for a
+// processor.
+const maxEvents = 64
 
 // tell gives an event to the swarm's goroutine; false says that it takes no more. An event that it took may be forgotten
 // when the swarm ends.

@@ -158,6 +158,9 @@ func Cut(raw [][]byte, from, to int64) (cut [][]byte) {
 		t := at / images.TileLength
 		start := t * images.TileLength
 		end := min(to, start+int64(len(raw[t])))
+		if end <= at {
+			panic("tile.Cut: a range outside the tiles")
+		}
 		cut = append(cut, raw[t][at-start:end-start])
 		at = end
 	}

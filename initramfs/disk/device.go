@@ -197,8 +197,8 @@ func (d *Device) WriteParts(parts [][]byte, offset int64) error {
 	}
 	defer end()
 	for at := offset; len(parts) > 0; {
-		n, err := unix.Pwritev(int(d.f.Fd()), parts[:min(len(parts), maxParts)], at)
-		if err == unix.EINTR {
+		n, err := d.pwritev(parts[:min(len(parts), maxParts)], at)
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err == nil && n == 0 {
@@ -212,6 +212,18 @@ func (d *Device) WriteParts(parts [][]byte, offset int64) error {
 	}
 	_ = unix.SyncFileRange(int(d.f.Fd()), offset, length, unix.SYNC_FILE_RANGE_WRITE)
 	return nil
+}
+
+func (d *Device) pwritev(parts [][]byte, offset int64) (n int, err error) {
+	raw, err := d.f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	closed := raw.Write(func(fd uintptr) bool {
+		n, err = unix.Pwritev(int(fd), parts, offset)
+		return true
+	})
+	return n, errors.Join(closed, err)
 }
 
 // maxParts is how many parts one pwritev(2) takes: IOV_MAX of limits.h.

@@ -99,6 +99,10 @@ func sampleTar(ctx context.Context, to, from string, length int64) (written int6
 	if err != nil {
 		return 0, err
 	}
+	if all == 0 {
+		return 0, fmt.Errorf("%s holds no files to make a tar of", from)
+	}
+	share := min(1, float64(length)/float64(all))
 	f, err := os.Create(to)
 	if err != nil {
 		return 0, err
@@ -115,13 +119,16 @@ func sampleTar(ctx context.Context, to, from string, length int64) (written int6
 	unit := make([]byte, sampleUnit)
 	for passed := int64(0); ; {
 		n, end := io.ReadFull(stream, unit)
-		if passed += int64(n); written < passed*min(length, all)/all {
+		if passed += int64(n); float64(written) < float64(passed)*share {
 			n, err = f.Write(unit[:n])
 			written += int64(n)
 		}
 		if end != nil || err != nil {
 			break
 		}
+	}
+	if err != nil {
+		stream.Close() // tar would wait for somebody who reads
 	}
 	var exit *exec.ExitError
 	if e := tar.Wait(); err == nil && e != nil && !(errors.As(e, &exit) && exit.ExitCode() == 1) { // 1: a file changed as it was read
