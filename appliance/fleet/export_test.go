@@ -53,3 +53,23 @@ func Exchange(f *Fleet, ctx context.Context) error { return f.exchange(ctx) }
 
 // MachinesByID returns the records of all machines.
 func MachinesByID(f *Fleet) map[string]*Machine { return f.state.machines }
+
+// Together asks for two changes in one transaction, each of which tells of an event; the first is the scheduler's alone.
+func Together(f *Fleet, ctx context.Context, scheduled, other Event) (errs [2]error) {
+	batch := []*asked{
+		{fn: func(d *draft) error { d.office = true; d.event(scheduled); return nil }},
+		{fn: func(d *draft) error { d.event(other); return nil }},
+	}
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	err := f.write(ctx, batch)
+	for i, a := range batch {
+		if errs[i] = a.err; a.err == nil {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// LeaveOffice makes the appliance one that does not schedule the site.
+func LeaveOffice(f *Fleet) { f.office.Store(&Office{}) }
