@@ -211,3 +211,23 @@ func Holder(f *Fleet, id string) *Session {
 	}
 	return nil
 }
+
+// Mixed asks for two changes in one transaction, each of which tells of an event; the first is the scheduler's alone.
+func Mixed(f *Fleet, ctx context.Context, scheduled, other Event) (errs [2]error) {
+	batch := []*asked{
+		{fn: func(d *draft) error { d.office = true; d.event(scheduled); return nil }},
+		{fn: func(d *draft) error { d.event(other); return nil }},
+	}
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	err := f.write(ctx, batch)
+	for i, a := range batch {
+		if errs[i] = a.err; a.err == nil {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// LeaveOffice makes the appliance one that does not schedule the site.
+func LeaveOffice(f *Fleet) { f.office.Store(&Office{}) }

@@ -229,20 +229,26 @@ func TestRefusalsToGuests(t *testing.T) {
 	}
 }
 
+// seedNode has a seed node join by a token.
+func (r *room) seedNode(token string) fleet.Caller {
+	r.t.Helper()
+	v := newVisitor(r)
+	if err := v.join(token, job.RoleSeed, ""); err != nil {
+		r.t.Fatal(err)
+	}
+	c, err := r.AuthenticateReader(v.cert)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return c
+}
+
 func TestSeedNodesGetStripesWhenTheyHaveSettled(t *testing.T) {
 	r := newRoom(t, fleet.AdmitAuto)
 	token := newToken(r, job.RoleSeed, "", 2)
 	var callers []fleet.Caller
 	for range 2 {
-		v := newVisitor(r)
-		if err := v.join(token, job.RoleSeed, ""); err != nil {
-			t.Fatal(err)
-		}
-		c, err := r.AuthenticateReader(v.cert)
-		if err != nil {
-			t.Fatal(err)
-		}
-		callers = append(callers, c)
+		callers = append(callers, r.seedNode(token))
 	}
 	report := func(i int, last int64) job.NodeOrder {
 		t.Helper()
@@ -316,14 +322,7 @@ func TestWhatIsDroppedIsWhatTheRepositoryNames(t *testing.T) {
 	}
 	var callers []fleet.Caller
 	for _, d := range []images.Digest{gone, alsoGone} {
-		v := newVisitor(r)
-		if err := v.join(token, job.RoleSeed, ""); err != nil {
-			t.Fatal(err)
-		}
-		c, err := r.AuthenticateReader(v.cert)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := r.seedNode(token)
 		callers = append(callers, c)
 		if _, err := report(c, job.NodeKept{Image: older, ImageName: "debian"}, job.NodeKept{Image: d, ImageName: "gone:1"}); err != nil {
 			t.Fatal(err)

@@ -118,14 +118,8 @@ func TestEachFlippedBitOfATileIsFoundAndItsPlaceNamed(t *testing.T) {
 	folder := t.TempDir()
 	r := openTest(t, folder)
 	s := newSample(rng(81), "debian", "1", 1<<20, 700<<10)
-	image, err := s.publish(t.Context(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, err := r.OpenImage(t.Context(), image.Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := s.opened(t, r)
+	image := x.Image()
 	place := x.parts[0].placement
 	entries, err := readIndex(t.Context(), r.bucket, place.packs[0])
 	if err != nil {

@@ -237,14 +237,7 @@ func TestTheSystemIsToldWhatWillBeRead(t *testing.T) {
 func TestTilesAreReadIntoMemoryOfTheCaller(t *testing.T) {
 	r := openTest(t, t.TempDir())
 	s := newSample(rng(91), "debian", "1", 1<<20, 24<<20)
-	image, err := s.publish(t.Context(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, err := r.OpenImage(t.Context(), image.Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := s.opened(t, r)
 	buf := make([]byte, 4<<20)
 	for piece := range x.Layout().Count() {
 		data := x.Layout().Data(piece)

@@ -240,14 +240,7 @@ func TestReadersShareOneImage(t *testing.T) {
 	folder := t.TempDir()
 	r := openTest(t, folder)
 	s := newSample(rng(40), "debian", "1", 1<<20, 24<<20)
-	image, err := s.publish(t.Context(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, err := r.OpenImage(t.Context(), image.Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := s.opened(t, r)
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	var wg sync.WaitGroup

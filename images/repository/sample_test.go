@@ -165,6 +165,20 @@ func (s *sample) dataTiles(partition int) (list []int64) {
 	return list
 }
 
+// opened publishes the sample and opens its image.
+func (s *sample) opened(t testing.TB, r *Repository) *Reader {
+	t.Helper()
+	image, err := s.publish(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := r.OpenImage(t.Context(), image.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
 // publish puts and publishes the image.
 func (s *sample) publish(ctx context.Context, r *Repository) (*Image, error) {
 	d, err := s.put(ctx, r)

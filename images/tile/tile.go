@@ -152,7 +152,7 @@ func (e Encoded) Raw(dst []byte) ([]byte, error) {
 }
 
 // Cut returns the bytes [from, to) of decoded tiles that follow one another, all but the last of which are of
-// images.TileLength. They are not copied.
+// images.TileLength. They are not copied. A range outside the tiles is an error of the caller: it panics.
 func Cut(raw [][]byte, from, to int64) (cut [][]byte) {
 	for at := from; at < to; {
 		t := at / images.TileLength

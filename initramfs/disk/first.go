@@ -27,7 +27,7 @@ func (s *Storage) writePart(first []byte, part images.Extent) error {
 		if e.Length <= 0 || isZero(first[e.Offset:e.End()]) {
 			continue
 		}
-		if err := s.write(first[e.Offset:e.End()], s.layout.DiskOffset(0)+e.Offset); err != nil {
+		if err := s.write([][]byte{first[e.Offset:e.End()]}, s.layout.DiskOffset(0)+e.Offset); err != nil {
 			return err
 		}
 		written = true

@@ -78,11 +78,14 @@ func (s *Storage) touch(offset, length int64) {
 	}
 }
 
-// write writes bytes of the disk.
-func (s *Storage) write(b []byte, offset int64) error {
-	s.touch(offset, int64(len(b)))
-	_, err := s.dev.WriteAt(b, offset)
-	return err
+// write writes parts one behind the other.
+func (s *Storage) write(parts [][]byte, offset int64) error {
+	length := int64(0)
+	for i := range parts {
+		length += int64(len(parts[i]))
+	}
+	s.touch(offset, length)
+	return s.dev.WriteParts(parts, offset)
 }
 
 // zero makes bytes of the disk zeros.

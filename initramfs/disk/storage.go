@@ -288,8 +288,7 @@ func (s *Storage) writeTiles(piece, t int, raw [][]byte) error {
 	base := s.layout.DiskOffset(span.Partition)
 	var extents [16]images.Extent
 	for _, e := range s.layout.WriteExtents(extents[:0], piece, t, len(raw)) {
-		s.touch(base+e.Offset, e.Length)
-		if err := s.dev.WriteParts(tile.Cut(raw, e.Offset-first, e.End()-first), base+e.Offset); err != nil {
+		if err := s.write(tile.Cut(raw, e.Offset-first, e.End()-first), base+e.Offset); err != nil {
 			return err
 		}
 	}
