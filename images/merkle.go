@@ -42,6 +42,11 @@ func height(n int64) int {
 
 // AppendLeaves appends the hash of each 16 KiB leaf of b to dst; the last leaf may be shorter.
 func AppendLeaves(dst []Digest, b []byte) []Digest {
+	for canPair && len(b) >= 2*LeafLength {
+		first, second := pair((*[LeafLength]byte)(b), (*[LeafLength]byte)(b[LeafLength:]))
+		dst = append(dst, first, second)
+		b = b[2*LeafLength:]
+	}
 	for len(b) > 0 {
 		n := min(LeafLength, len(b))
 		dst = append(dst, Sum(b[:n]))

@@ -184,6 +184,31 @@ func TestDecodeTileRefuses(t *testing.T) {
 	}
 }
 
+// Tiles that are sent from where they lie make the same message, behind what goes ahead.
+func TestTilesInParts(t *testing.T) {
+	for _, lengths := range [][]int{{1}, {longTile - 1}, {longTile}, {5, longTile}, {longTile, 5}, {longTile, longTile + 1}, {1, 2, longTile, 3, 4, longTile, 5}} {
+		for _, ahead := range []string{"", "what goes ahead"} {
+			m := Tiles{Piece: 7}
+			for i, n := range lengths {
+				m.Tiles = append(m.Tiles, IndexedTile{i, tile.Encoded{Length: int32(n), Bytes: bytes.Repeat([]byte{byte(i + 1)}, n)}})
+			}
+			want := AppendTile([]byte(ahead), 3, m)
+			buf, parts := AppendTiles([]byte(ahead), 3, m)
+			if got := bytes.Join(parts, nil); !bytes.Equal(got, want) {
+				t.Errorf("tiles of %v bytes behind %q: %d bytes in %d parts, want %d", lengths, ahead, len(got), len(parts), len(want))
+			}
+			for _, e := range m.Tiles {
+				if len(e.Bytes) >= longTile {
+					want = bytes.Replace(want, e.Bytes, nil, 1)
+				}
+			}
+			if !bytes.Equal(buf, want) {
+				t.Errorf("tiles of %v bytes: %d bytes copied, want %d", lengths, len(buf), len(want))
+			}
+		}
+	}
+}
+
 // A message as long as a sender makes it passes the reader.
 func TestLongestTiles(t *testing.T) {
 	m, length := Tiles{Piece: 1}, 0

@@ -132,12 +132,16 @@ func (m Tiles) appendTile(dst []byte) []byte {
 	dst = appendPiece(dst, kindTiles, m.Piece)
 	for i := range m.Tiles {
 		t := &m.Tiles[i]
-		dst = append(dst, byte(t.Index), byte(t.Codec))
-		dst = binary.BigEndian.AppendUint32(dst, uint32(t.Length))
-		dst = binary.BigEndian.AppendUint32(dst, uint32(len(t.Bytes)))
-		dst = append(dst, t.Bytes...)
+		dst = append(t.appendHead(dst), t.Bytes...)
 	}
 	return dst
+}
+
+// appendHead appends what stands before the tile's bytes.
+func (t *IndexedTile) appendHead(dst []byte) []byte {
+	dst = append(dst, byte(t.Index), byte(t.Codec))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(t.Length))
+	return binary.BigEndian.AppendUint32(dst, uint32(len(t.Bytes)))
 }
 
 func flag(b bool) byte {
@@ -171,6 +175,37 @@ func AppendTile(dst []byte, kind byte, m TileMessage) []byte {
 	dst = m.appendTile(append(dst, 0, 0, 0, 0, byte(IDExtended), kind))
 	binary.BigEndian.PutUint32(dst[start:], uint32(len(dst)-start-4))
 	return dst
+}
+
+// longTile is the length of a tile in bytes from which on AppendTiles leaves it where it lies.
+const longTile = 32 << 10
+
+// AppendTiles is AppendTile of tiles that copies no long ones: parts, written one behind the other, are what was in dst and the
+// message. They lie in buf, which is dst with what was appended, and in the tiles.
+func AppendTiles(dst []byte, kind byte, m Tiles) (buf []byte, parts [][]byte) {
+	start, total := len(dst), 0
+	var ends []int // in buf, of what goes before each long tile
+	buf = appendPiece(append(dst, 0, 0, 0, 0, byte(IDExtended), kind), kindTiles, m.Piece)
+	for i := range m.Tiles {
+		t := &m.Tiles[i]
+		if buf = t.appendHead(buf); len(t.Bytes) < longTile {
+			buf = append(buf, t.Bytes...)
+			continue
+		}
+		ends, total = append(ends, len(buf)), total+len(t.Bytes)
+	}
+	binary.BigEndian.PutUint32(buf[start:], uint32(len(buf)-start-4+total))
+	at := 0
+	for i := range m.Tiles {
+		if b := m.Tiles[i].Bytes; len(b) >= longTile {
+			parts = append(parts, buf[at:ends[0]], b)
+			at, ends = ends[0], ends[1:]
+		}
+	}
+	if at < len(buf) {
+		parts = append(parts, buf[at:])
+	}
+	return buf, parts
 }
 
 // DecodeTile reads the payload of an Extended that is an sb_tile message. Tile bytes lie in payload. An unknown kind,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -23,6 +24,7 @@ type Reader struct {
 	// before[i] is the number of data tiles in the partition before piece i.
 	before []int64
 	ahead  *readAhead
+	lately atomic.Pointer[pieceList]
 
 	renewed renewal
 }
@@ -244,12 +246,14 @@ func (x *Reader) readNow(ctx context.Context, piece int, tiles []int64, fetch fe
 	for i, t := range tiles {
 		ranks[i], _ = x.rank(partition, t)
 	}
-	x.startHashes(piece)
+	if l := x.lately.Load(); l == nil || l.piece != piece {
+		x.startHashes(piece)
+	}
 	found, at, err := x.records(ctx, partition, ranks, fetch)
 	if err != nil {
 		return nil, x.damage(ctx, partition, tiles[at.first:at.end], packKey(at.pack), err)
 	}
-	hashes, err := x.pieceHashes(ctx, piece)
+	hashes, err := x.hashesLately(ctx, piece)
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +262,7 @@ func (x *Reader) readNow(ctx context.Context, piece int, tiles []int64, fetch fe
 
 // readGroup takes tiles of one piece from a group that is fetched ahead.
 func (x *Reader) readGroup(ctx context.Context, g *slot[groupKey, *records], piece int, tiles []int64, fetch fetcher) ([]tile.Encoded, error) {
-	hashes, err := x.pieceHashes(ctx, piece)
+	hashes, err := x.hashesLately(ctx, piece)
 	if err != nil {
 		return nil, err
 	}

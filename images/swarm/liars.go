@@ -45,11 +45,7 @@ func (st *state) bar(l *link, what string, args ...any) {
 
 // names returns the URIs of the peer's certificate.
 func (l *link) names() (list []string) {
-	conn, ok := l.conn.(progressConn)
-	if !ok {
-		return nil
-	}
-	if secure, ok := conn.Conn.(*tls.Conn); ok {
+	if secure, ok := l.conn.Conn.(*tls.Conn); ok {
 		for _, u := range secure.ConnectionState().PeerCertificates[0].URIs {
 			list = append(list, u.String())
 		}

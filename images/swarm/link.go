@@ -22,7 +22,7 @@ import (
 type link struct {
 	id        int
 	end       *endpoint // of ours
-	conn      net.Conn
+	conn      progressConn
 	peer      [20]byte       // the peer's ID
 	remote    netip.AddrPort // address of the other end
 	dialled   netip.AddrPort // what we dialled; zero when the peer did
@@ -76,7 +76,7 @@ func clock(t time.Time) int64 { return int64(t.Sub(origin)) }
 const tileKind = 1
 
 // close ends the connection without waiting for anything; the reading goroutine notices.
-func (l *link) close() { l.conn.(progressConn).raw.Close() }
+func (l *link) close() { l.conn.raw.Close() }
 
 // sendTile queues an sb_tile message; false says that the peer does not read.
 func (l *link) sendTile(m peerwire.TileMessage) bool {
@@ -128,30 +128,58 @@ func (c progressConn) Read(b []byte) (int, error) {
 
 func (c progressConn) alive() { c.l.received.Store(clock(time.Now())) }
 
-func (c progressConn) Write(b []byte) (written int, err error) {
-	for len(b) > 0 && err == nil {
-		n := len(b)
-		if n > writeStep+writeStep/16 { // a short rest goes along
-			n = writeStep
-		}
+func (c progressConn) Write(b []byte) (int, error) { return c.writeParts([][]byte{b}) }
+
+// writeParts writes pieces of memory one behind the other.
+func (c progressConn) writeParts(parts [][]byte) (written int, err error) {
+	for len(parts) > 0 && err == nil {
+		step, rest := cut(parts, writeStep)
 		c.Conn.SetWriteDeadline(time.Now().Add(c.timeout))
-		n, err = c.step(b[:n])
+		n := 0
+		n, err = c.step(step)
 		c.l.sent.Store(clock(time.Now()))
 		c.l.end.sent.Add(int64(n))
-		written, b = written+n, b[n:]
+		written, parts = written+n, rest
 	}
 	return written, err
 }
 
-// step writes b, over TLS in one step for all its records.
-func (c progressConn) step(b []byte) (int, error) {
+// cut parts pieces of memory behind n bytes; a short rest of a piece stays with what is before it.
+func cut(parts [][]byte, n int) (head, rest [][]byte) {
+	left := n
+	for i, p := range parts {
+		if left <= 0 {
+			return parts[:i:i], parts[i:]
+		}
+		if len(p) > left+n/16 {
+			head = append(parts[:i:i], p[:left])
+			return head, append([][]byte{p[left:]}, parts[i+1:]...)
+		}
+		left -= len(p)
+	}
+	return parts, nil
+}
+
+// step writes parts in one step, over TLS with all their records.
+func (c progressConn) step(parts [][]byte) (written int, err error) {
 	below, ok := c.raw.(*gather)
 	if !ok {
-		return c.Conn.Write(b)
+		if len(parts) == 1 {
+			return c.Conn.Write(parts[0])
+		}
+		together := net.Buffers(parts)
+		n, err := together.WriteTo(c.raw)
+		return int(n), err
 	}
 	below.hold()
-	n, err := c.Conn.Write(b)
-	return n, errors.Join(err, below.flush())
+	for _, p := range parts {
+		n := 0
+		n, err = c.Conn.Write(p)
+		if written += n; err != nil {
+			break
+		}
+	}
+	return written, errors.Join(err, below.flush())
 }
 
 // dial connects to an address from one of our endpoints and runs the link, until it is closed or ctx ends.
@@ -377,22 +405,29 @@ func (l *link) appendControl(data []byte) []byte {
 	return data
 }
 
-// writeData sends messages with content, as fast as the limits allow.
-func (l *link) writeData(ctx context.Context, data []byte) error {
-	for len(data) > 0 {
-		n := len(data)
+// writeData sends messages with content, which may lie in several pieces of memory, as fast as the limits allow.
+func (l *link) writeData(ctx context.Context, parts ...[]byte) error {
+	for len(parts) > 0 {
+		some, rest := parts, [][]byte(nil)
 		if l.up.limited() {
-			n = min(n, l.up.grain)
+			some, rest = cut(parts, l.up.grain)
 		}
-		if err := l.up.take(ctx, n, nil); err != nil {
+		if err := l.up.take(ctx, length(some), nil); err != nil {
 			return err
 		}
-		if _, err := l.conn.Write(data[:n]); err != nil {
+		if _, err := l.conn.writeParts(some); err != nil {
 			return err
 		}
-		data = data[n:]
+		parts = rest
 	}
 	return nil
+}
+
+func length(parts [][]byte) (n int) {
+	for _, p := range parts {
+		n += len(p)
+	}
+	return n
 }
 
 // upload sends tiles, and the hashes ahead of them where asked for. data is a buffer to use again. The error is the
@@ -447,10 +482,13 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 			length += len(tiles[n].Bytes) + peerwire.TileOverhead
 			n++
 		}
+		var parts [][]byte
 		if n > 0 {
-			data = peerwire.AppendTile(data, kind, peerwire.Tiles{Piece: u.piece, Tiles: tiles[:n]})
+			data, parts = peerwire.AppendTiles(data, kind, peerwire.Tiles{Piece: u.piece, Tiles: tiles[:n]})
+		} else {
+			parts = [][]byte{data}
 		}
-		if err := l.writeData(ctx, data); err != nil {
+		if err := l.writeData(ctx, parts...); err != nil {
 			return data, err
 		}
 		for _, t := range tiles[:n] {

@@ -89,7 +89,9 @@ func scenarioOne(ctx context.Context, b *bench) (err error) {
 			if !named(b.swarm.only, one.name) && one.name == "libtorrent" {
 				continue
 			}
-			s, e := b.heat(one, c, netPlan{loopback: 2}).run(ctx)
+			h := b.heat(one, c, netPlan{loopback: 2})
+			h.used = true
+			s, e := h.run(ctx)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
