@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,9 +47,6 @@ type heat struct {
 	engine map[int]engineOrder
 	// seeds are stations that have the content, beside the first.
 	seeds map[int]bool
-	// used says that the disks were written before: else writing to a file in memory is largely finding memory for it, which a
-	// virtual machine gets from its host page by page, or not, as it happens.
-	used bool
 	// late stations are started by watch only.
 	late map[int]bool
 	// policy, if not nil, makes the tracker's policy file.
@@ -221,7 +217,7 @@ func (h *heat) prepare(ctx context.Context) error {
 			o.Profile = filepath.Join(h.profile, fmt.Sprintf("%s-%d.prof", h.racer.name, i))
 		}
 		if i > 0 && !h.seeds[i] {
-			if err := h.makeDisk(o.Disk); err != nil {
+			if err := truncate(o.Disk, h.content.Length); err != nil {
 				return err
 			}
 		}
@@ -237,22 +233,6 @@ func (h *heat) prepare(ctx context.Context) error {
 		}
 		return true
 	})
-}
-
-// makeDisk makes a file that holds nothing of the content.
-func (h *heat) makeDisk(name string) error {
-	if !h.used {
-		return truncate(name, h.content.Length)
-	}
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	other := bytes.Repeat([]byte{0xcc}, 1<<20)
-	for at := int64(0); at < h.content.Length && err == nil; at += int64(len(other)) {
-		_, err = f.Write(other[:min(int64(len(other)), h.content.Length-at)])
-	}
-	return errors.Join(err, f.Close())
 }
 
 func (h *heat) launch(i int, o actorOrder) (err error) {

@@ -89,9 +89,7 @@ func scenarioOne(ctx context.Context, b *bench) (err error) {
 			if !named(b.swarm.only, one.name) && one.name == "libtorrent" {
 				continue
 			}
-			h := b.heat(one, c, netPlan{loopback: 2})
-			h.used = true
-			s, e := h.run(ctx)
+			s, e := b.heat(one, c, netPlan{loopback: 2}).run(ctx)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
