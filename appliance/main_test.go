@@ -27,7 +27,7 @@ const (
 	envPrivate = "SEEDBED_TEST_PRIVATE" // the tests, in a network namespace of their own
 )
 
-// TestMain runs the tests in a network namespace of their own, where all ports are free and nothing else answers.
+// TestMain runs the tests apart from all else, see runApart.
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(envCommand) != "":
@@ -39,17 +39,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	// What runs in parallel here waits for other programs.
-	cmd := exec.Command(os.Args[0], append(os.Args[1:], "-test.parallel=8")...)
-	cmd.Env = append(os.Environ(), envPrivate+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		fmt.Fprintln(os.Stderr, "a network namespace is needed for these tests, which takes root:", err)
-		os.Exit(1)
-	}
-	os.Exit(cmd.ProcessState.ExitCode())
+	os.Exit(runApart())
 }
 
 // commandEnv makes the test binary the program. Under the race detector a program waits a second before it ends, for
