@@ -15,11 +15,8 @@ import (
 	"syscall"
 )
 
-// Tests here wait for other programs most of the time: several processes run them, each in a network namespace of its own.
-const (
-	atOnce   = 3 // processes
-	testsFor = 2 // that one process runs, of those that follow one another
-)
+// Tests here wait for other programs most of the time: so many processes run them, each in a network namespace of its own.
+const atOnce = 6
 
 // runApart runs the tests in processes with namespaces of their own, and returns the exit code. What was asked for by
 // name or is no test runs in one process.
@@ -49,9 +46,9 @@ func runApart() int {
 	)
 	for range atOnce {
 		all.Go(func() {
-			for names := range work {
+			for name := range work {
 				var out bytes.Buffer
-				code := runPrivate(&out, &out, "-test.run=^("+names+")$")
+				code := runPrivate(&out, &out, "-test.run=^"+name+"$")
 				mu.Lock()
 				os.Stdout.Write(out.Bytes())
 				exit = max(exit, code)
@@ -59,10 +56,8 @@ func runApart() int {
 			}
 		})
 	}
-	for len(tests) > 0 {
-		n := min(testsFor, len(tests))
-		work <- strings.Join(tests[:n], "|")
-		tests = tests[n:]
+	for _, name := range tests {
+		work <- name
 	}
 	close(work)
 	all.Wait()
