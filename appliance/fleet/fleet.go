@@ -127,24 +127,24 @@ type Fleet struct {
 	writing sync.Mutex
 	office  atomic.Pointer[Office] // as this appliance saw it last
 
-	mu       sync.RWMutex          // guards what follows; held for moments, never during I/O
-	number   int64                 // of the last commit that is in state
-	state    records               // pointers are to records that are never changed
-	open     map[string]*Job       // the jobs of state that have not ended
-	todo     map[string][]*Job     // the same by machine
-	live     map[string]live       // last report by job ID
-	hints    map[string][]byte     // last bitmap of held pieces that was reported, by ID of an open job
-	sights   map[string]sight      // how far machines are on their way, by MAC
-	revision int64                 // raised with every change of what the queue decides by
-	claims   map[string]int        // agents that ask for a job, by machine
+	mu       sync.RWMutex      // guards what follows; held for moments, never during I/O
+	number   int64             // of the last commit that is in state
+	state    records           // pointers are to records that are never changed
+	open     map[string]*Job   // the jobs of state that have not ended
+	todo     map[string][]*Job // the same by machine
+	live     map[string]live   // last report by job ID
+	hints    map[string][]byte // last bitmap of held pieces that was reported, by ID of an open job
+	sights   map[string]sight  // how far machines are on their way, by MAC
+	revision int64             // raised with every change of what the queue decides by
+	claims   map[string]int    // agents that ask for a job, by machine
 	// strangers are those of claims whose machine nobody had admitted when they began.
 	strangers int
-	changed  chan struct{}         // closed and replaced at every change
-	keys     map[string]string     // session ID by public key
-	traits   traits                // of the machines of state
-	beat     int64                 // of what the other appliances are told
-	peers    map[string]*neighbour // the other appliances, by ID
-	seen     map[string]time.Time  // last time that anything was heard of a machine, by ID
+	changed   chan struct{}         // closed and replaced at every change
+	keys      map[string]string     // session ID by public key
+	traits    traits                // of the machines of state
+	beat      int64                 // of what the other appliances are told
+	peers     map[string]*neighbour // the other appliances, by ID
+	seen      map[string]time.Time  // last time that anything was heard of a machine, by ID
 
 	deciding sync.Mutex
 	turns    *turns // what the queue decided last

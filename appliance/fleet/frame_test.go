@@ -25,6 +25,7 @@ func TestOldTablesOfOneJobAreBounded(t *testing.T) {
 	a.claim()
 	first := a.frame("first", 0)
 	for i := range 20 {
+		r.clock.add(time.Second)
 		err := r.Frame(t.Context(), a.caller, a.frame(fmt.Sprint("table ", i), 0))
 		if want := map[bool]string{true: fleet.CodeInvalid}[i >= 8]; codeOf(err) != want {
 			t.Fatalf("table %d: %v", i, err)

@@ -296,4 +296,3 @@ func (m *Machine) admit() {
 	m.Unlike = m.Unlike[:min(len(m.Unlike), maxUnlike)]
 	m.Like, m.Conflict = nil, ""
 }
-

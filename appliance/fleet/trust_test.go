@@ -17,7 +17,7 @@ import (
 	"seedbed/appliance/job"
 )
 
-func encodeFrame(t *testing.T, f job.OldFrame) []byte {
+func encodeFrame(t testing.TB, f job.OldFrame) []byte {
 	t.Helper()
 	b, err := cbor.Marshal(f)
 	if err != nil {
