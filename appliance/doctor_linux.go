@@ -248,4 +248,6 @@ func (d *examination) checking(n *doctor.Notes) *checking {
 }
 
 // oneLine is an error without its line feeds.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ", ") }
+func oneLine(err error) string {
+	return strings.NewReplacer(":\n", ": ", "\n", ", ").Replace(err.Error())
+}
