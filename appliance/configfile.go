@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,6 +46,11 @@ func (o *options) configure(cmd *cobra.Command, _ []string) error {
 	if cmd.Annotations[withoutConfig] != "" || strings.HasPrefix(cmd.Name(), cobra.ShellCompRequestCmd) || cmd.Name() == "completion" {
 		return nil
 	}
+	return o.readConfiguration(cmd)
+}
+
+// readConfiguration is configure for a command that does so itself.
+func (o *options) readConfiguration(cmd *cobra.Command) error {
 	named := cmd.Flags().Changed("config")
 	file, err := configuration.Read(o.configFile)
 	switch {
@@ -168,15 +174,55 @@ type inForce struct {
 
 func (o *options) inForce(root *cobra.Command) (list []inForce) {
 	for _, f := range settings(root) {
-		list = append(list, inForce{configuration.Key(f.Name), f.Value.String(), defaultText(f), o.origin(f)})
+		list = append(list, inForce{configuration.Key(f.Name), shown(f), defaultText(f), o.origin(f)})
 	}
 	return list
+}
+
+// shown is the value of a setting as it may be shown. A password has no place in it, and serve refuses it there; somebody wrote one all
+// the same.
+func shown(f *pflag.Flag) string { return withoutPassword(f.Value.String()) }
+
+// hidden stands in the place of what is secret.
+const hidden = "xxxxx"
+
+// secretInText finds what is secret in a location that is no proper URL: what is between "//" and the last "@".
+var secretInText = regexp.MustCompile(`//.*@`)
+
+// withoutPassword returns a location with its passwords hidden; all else is as it was.
+func withoutPassword(location string) string {
+	scheme, _, isURL := strings.Cut(location, "://")
+	if !isURL || strings.ContainsAny(scheme, "/ ") {
+		return location
+	}
+	u, err := url.Parse(location)
+	if err != nil {
+		location, _, _ = strings.Cut(location, "?")
+		return secretInText.ReplaceAllString(location, "//"+hidden+"@")
+	}
+	q, found := u.Query(), false
+	for key, values := range q {
+		for i, v := range values {
+			if strings.Contains(strings.ToLower(key), "password") || strings.Contains(strings.ToLower(key), "secret") {
+				values[i], found = hidden, true
+			} else if inner := withoutPassword(v); inner != v { // the endpoint of a storage
+				values[i], found = inner, true
+			}
+		}
+	}
+	if _, has := u.User.Password(); !has && !found {
+		return location
+	}
+	if found {
+		u.RawQuery = q.Encode()
+	}
+	return u.Redacted()
 }
 
 // printInForce writes the settings as a configuration file.
 func (o *options) printInForce(w io.Writer, root *cobra.Command) error {
 	for _, f := range settings(root) {
-		line, origin := configuration.Key(f.Name)+": "+yamlText(f, f.Value.String()), o.origin(f)
+		line, origin := configuration.Key(f.Name)+": "+yamlText(f, shown(f)), o.origin(f)
 		if f.Value.String() == "" {
 			line, origin = "# "+configuration.Key(f.Name)+":", "default: "+defaultText(f)
 		}

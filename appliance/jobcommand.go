@@ -35,11 +35,19 @@ func jobCommand(o *options) *cobra.Command {
 		sub := &cobra.Command{Use: verb + " JOB", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, jobIDs)}
 		asJSON := jsonFlag(sub)
 		wait := new(bool)
+		var confirm string
+		if verb == "retry" {
+			sub.Flags().StringVar(&confirm, "confirm", "", "the word `wipe` where the job is a wipe: nothing of the disk can be had back")
+		}
 		if verb == "retry" || verb == "resume" {
 			wait = sub.Flags().Bool("wait", false, "show the progress and wait until the job has ended")
 		}
 		sub.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			j, err := c.Operate(cmd.Context(), args[0], verb)
+			act := func() (*api.Job, error) { return c.Operate(cmd.Context(), args[0], verb) }
+			if verb == "retry" {
+				act = func() (*api.Job, error) { return c.Retry(cmd.Context(), args[0], confirm) }
+			}
+			j, err := act()
 			switch {
 			case err != nil:
 				return err

@@ -19,14 +19,16 @@ import (
 // waitEvery is how often jobs are looked at that are waited for.
 const waitEvery = 500 * time.Millisecond
 
+// waitShare bounds the share of the time in which it is looked: thousands of jobs keep the appliance busy that tells of them.
+const waitShare = 5
+
 // waitJobs shows how far jobs are until all of them have ended, and returns them. An appliance that is away for a while is waited
 // for; where there is no job yet, the first one is too.
 func waitJobs(ctx context.Context, c *client.Client, q api.JobQuery, out *os.File) ([]api.Job, error) {
 	show := newBars(out)
 	defer show.end()
-	tick := time.NewTicker(waitEvery)
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		list, err := c.Jobs(ctx, q)
 		switch {
 		case err == nil:
@@ -41,7 +43,7 @@ func waitJobs(ctx context.Context, c *client.Client, q api.JobQuery, out *os.Fil
 			show.line.say("the appliance does not answer")
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(max(waitEvery, waitShare*time.Since(began))):
 		case <-ctx.Done():
 			return nil, fmt.Errorf("the jobs go on: %w", ctx.Err())
 		}

@@ -70,10 +70,14 @@ func model(m api.Machine) string {
 }
 
 func admittedText(m api.Machine) string {
-	if m.Admitted {
-		return "yes"
+	text := "yes"
+	if !m.Admitted {
+		text = "code " + m.Code
 	}
-	return "code " + m.Code
+	if m.Conflict != "" {
+		text += ", conflict"
+	}
+	return text
 }
 
 func holds(m api.Machine) string {
@@ -114,6 +118,9 @@ func printMachine(w io.Writer, m *api.Machine, events []fleet.Event) error {
 	line("MACs", "%s", strings.Join(m.MACs, ", "))
 	line("UUID", "%s", dash(m.UUID))
 	line("admitted", "%s", admittedText(*m))
+	if m.Conflict != "" {
+		line("conflict", "%s", m.Conflict)
+	}
 	line("groups", "%s", dash(strings.Join(m.Groups, ", ")))
 	if m.Seat != nil {
 		line("seat", "row %d, column %d", m.Seat.Row, m.Seat.Column)

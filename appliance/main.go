@@ -43,6 +43,7 @@ const (
 	exitWrong    = 8
 	exitDenied   = 9
 	exitJobs     = 10
+	exitAiling   = 11
 )
 
 const exitTable = `Exit codes:
@@ -56,7 +57,8 @@ const exitTable = `Exit codes:
   7  another process works on the repository
   8  a disk does not hold the image
   9  who asks may not do that, or is not known
- 10  a job that was waited for failed or was cancelled`
+ 10  a job that was waited for failed or was cancelled
+ 11  doctor found something wrong`
 
 // usageError is a command line that cannot be understood.
 type usageError struct{ err error }
@@ -70,6 +72,7 @@ func exitCode(err error) int {
 	_, damaged := errors.AsType[*damagedSource](err)
 	_, damagedToo := errors.AsType[*damagedImages](err)
 	_, jobs := errors.AsType[*unfinished](err)
+	_, ails := errors.AsType[*ailing](err)
 	refusal, refused := errors.AsType[*fleet.Refusal](err)
 	switch {
 	case err == nil:
@@ -82,6 +85,8 @@ func exitCode(err error) int {
 		return exitLocked
 	case jobs:
 		return exitJobs
+	case ails:
+		return exitAiling
 	case wrong:
 		return exitWrong
 	case damaged, damagedToo:
@@ -115,9 +120,10 @@ type options struct {
 	logLevel   string
 	remote     remote // the appliance that is asked
 
-	recordsPassword string              // path of a file with the password of the records, see recordsWith
-	configFile      string              // path of the configuration
-	file            *configuration.File // what it says; nil where there is none
+	recordsPassword string                 // path of a file with the password of the records, see recordsWith
+	configFile      string                 // path of the configuration
+	file            *configuration.File    // what it says; nil where there is none
+	settled         func() (config, error) // what the flags of serve, and the configuration, make of an appliance
 }
 
 func (o *options) socket() string { return filepath.Join(o.data, "seedbed.sock") }
@@ -147,8 +153,9 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.configFile, "config", configPath(), configUsage)
 	root.PersistentPreRunE = o.configure
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(o), getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o),
-		groupCommand(o), userCommand(o), settingsCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), configCommand(o), manCommand(), siteCommand(o))
+	serve := serveCommand(o)
+	root.AddCommand(serve, getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o),
+		groupCommand(o), userCommand(o), settingsCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), configCommand(o), manCommand(), siteCommand(o), doctorCommand(o, serve))
 	for _, c := range root.Commands() {
 		markUsage(c)
 	}

@@ -120,6 +120,14 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 	}
 	must(t, data, "job", "cancel", work[0].ID)
 	must(t, data, "job", "cancel", work[1].ID)
+	if out, code := seedbed(t, data, "job", "retry", work[1].ID); code == 0 || !strings.Contains(out, "confirm it with the word") {
+		t.Errorf("the retry of a wipe that nobody confirmed: %d %s", code, out)
+	}
+	if again := decode[api.Job](t, data, "job", "retry", work[1].ID, "--confirm", "wipe"); again.Kind != job.WipeDisk || again.ID == work[1].ID {
+		t.Errorf("the retry of a wipe: %+v", again)
+	} else {
+		must(t, data, "job", "cancel", again.ID)
+	}
 	if out := must(t, data, "machine", "verify", "one", "--image", "debian"); !strings.Contains(out, "verify of one debian:1") {
 		t.Errorf("machine verify: %s", out)
 	}

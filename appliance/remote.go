@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"seedbed/appliance/client"
+	"seedbed/appliance/configuration"
 	"seedbed/images"
 )
 
@@ -83,13 +84,13 @@ func (r *remote) token(stdin io.Reader) (string, error) {
 		b, err = io.ReadAll(io.LimitReader(stdin, maxAPIToken))
 	default:
 		var f *os.File
-		if f, err = os.Open(r.tokenFile); err == nil {
+		if f, err = configuration.OpenSecret(r.tokenFile); err == nil {
 			b, err = io.ReadAll(io.LimitReader(f, maxAPIToken))
 			f.Close()
 		}
 	}
 	if err != nil {
-		return "", fmt.Errorf("read the API token: %w", err)
+		return "", fmt.Errorf("--token-file: %w", err)
 	}
 	if text := strings.TrimSpace(string(b)); text != "" && !strings.ContainsAny(text, " \r\n\t") {
 		return text, nil

@@ -131,6 +131,11 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 		c.Data, c.Repository, c.Records, c.RecordsPassword = o.data, o.repository, o.records, o.recordsPassword
 		return nil
 	}
+	o.settled = func() (config, error) {
+		err := settle()
+		c.Data, c.Repository, c.Records, c.RecordsPassword = o.data, o.repository, o.records, o.recordsPassword // also of one that is wrong
+		return c, err
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		log, err := o.log()
 		if err == nil {
@@ -401,7 +406,7 @@ func (a *appliance) openLocal() error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return err
 	}
-	a.parts = append(a.parts, a.server(a.local, withProfiles(a.operators.Local())))
+	a.parts = append(a.parts, a.server(a.local, withProfiles(a.withReady(a.operators.Local()))))
 	return nil
 }
 

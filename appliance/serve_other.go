@@ -6,6 +6,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// config is what serve may be told where it works.
+type config struct{}
+
 func serveCommand(*options) *cobra.Command {
 	return &cobra.Command{
 		Use: "serve", Short: "Boot machines from the network and image them (on Linux)", DisableFlagParsing: true,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"seedbed/appliance/configuration"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/site"
 	"seedbed/images"
@@ -74,7 +75,7 @@ func (o *options) readSite() (*site.Site, error) {
 	return s, err
 }
 
-const passphraseUsage = "`FILE` with the passphrase, - for standard input (default: asked for on the terminal)"
+const passphraseUsage = "`FILE` with the passphrase, mode 0600, - for standard input (default: asked for on the terminal)"
 
 func siteExport(o *options) *cobra.Command {
 	var from string
@@ -172,9 +173,9 @@ func readPassphrase(stdin io.Reader, file string, fresh bool) ([]byte, error) {
 	case "-":
 		return firstLine(stdin)
 	}
-	f, err := os.Open(file)
+	f, err := configuration.OpenSecret(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the passphrase: %w", err)
+		return nil, fmt.Errorf("--passphrase-file: %w", err)
 	}
 	defer f.Close()
 	return firstLine(f)

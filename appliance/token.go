@@ -14,6 +14,7 @@ import (
 
 	"seedbed/appliance/api"
 	"seedbed/appliance/client"
+	"seedbed/appliance/configuration"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 )
@@ -160,13 +161,13 @@ func readTicket(file string, stdin io.Reader) (*job.Ticket, error) {
 		b, err = io.ReadAll(io.LimitReader(stdin, maxTicket))
 	default:
 		var f *os.File
-		if f, err = os.Open(file); err == nil {
+		if f, err = configuration.OpenSecret(file); err == nil {
 			b, err = io.ReadAll(io.LimitReader(f, maxTicket))
 			f.Close()
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the token: %w", err)
+		return nil, fmt.Errorf("--token-file: %w", err)
 	}
 	t, err := decodeTicket(string(b))
 	if err != nil {

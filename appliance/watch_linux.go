@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -33,6 +34,7 @@ type watched struct {
 	loaders   *limit.Limiter // scripts and tokens over HTTP
 	told      atomic.Int64   // Unix seconds when a refused stranger was logged last
 	health    health
+	roomAsked question[roomOf]
 	reloads   []func() // at SIGHUP
 	own       *ownCertificate
 }
@@ -88,8 +90,15 @@ func (a *appliance) room() (free, total int64, err error) {
 	if folder == "" {
 		return 0, 0, errUntold
 	}
-	return repository.RoomIn(folder)
+	r, err := a.roomAsked.ask(healthTimeout, func() (r roomOf, err error) {
+		r.free, r.total, err = repository.RoomIn(folder)
+		return r, err
+	})
+	return r.free, r.total, err
 }
+
+// roomOf is that of a file system, in bytes.
+type roomOf struct{ free, total int64 }
 
 // countEvery is how often the objects of the repository are added up: it lists them all.
 const countEvery = 10 * time.Minute
@@ -208,9 +217,17 @@ func (a *appliance) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	a.metrics.Handler().ServeHTTP(w, r)
 }
 
+// withReady tells who asks over the local socket whether the appliance is ready; all else is for next.
+func (a *appliance) withReady(next http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+pathReady, a.serveReady)
+	mux.Handle("/", next)
+	return mux
+}
+
 // serveReady says whether the appliance can do its work now, and if not, why.
-func (a *appliance) serveReady(w http.ResponseWriter, r *http.Request) {
-	if wrong := a.health.look(r.Context(), a.troubles, a.log); wrong != "" {
+func (a *appliance) serveReady(w http.ResponseWriter, _ *http.Request) {
+	if wrong := a.health.look(a.organs(), a.log); wrong != "" {
 		plainText(w, http.StatusServiceUnavailable, "not ready: "+wrong)
 		return
 	}
@@ -219,9 +236,10 @@ func (a *appliance) serveReady(w http.ResponseWriter, r *http.Request) {
 
 // health remembers for a moment what was found, so that those who ask cost nothing. Safe for concurrent use.
 type health struct {
-	mu    sync.Mutex // held while it is looked
+	mu    sync.Mutex // guards what follows; not held while it is looked
 	at    time.Time
 	wrong string
+	parts map[string]*question[struct{}] // by name
 }
 
 const (
@@ -229,51 +247,90 @@ const (
 	healthTimeout = 3 * time.Second
 )
 
-// trouble is something that is not as it should be: a sentence for anybody, and for the log why.
-type trouble struct {
-	sentence string
-	err      error
+// organ is something that the appliance cannot work without. Its sentences are for anybody; the log hears why.
+type organ struct {
+	name   string
+	failed string // that it says so
+	silent string // that it says nothing
+	ask    func(ctx context.Context) error
 }
 
-// look returns what is wrong, "" where nothing is. The log is told when that changes.
-func (h *health) look(ctx context.Context, troubles func(context.Context) []trouble, log *slog.Logger) string {
+// look returns what is wrong, "" where nothing is, after healthTimeout at most. The log is told when that changes.
+func (h *health) look(organs []organ, log *slog.Logger) string {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if time.Since(h.at) <= healthFresh {
+		defer h.mu.Unlock()
 		return h.wrong
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
-	defer cancel()
-	var sentences []string
-	var errs []error
-	for _, t := range troubles(ctx) {
-		sentences, errs = append(sentences, t.sentence), append(errs, t.err)
+	if h.parts == nil {
+		h.parts = map[string]*question[struct{}]{}
 	}
-	before := h.wrong
-	h.wrong, h.at = strings.Join(sentences, "; "), time.Now()
-	switch {
-	case h.wrong == before:
-	case h.wrong == "":
-		log.Info("appliance is ready again")
-	default:
-		log.Warn("appliance is not ready", "why", h.wrong, "err", errors.Join(errs...))
+	questions := make([]*question[struct{}], len(organs))
+	for i, o := range organs {
+		if h.parts[o.name] == nil {
+			h.parts[o.name] = new(question[struct{}])
+		}
+		questions[i] = h.parts[o.name]
 	}
-	return h.wrong
+	h.mu.Unlock()
+	errs := make([]error, len(organs))
+	var asking sync.WaitGroup
+	for i, o := range organs {
+		asking.Go(func() { errs[i] = o.look(questions[i]) })
+	}
+	asking.Wait()
+	return h.found(organs, errs, log)
 }
 
-// troubles looks at what the appliance cannot work without.
-func (a *appliance) troubles(ctx context.Context) (list []trouble) {
-	_, err := a.store.Office(ctx)
-	if err != nil {
-		list = append(list, trouble{"the records cannot be read", err})
+// look asks, and waits for healthTimeout at most.
+func (o organ) look(q *question[struct{}]) error {
+	_, err := q.ask(healthTimeout, func() (struct{}, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
+		defer cancel()
+		return struct{}{}, o.ask(ctx)
+	})
+	return err
+}
+
+// found remembers what was found, and returns it in words.
+func (h *health) found(organs []organ, errs []error, log *slog.Logger) string {
+	var sentences []string
+	for i, o := range organs {
+		switch {
+		case errs[i] == nil:
+		case errors.Is(errs[i], errNoAnswer) || errors.Is(errs[i], context.DeadlineExceeded):
+			sentences = append(sentences, o.silent)
+		default:
+			sentences = append(sentences, o.failed)
+		}
 	}
-	if err := a.probeImages(ctx); err != nil {
-		list = append(list, trouble{"the repository of images cannot be read", err})
+	h.mu.Lock()
+	before := h.wrong
+	h.wrong, h.at = strings.Join(sentences, "; "), time.Now()
+	now := h.wrong
+	h.mu.Unlock()
+	switch {
+	case now == before:
+	case now == "":
+		log.Info("appliance is ready again")
+	default:
+		log.Warn("appliance is not ready", "why", now, "err", errors.Join(errs...))
+	}
+	return now
+}
+
+// organs are what the appliance cannot work without.
+func (a *appliance) organs() []organ {
+	list := []organ{
+		{"records", "the records cannot be read", "the records do not answer", func(ctx context.Context) error {
+			_, err := a.store.Office(ctx)
+			return err
+		}},
+		{"repository", "the repository of images cannot be read", "the repository of images does not answer", a.probeImages},
 	}
 	if a.http != nil {
-		if err := dialSelf(ctx, a.http); err != nil {
-			list = append(list, trouble{"the port of the boot files does not answer", err})
-		}
+		list = append(list, organ{"boot", "the port of the boot files does not answer", "the port of the boot files does not answer",
+			func(ctx context.Context) error { return dialSelf(ctx, a.http) }})
 	}
 	return list
 }
@@ -281,11 +338,24 @@ func (a *appliance) troubles(ctx context.Context) (list []trouble) {
 // probeImages looks whether the storage of images answers.
 func (a *appliance) probeImages(ctx context.Context) error {
 	if folder := a.folder(); folder != "" {
-		if _, err := os.ReadDir(folder); err != nil { // a folder that is gone looks to a bucket like one without objects
+		if err := readable(folder); err != nil { // a folder that is gone looks to a bucket like one without objects
 			return err
 		}
 	}
 	return probe(ctx, a.lib.bucket)
+}
+
+// readable reads the beginning of a folder.
+func readable(folder string) error {
+	d, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if _, err := d.Readdirnames(1); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }
 
 // folder is that of the images, "" where they are in object storage.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -27,7 +28,7 @@ type Content interface {
 // Limits of what an agent may send, in bytes.
 const (
 	maxHello     = 16 << 10
-	maxInventory = 1 << 20 // some hundred disks and NICs
+	maxInventory = 1 << 20 // 1,000 disks; fleet.MaxStrangeInventory of a machine that nobody admitted
 	maxReport    = 1 << 20 // a bitmap of 2^20 pieces in base64, and the last lines of a log
 	maxReceipt   = 4 << 20 // 9,999 partitions
 	maxFrame     = images.MaxFrameLength + 4<<20
@@ -40,6 +41,9 @@ type agents struct {
 	fleet   *fleet.Fleet
 	content Content
 	frames  chan struct{}
+
+	mu     sync.Mutex
+	saving map[string]bool // machines of which a frame is being read: one has one of the few places
 }
 
 // Agents returns the handler of the endpoints of package job. The server's TLS has verified client certificates under
@@ -48,7 +52,7 @@ func Agents(f *fleet.Fleet, content Content, announce http.Handler, log *slog.Lo
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	a := &agents{fleet: f, content: content, frames: make(chan struct{}, framesAtOnce)}
+	a := &agents{fleet: f, content: content, frames: make(chan struct{}, framesAtOnce), saving: map[string]bool{}}
 	mux := http.NewServeMux()
 	mux.Handle("POST "+job.PathHello, handle(log, a.hello))
 	mux.Handle("POST "+job.PathInventory, handle(log, a.known(a.inventory)))
@@ -102,7 +106,11 @@ func (a *agents) hello(w http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 func (a *agents) inventory(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
-	inv, err := read[job.Inventory](w, r, maxInventory)
+	limit := int64(maxInventory)
+	if a.fleet.Stranger(c) {
+		limit = fleet.MaxStrangeInventory
+	}
+	inv, err := read[job.Inventory](w, r, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +142,11 @@ func (a *agents) frame(c fleet.Caller, w http.ResponseWriter, r *http.Request) (
 	if err := a.fleet.AtWork(c); err != nil { // before it takes room
 		return nil, err
 	}
+	leave, err := a.save(c.Machine())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	select {
 	case a.frames <- struct{}{}:
 		defer func() { <-a.frames }()
@@ -145,6 +158,21 @@ func (a *agents) frame(c fleet.Caller, w http.ResponseWriter, r *http.Request) (
 		return nil, err
 	}
 	return nil, a.fleet.Frame(r.Context(), c, raw)
+}
+
+// save has a machine save one frame at a time; the bounds on a body's time end one that stands still.
+func (a *agents) save(machine string) (leave func(), err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.saving[machine] {
+		return nil, &fleet.Refusal{Code: fleet.CodeTooMany, Detail: "another partition table of this machine is on its way; send it again in a moment"}
+	}
+	a.saving[machine] = true
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.saving, machine)
+	}, nil
 }
 
 func (a *agents) receipt(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {

@@ -29,7 +29,13 @@ func (o *Operators) addGroups() {
 		Match
 		Body GroupPatch
 	}) (*versioned[*fleet.GroupView], error) {
-		version, err := in.wanted()
+		version, err := in.wanted(func() (int64, error) {
+			g, err := f.Group(in.Name)
+			if err != nil {
+				return 0, err
+			}
+			return g.Version, nil
+		})
 		if err != nil {
 			return nil, err
 		}

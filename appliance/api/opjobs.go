@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,9 +19,21 @@ type JobQuery struct {
 	Kind       job.Kind  `query:"kind" maxLength:"32" doc:"Only jobs of this kind."`
 }
 
-func (q JobQuery) fits(j *fleet.JobView) bool {
-	return (q.ID == "" || slices.Contains(strings.Split(q.ID, ","), j.ID)) && (q.Machine == "" || j.Machine == q.Machine) && (q.Deployment == "" || j.Deployment == q.Deployment) && (q.Kind == "" || j.Kind == q.Kind) &&
-		(q.State == "" || j.State == q.State || q.State == "open" && !j.State.Ended())
+// MaxJobIDs bounds the IDs of a JobQuery, in bytes; it is JobQuery.ID's maxLength.
+const MaxJobIDs = 65536
+
+// filter returns what says whether a job is asked for.
+func (q JobQuery) filter() func(*fleet.JobView) bool {
+	ids := map[string]bool{}
+	if q.ID != "" {
+		for id := range strings.SplitSeq(q.ID, ",") {
+			ids[id] = true
+		}
+	}
+	return func(j *fleet.JobView) bool {
+		return (q.ID == "" || ids[j.ID]) && (q.Machine == "" || j.Machine == q.Machine) && (q.Deployment == "" || j.Deployment == q.Deployment) &&
+			(q.Kind == "" || j.Kind == q.Kind) && (q.State == "" || j.State == q.State || q.State == "open" && !j.State.Ended())
+	}
 }
 
 type JobPath struct {
@@ -38,6 +49,17 @@ func (o *Operators) jobOf(id string) (*versioned[Job], error) {
 	return &versioned[Job]{etag(j.Version), viewJob(*j)}, nil
 }
 
+// jobVersion returns what looks up the version of a job.
+func (o *Operators) jobVersion(id string) func() (int64, error) {
+	return func() (int64, error) {
+		j, err := o.fleet.Job(id)
+		if err != nil {
+			return 0, err
+		}
+		return j.Version, nil
+	}
+}
+
 func (o *Operators) addJobs() {
 	f := o.fleet
 	add(o, "GET", "/jobs", "listJobs", "List the jobs that have not ended, and those of the last 30 days", func(_ context.Context, in *struct {
@@ -51,9 +73,9 @@ func (o *Operators) addJobs() {
 			}
 			in.Machine = m.ID
 		}
-		list := []Job{}
+		list, fits := []Job{}, in.filter()
 		for _, j := range f.Jobs() {
-			if in.fits(&j) {
+			if fits(&j) {
 				list = append(list, viewJob(j))
 			}
 		}
@@ -82,7 +104,7 @@ func (o *Operators) addJobs() {
 			JobPath
 			Match
 		}) (*versioned[Job], error) {
-			version, err := in.wanted()
+			version, err := in.wanted(o.jobVersion(in.ID))
 			if err != nil {
 				return nil, err
 			}
@@ -92,8 +114,11 @@ func (o *Operators) addJobs() {
 			return o.jobOf(in.ID)
 		}, matched)
 	}
-	add(o, "POST", "/jobs/{id}/retry", "retryJob", "Have a job that failed or was cancelled done again", func(ctx context.Context, in *JobPath) (*answer[Job], error) {
-		j, err := f.Retry(ctx, in.ID)
+	add(o, "POST", "/jobs/{id}/retry", "retryJob", "Have a job that failed or was cancelled done again", func(ctx context.Context, in *struct {
+		JobPath
+		Confirm string `query:"confirm" maxLength:"32" doc:"wipe, where the job is one: it destroys everything on the disk."`
+	}) (*answer[Job], error) {
+		j, err := f.RetryConfirmed(ctx, in.ID, in.Confirm)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +129,7 @@ func (o *Operators) addJobs() {
 		Match
 		Body Priority
 	}) (*versioned[Job], error) {
-		version, err := in.wanted()
+		version, err := in.wanted(o.jobVersion(in.ID))
 		if err != nil {
 			return nil, err
 		}

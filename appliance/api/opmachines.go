@@ -76,7 +76,13 @@ func (o *Operators) addMachines() {
 		Match
 		Body fleet.MachineOrder
 	}) (*versioned[Machine], error) {
-		version, err := in.wanted()
+		version, err := in.wanted(func() (int64, error) {
+			m, err := f.Machine(in.Name)
+			if err != nil {
+				return 0, err
+			}
+			return m.Version, nil
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -61,7 +61,7 @@ func (o *Operators) addSite() {
 		Match
 		Body fleet.SettingsOrder
 	}) (*versioned[*fleet.Settings], error) {
-		version, err := in.wanted()
+		version, err := in.wanted(func() (int64, error) { return f.Settings().Version, nil })
 		if err != nil {
 			return nil, err
 		}

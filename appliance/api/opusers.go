@@ -68,7 +68,18 @@ func (o *Operators) addUsers() {
 		Match
 		Body UserPatch
 	}) (*versioned[*fleet.UserView], error) {
-		version, err := in.wanted()
+		version, err := in.wanted(func() (int64, error) {
+			list, err := f.Users(ctx)
+			if err != nil {
+				return 0, err
+			}
+			for _, u := range list {
+				if u.ID == fleet.GroupID(in.Name) {
+					return u.Version, nil
+				}
+			}
+			return 0, &fleet.Refusal{Code: fleet.CodeUserUnknown, Detail: "there is no user " + in.Name}
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -75,21 +75,63 @@ func etag(v int64) Version { return Version{strconv.Quote(strconv.FormatInt(v, 1
 
 // Match is the header of a request that is to be refused where somebody else changed the record meanwhile.
 type Match struct {
-	IfMatch string `header:"If-Match" maxLength:"64" doc:"The ETag of the record that the change was decided by; without it, any."`
+	IfMatch string `header:"If-Match" maxLength:"1024" doc:"The ETag of the record that the change was decided by, or several with commas between; without it, or with *, any."`
 }
 
-// wanted returns the version that the change was decided by, 0 for any.
-func (m Match) wanted() (int64, error) {
-	text := strings.TrimSpace(m.IfMatch)
-	if text == "" || text == "*" {
+// wanted returns the version that the change was decided by, 0 for any. Where the header names several, that is the present one, if it
+// is among them; what changes in between is refused with the change itself. A weak ETag is none of this appliance's, and compares
+// with nothing (RFC 9110 §13.1.1, §8.8.3.2).
+func (m Match) wanted(present func() (int64, error)) (int64, error) {
+	if text := strings.TrimSpace(m.IfMatch); text == "" || text == "*" {
 		return 0, nil
 	}
-	v, err := strconv.ParseInt(strings.Trim(strings.TrimPrefix(text, "W/"), `"`), 10, 64)
-	switch {
-	case err != nil || v < 0:
+	tags, err := entityTags(m.IfMatch)
+	if err != nil {
+		return 0, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: "If-Match cannot be read: " + err.Error()}
+	}
+	var versions []int64
+	for _, tag := range tags {
+		v, err := strconv.ParseInt(tag, 10, 64)
+		if err == nil && v >= 0 && strconv.FormatInt(v, 10) == tag {
+			versions = append(versions, v)
+		}
+	}
+	if len(versions) == 0 {
 		return 0, &fleet.Refusal{Code: fleet.CodeChanged, Detail: "If-Match is no ETag that this appliance gave; look again"}
-	case v == 0:
+	}
+	v := versions[0]
+	if len(versions) > 1 {
+		if v, err = present(); err != nil {
+			return 0, err
+		}
+		if !slices.Contains(versions, v) {
+			return 0, &fleet.Refusal{Code: fleet.CodeChanged, Detail: "the record has none of the versions that If-Match names; look again"}
+		}
+	}
+	if v == 0 {
 		return fleet.Unmade, nil
 	}
 	return v, nil
+}
+
+// entityTags returns what stands between the quotes of the strong ones of a list (RFC 9110 §8.8.3).
+func entityTags(list string) (strong []string, err error) {
+	rest := strings.TrimLeft(list, " \t,")
+	for rest != "" {
+		tag, weak := strings.CutPrefix(rest, "W/")
+		tag, quoted := strings.CutPrefix(tag, `"`)
+		tag, more, ended := strings.Cut(tag, `"`)
+		if !quoted || !ended {
+			return nil, fmt.Errorf("an ETag is written %s, with its quotes", strconv.Quote("5"))
+		}
+		if !weak {
+			strong = append(strong, tag)
+		}
+		next := strings.TrimLeft(more, " \t")
+		if next != "" && next[0] != ',' {
+			return nil, fmt.Errorf("there is no comma behind the ETag %q", tag)
+		}
+		rest = strings.TrimLeft(next, " \t,")
+	}
+	return strong, nil
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
@@ -153,8 +154,32 @@ func (c *Client) Rollback(ctx context.Context, id string) (*api.RolledBack, erro
 	return one[api.RolledBack](ctx, c, "POST", "/deployments/"+esc(id)+"/rollback", nil)
 }
 
-// Jobs lists the jobs that have not ended, and those of the last 30 days, oldest first.
-func (c *Client) Jobs(ctx context.Context, q api.JobQuery) ([]api.Job, error) {
+// Jobs lists the jobs that have not ended, and those of the last 30 days, oldest first. Where the query names more jobs than one
+// request may, they are asked for in several, and each one's are together in the list.
+func (c *Client) Jobs(ctx context.Context, q api.JobQuery) (list []api.Job, err error) {
+	const jobsAtOnce = api.MaxJobIDs / jobIDLength
+	ids := strings.Split(q.ID, ",")
+	for len(ids) > jobsAtOnce {
+		some := q
+		some.ID = strings.Join(ids[:jobsAtOnce], ",")
+		part, err := c.jobs(ctx, some)
+		if err != nil {
+			return nil, err
+		}
+		list, ids = append(list, part...), ids[jobsAtOnce:]
+	}
+	q.ID = strings.Join(ids, ",")
+	part, err := c.jobs(ctx, q)
+	if err != nil || list == nil {
+		return part, err
+	}
+	return append(list, part...), nil
+}
+
+// jobIDLength is of an ID of a job and a comma, in bytes; IDs have 12, and there is some room.
+const jobIDLength = 16
+
+func (c *Client) jobs(ctx context.Context, q api.JobQuery) ([]api.Job, error) {
 	return all[api.Job](ctx, c, "/jobs", query("id", q.ID, "machine", q.Machine, "deployment", q.Deployment, "state", string(q.State), "kind", string(q.Kind)))
 }
 
@@ -169,9 +194,18 @@ func (c *Client) History(ctx context.Context, machine, deployment, cursor string
 	return one[api.Page[api.Ended]](ctx, c, "GET", "/history?"+q.Encode(), nil)
 }
 
-// Operate cancels, pauses, resumes or retries a job, as verb says. A retry is a new job, which is returned.
+// Operate cancels, pauses, resumes or retries a job, as verb says. A retry is a new job, which is returned; of a wipe it needs Retry.
 func (c *Client) Operate(ctx context.Context, id, verb string) (*api.Job, error) {
 	return one[api.Job](ctx, c, "POST", "/jobs/"+esc(id)+"/"+esc(verb), nil)
+}
+
+// Retry has a job done again; confirm is "wipe" where it is a wipe, else empty. The new job is returned.
+func (c *Client) Retry(ctx context.Context, id, confirm string) (*api.Job, error) {
+	path := "/jobs/" + esc(id) + "/retry"
+	if confirm != "" {
+		path += "?" + query("confirm", confirm).Encode()
+	}
+	return one[api.Job](ctx, c, "POST", path, nil)
 }
 
 // Prioritise gives a job another priority.

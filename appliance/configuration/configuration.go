@@ -273,14 +273,11 @@ func changes(a, b string) int {
 
 // Secret reads a file that holds one secret, such as a password: its first line. A file that others may read holds no secret.
 func Secret(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := OpenSecret(path)
 	if err != nil {
-		return "", fmt.Errorf("read a secret: %w", err)
-	}
-	defer f.Close()
-	if err := checkSecret(path, f); err != nil {
 		return "", err
 	}
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return "", fmt.Errorf("read a secret: %w", err)
@@ -299,15 +296,27 @@ func Secret(path string) (string, error) {
 // maxSecret bounds a file with a secret in bytes.
 const maxSecret = 4096
 
-// CheckSecret refuses a file with a secret that others may read: mode 0600 or less, or 0640 where it is root's and a group of
-// those who need it may read it.
-func CheckSecret(path string) error {
+// OpenSecret opens a file with a secret, unless others may read it: mode 0600 or less, or 0640 where it is root's and a group of
+// those who need it may read it. Pipes and terminals have no such mode.
+func OpenSecret(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("read a secret: %w", err)
+		return nil, fmt.Errorf("read a secret: %w", err)
 	}
-	defer f.Close()
-	return checkSecret(path, f)
+	if err := checkSecret(path, f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// CheckSecret refuses a file that OpenSecret does not open.
+func CheckSecret(path string) error {
+	f, err := OpenSecret(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func checkSecret(path string, f fs.File) error {

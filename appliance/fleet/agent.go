@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,72 +19,41 @@ const (
 	maxMACs  = 256
 )
 
-// Inventory keeps what a machine is and tells it who it is to the site.
+// Inventory keeps what a machine is and tells it who it is to the site. The same again writes nothing.
 func (f *Fleet) Inventory(ctx context.Context, c Caller, inv job.Inventory) (job.Admission, error) {
 	var answer job.Admission
+	if !f.tellers.may(c.session.MAC, f.now()) {
+		return answer, refuse(CodeTooMany, "the machine that booted from %s tells too often what it is; once a second is enough", c.session.MAC)
+	}
 	if len(inv.NICs) > maxNICs || len(inv.Disks) > maxDisks {
 		return answer, refuse(CodeInvalid, "a machine with %d network cards and %d disks is not known here: at most %d and %d are", len(inv.NICs), len(inv.Disks), maxNICs, maxDisks)
 	}
-	err := f.change(ctx, func(d *draft) error {
+	encoded, err := json.Marshal(inv)
+	if err != nil {
+		return answer, refuse(CodeInvalid, "the inventory cannot be kept: %v", err)
+	}
+	sum := sumOf(encoded)
+	if answer, known := f.told(c, sum); known {
+		return answer, nil
+	}
+	if err := f.mayTell(c, len(encoded)); err != nil {
+		return answer, err
+	}
+	err = f.change(ctx, func(d *draft) error {
 		s := d.session(c.session.ID)
 		if s == nil || s.Revoked {
 			return refuse(CodeRevoked, "the certificate of %s was revoked; start the machine again", c.session.MAC)
 		}
-		m := d.identify(s.MAC, &inv)
-		if s.Machine != m.ID {
-			d.editSession(s).Machine = m.ID
+		m, err := d.identify(s, &inv)
+		if err != nil {
+			return err
 		}
-		answer = job.Admission{Machine: m.ID, Name: m.Name, Admitted: m.Admitted, Code: m.Code}
+		own := d.editSession(s)
+		own.Machine, own.Told = m.ID, sum
+		answer = m.admission()
 		return nil
 	})
 	return answer, err
-}
-
-// identify returns the machine with this inventory. Where the record made from its boot packets turns out to be a
-// machine that is known from before, the new record is merged into the old one.
-func (d *draft) identify(bootMAC string, inv *job.Inventory) *Machine {
-	id := inventoryIdentity(bootMAC, inv)
-	all := d.like(id)
-	best, ambiguous := recognise(id, all)
-	if ambiguous {
-		// Another machine's job would wipe this one's disk: it is a machine of its own, and a person says whether jobs may run.
-		best, _ = fittest(id, all, false)
-	}
-	if best == nil {
-		best = d.record(id, inv.UUID)
-	}
-	own := d.editMachine(best)
-	if ambiguous {
-		own.Admitted, own.Code = false, newCode()
-		d.event(Event{Kind: "machine.conflict", Machine: own.ID, Text: own.Name + " fits more than one known machine; " +
-			"compare serial numbers and MACs with `seedbed machine ls --json`, then admit it by the code on its screen"})
-	}
-	for _, other := range all {
-		if other.ID == best.ID || !shares(id.macs, other.MACs) {
-			continue
-		}
-		if other.Inventory == nil {
-			d.merge(other, own)
-			continue
-		}
-		// The adapter is in this machine now.
-		moved := d.editMachine(other)
-		moved.MACs = slices.DeleteFunc(moved.MACs, func(mac string) bool { return slices.Contains(id.macs, mac) })
-	}
-	if own.Inventory == nil {
-		d.event(Event{Kind: "machine.inventory", Machine: own.ID, Text: own.Name + " is a " +
-			strings.TrimSpace(inv.Manufacturer+" "+inv.Product) + ", serial number " + quoteEmpty(inv.Serial)})
-	}
-	own.Inventory = inv
-	if canonicalUUID(inv.UUID) != "" {
-		own.UUID = inv.UUID
-	}
-	for _, mac := range slices.Backward(id.macs) {
-		own.MACs = slices.DeleteFunc(own.MACs, func(m string) bool { return m == mac })
-		own.MACs = slices.Insert(own.MACs, 0, mac)
-	}
-	own.MACs = own.MACs[:min(len(own.MACs), maxMACs)]
-	return own
 }
 
 func quoteEmpty(s string) string {
@@ -146,6 +116,12 @@ func (m *Machine) inherit(from *Machine, isRoom func(id string) bool) {
 	if m.Inventory == nil {
 		m.Inventory, m.UUID = from.Inventory, from.UUID
 	}
+	m.Saved = slices.Concat(from.Saved, m.Saved)
+	for _, mac := range from.Booted {
+		if !slices.Contains(m.Booted, mac) && len(m.Booted) < maxBooted {
+			m.Booted = append(m.Booted, mac)
+		}
+	}
 	if !from.FirstSeen.IsZero() && from.FirstSeen.Before(m.FirstSeen) {
 		m.FirstSeen = from.FirstSeen
 	}
@@ -161,7 +137,11 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, f.config.ClaimPoll)
 	defer cancel()
-	defer f.await(c.session.Machine)()
+	leave, err := f.await(c.session.Machine)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	for {
 		changed, looked := f.Changed(), time.Now()
 		turns, later := f.decide()
@@ -467,11 +447,6 @@ const (
 
 // bound cuts what a report says in words: it is kept with each job, and at each change in an event.
 func bound(r *job.Report) {
-	cut := func(s *string, most int) {
-		if len(*s) > most {
-			*s = strings.ToValidUTF8((*s)[:most], "")
-		}
-	}
 	for _, word := range []*string{(*string)(&r.Phase), &r.Code, &r.Disk, &r.DiskSerial, &r.Congestion} {
 		cut(word, maxWord)
 	}
@@ -483,6 +458,13 @@ func bound(r *job.Report) {
 	r.Warnings = r.Warnings[:min(len(r.Warnings), maxWarnings)]
 	for i := range r.Warnings {
 		cut(&r.Warnings[i], maxSentence)
+	}
+}
+
+// cut leaves at most so many bytes of a text.
+func cut(s *string, most int) {
+	if len(*s) > most {
+		*s = strings.ToValidUTF8((*s)[:most], "")
 	}
 }
 

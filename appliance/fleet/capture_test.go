@@ -76,6 +76,10 @@ func TestCaptureOfAMachineKnownByItsBootPacketsGoesWithItsRecord(t *testing.T) {
 	both := invA
 	both.NICs = []job.NIC{{Name: "eth0", MAC: macA}, {Name: "eth1", MAC: macB}}
 	a := r.boot(macB, both)
+	if err := r.MergeMachines(t.Context(), a.me.Machine, known.me.Machine); err != nil { // a person says that it is that one
+		t.Fatal(err)
+	}
+	a.tells(both)
 	if a.me.Machine != known.me.Machine {
 		t.Fatalf("it is %s, not %s", a.me.Machine, known.me.Machine)
 	}

@@ -184,7 +184,7 @@ func (d *draft) importLine(ctx context.Context, l line, known *register, done *I
 	}
 	admits := l.admitted != nil && *l.admitted && !own.Admitted
 	if admits {
-		own.Admitted, own.Code = true, ""
+		own.admit()
 		what = append(what, "was admitted")
 	}
 	switch {

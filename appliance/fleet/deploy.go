@@ -341,7 +341,7 @@ func (f *Fleet) Admit(ctx context.Context, name string) (*Machine, error) {
 			return nil
 		}
 		own := d.editMachine(m)
-		own.Admitted, own.Code = true, ""
+		own.admit()
 		admitted = own
 		d.event(by(ctx, Event{Kind: "machine.admitted", Machine: m.ID, Text: m.Name + " was admitted"}))
 		d.enlist(own)

@@ -25,6 +25,7 @@ type facts struct {
 	events   []Event
 	frames   []Frame
 	receipts []Receipt
+	unframe  []string
 }
 
 func newDraft(f *Fleet, parent *draft) *draft {
@@ -49,12 +50,13 @@ func (d *draft) absorb(child *draft) {
 	d.facts.events = append(d.facts.events, child.facts.events...)
 	d.facts.frames = append(d.facts.frames, child.facts.frames...)
 	d.facts.receipts = append(d.facts.receipts, child.facts.receipts...)
+	d.facts.unframe = append(d.facts.unframe, child.facts.unframe...)
 	d.office = d.office || child.office
 }
 
 // change returns what is to be written.
 func (d *draft) change() *Change {
-	c := &Change{Events: d.facts.events, Frames: d.facts.frames, Receipts: d.facts.receipts}
+	c := &Change{Events: d.facts.events, Frames: d.facts.frames, Receipts: d.facts.receipts, Unframe: d.facts.unframe}
 	for _, k := range d.order {
 		if r := d.put[k]; r != nil {
 			c.Put = append(c.Put, r)

@@ -231,3 +231,36 @@ func Mixed(f *Fleet, ctx context.Context, scheduled, other Event) (errs [2]error
 
 // LeaveOffice makes the appliance one that does not schedule the site.
 func LeaveOffice(f *Fleet) { f.office.Store(&Office{}) }
+
+// MaxClaims is how many claims of one machine wait at once.
+const MaxClaims = maxClaims
+
+// DrainStrangers uses up what machines may tell that nobody admitted.
+func DrainStrangers(f *Fleet) {
+	for f.tellers.strangers.AllowN(f.now(), 1) {
+	}
+}
+
+// CrowdStrangers has as many claims of strangers wait as may.
+func CrowdStrangers(f *Fleet) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.strangers = maxStrangeClaims
+}
+
+// Accuse has somebody say n times that peers lied, each of a job of its own.
+func Accuse(f *Fleet, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range n {
+		id := fmt.Sprint("no-job-", i)
+		f.accused[id] = &accused{}
+		f.bar(id, "lied")
+	}
+}
+
+// Hear takes over what another appliance tells.
+func Hear(f *Fleet, p Presence) error { return f.hear(p) }
+
+// MaxSaved is of how many jobs of one machine the old tables are kept.
+const MaxSaved = maxSaved

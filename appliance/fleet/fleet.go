@@ -127,27 +127,30 @@ type Fleet struct {
 	writing sync.Mutex
 	office  atomic.Pointer[Office] // as this appliance saw it last
 
-	mu       sync.RWMutex          // guards what follows; held for moments, never during I/O
-	number   int64                 // of the last commit that is in state
-	state    records               // pointers are to records that are never changed
-	open     map[string]*Job       // the jobs of state that have not ended
-	todo     map[string][]*Job     // the same by machine
-	live     map[string]live       // last report by job ID
-	hints    map[string][]byte     // last bitmap of held pieces that was reported, by ID of an open job
-	sights   map[string]sight      // how far machines are on their way, by MAC
-	revision int64                 // raised with every change of what the queue decides by
-	claims   map[string]int        // agents that ask for a job, by machine
-	changed  chan struct{}         // closed and replaced at every change
-	keys     map[string]string     // session ID by public key
-	traits   traits                // of the machines of state
-	beat     int64                 // of what the other appliances are told
-	peers    map[string]*neighbour // the other appliances, by ID
-	seen     map[string]time.Time  // last time that anything was heard of a machine, by ID
+	mu       sync.RWMutex      // guards what follows; held for moments, never during I/O
+	number   int64             // of the last commit that is in state
+	state    records           // pointers are to records that are never changed
+	open     map[string]*Job   // the jobs of state that have not ended
+	todo     map[string][]*Job // the same by machine
+	live     map[string]live   // last report by job ID
+	hints    map[string][]byte // last bitmap of held pieces that was reported, by ID of an open job
+	sights   map[string]sight  // how far machines are on their way, by MAC
+	revision int64             // raised with every change of what the queue decides by
+	claims   map[string]int    // agents that ask for a job, by machine
+	// strangers are those of claims whose machine nobody had admitted when they began.
+	strangers int
+	changed   chan struct{}         // closed and replaced at every change
+	keys      map[string]string     // session ID by public key
+	traits    traits                // of the machines of state
+	beat      int64                 // of what the other appliances are told
+	peers     map[string]*neighbour // the other appliances, by ID
+	seen      map[string]time.Time  // last time that anything was heard of a machine, by ID
 
 	deciding sync.Mutex
 	turns    *turns // what the queue decided last
 
 	guesses guesses
+	tellers *tellers
 	looking sync.Mutex // guards looked, and is held while this appliance looks
 	looked  time.Time  // for a stranger's sake, by the host's clock
 
@@ -156,6 +159,7 @@ type Fleet struct {
 
 	accused  map[string]*accused // peers that others barred, by who they are and the image
 	accusers map[string]int      // of how many each session said so
+	barred   map[string][]string // what is said against machines, by job; the lists are never changed
 
 	traffic    Traffic // of the machines that report here
 	maxPending int     // constant, but in tests
@@ -213,7 +217,8 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{}, todo: map[string][]*Job{},
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, traits: traits{}, seen: map[string]time.Time{},
 		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{},
-		accused: map[string]*accused{}, accusers: map[string]int{}, maxPending: maxGreeted,
+		accused: map[string]*accused{}, accusers: map[string]int{}, barred: map[string][]string{}, maxPending: maxGreeted,
+		tellers: newTellers(),
 	}
 	f.office.Store(&Office{})
 	if !config.Records.Shared() { // nobody else could be in office
@@ -363,6 +368,7 @@ func (f *Fleet) forgetJob(id string) {
 	delete(f.state.jobs, id)
 	delete(f.hints, id)
 	delete(f.live, id)
+	delete(f.barred, id)
 }
 
 // forgetOld takes the jobs out of the memory that ended longer ago than jobHistory. Those of an open deployment to all

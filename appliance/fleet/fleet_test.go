@@ -70,6 +70,7 @@ type room struct {
 	clock    *clock
 	lib      library
 	wake     func(net.HardwareAddr, []netip.Addr) error
+	poll     time.Duration // of a claim; 0 is 20 ms
 	// mayReach, where set before a start, is fleet.Config.MayReach.
 	mayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool
 }
@@ -89,6 +90,10 @@ func newRoom(t testing.TB, admit fleet.Admit) *room {
 func (r *room) start() {
 	r.t.Helper()
 	var err error
+	poll := r.poll
+	if poll == 0 {
+		poll = 20 * time.Millisecond
+	}
 	location := r.location
 	if location == "" {
 		location = filepath.Join(r.dir, "records.db")
@@ -97,7 +102,7 @@ func (r *room) start() {
 		r.t.Fatal(err)
 	}
 	r.Fleet, err = fleet.New(r.t.Context(), fleet.Config{
-		ID: r.id, Records: r.store, Authority: r.site, Library: r.lib, Admit: r.admit, Now: r.clock.now, ClaimPoll: 20 * time.Millisecond,
+		ID: r.id, Records: r.store, Authority: r.site, Library: r.lib, Admit: r.admit, Now: r.clock.now, ClaimPoll: poll,
 		Appliances: []string{"https://10.77.0.1:443"}, Seeds: []netip.AddrPort{netip.MustParseAddrPort("10.77.0.1:6881")},
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
 		MayReach:    r.mayReach, Wake: r.wake,

@@ -101,7 +101,7 @@ func fittest(id identity, machines []*Machine, told bool) (best *Machine, ambigu
 // where an adapter was seen in several machines, the UUID.
 func byMAC(id identity, machines []*Machine) (best *Machine) {
 	for _, m := range machines {
-		if !shares(id.macs, m.MACs) {
+		if !shares(id.macs, m.MACs) && !shares(id.macs, m.Booted) {
 			continue
 		}
 		if best == nil {
@@ -121,12 +121,20 @@ func inventoryIdentity(bootMAC string, inv *job.Inventory) identity {
 	id := identity{uuid: canonicalUUID(inv.UUID), serial: realSerial(inv.Serial), diskSerials: diskSerials(inv)}
 	id.macs = append(id.macs, bootMAC)
 	for _, n := range inv.NICs {
-		hw, err := net.ParseMAC(n.MAC)
-		if mac := hw.String(); err == nil && len(hw) == 6 && mac != "00:00:00:00:00:00" && !slices.Contains(id.macs, mac) {
+		if mac := canonicalMAC(n.MAC); mac != "" && !slices.Contains(id.macs, mac) {
 			id.macs = append(id.macs, mac)
 		}
 	}
 	return id
+}
+
+// canonicalMAC returns the address of a network card as records have it, "" for what is none.
+func canonicalMAC(s string) string {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != 6 || hw.String() == "00:00:00:00:00:00" {
+		return ""
+	}
+	return hw.String()
 }
 
 func diskSerials(inv *job.Inventory) (list []string) {

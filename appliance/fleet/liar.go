@@ -16,15 +16,13 @@ const (
 	liarEvents     = 3
 	maxAccusations = 256
 	maxAccused     = 10000
+	maxBarred      = 16  // sentences about the machine of one job
 	maxLiarDetail  = 100 // bytes of what a report says
 )
 
 // accused is a peer that others barred.
 type accused struct {
 	by []string // who barred it, by session ID
-	// job is the one that the peer's certificate names, "" for none.
-	job  string
-	said string // sentence
 }
 
 // accuse makes events of peers that a program barred for what they sent, named by their certificates: that a peer lied is
@@ -76,20 +74,24 @@ func (f *Fleet) accusation(c Caller, name, image string, l job.Liar) (e Event, f
 	e.Text = fmt.Sprintf("%s (%s) %s of %s to %s, which takes nothing from it any more; nothing wrong was written. "+
 		"Test its memory, disk and cables, and look who has access to it", liar, l.Peer, what, image, name)
 	if a == nil {
-		a = &accused{job: e.Job, said: e.Text}
+		a = &accused{}
 		f.accused[key+" "+image] = a
+		f.bar(e.Job, e.Text)
 	}
 	a.by = append(a.by, c.session.ID)
 	return e, true
 }
 
-// accusations returns what is said against the machine of a job. The caller holds mu.
-func (f *Fleet) accusations(id string) (list []string) {
-	for _, a := range f.accused {
-		if a.job == id {
-			list = append(list, a.said)
-		}
+// accusations returns what is said against the machine of a job. The caller holds mu, and keeps the list as it is.
+func (f *Fleet) accusations(id string) []string { return f.barred[id] }
+
+// bar keeps what is said against the machine of a job, which may be none. The caller holds mu.
+func (f *Fleet) bar(job, said string) {
+	list := f.barred[job]
+	if job == "" || len(list) >= maxBarred {
+		return
 	}
+	list = append(slices.Clone(list), said) // views have the list before
 	slices.Sort(list)
-	return list
+	f.barred[job] = list
 }

@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -120,5 +122,45 @@ func TestAMachineAccusesOthersInBounds(t *testing.T) {
 	}
 	if invented != 256 || told != 1 {
 		t.Errorf("%d events by one who accuses everybody, %d by the other", invented, told)
+	}
+}
+
+// TestAListOfJobsIsNoSlowerForWhatIsSaidOfMachines: ten thousand accusations are not walked for each job.
+func TestAListOfJobsIsNoSlowerForWhatIsSaidOfMachines(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	fleet.Age(r.Fleet, 100, 30)
+	list := func() time.Duration {
+		best := time.Hour
+		for range 3 {
+			began := time.Now()
+			if n := len(r.Jobs()); n != 3000 {
+				t.Fatalf("%d jobs", n)
+			}
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	before := list()
+	fleet.Accuse(r.Fleet, 10000)
+	if after := list(); after > 5*before+50*time.Millisecond {
+		t.Errorf("a list of jobs takes %v, it took %v before anybody was accused", after, before)
+	}
+}
+
+func TestWhatIsSaidOfOneMachineIsBounded(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	a, b := r.boot(macA, invA), r.boot(macB, invB)
+	a.claim()
+	b.claim()
+	var list []job.Liar
+	for i := range 60 {
+		list = append(list, job.Liar{Peer: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 99, 0, byte(i)}), 6881), What: "floods us", Names: []string{job.URIJob + a.job.ID}})
+	}
+	if _, err := r.Report(t.Context(), b.caller, job.Report{Job: b.job.ID, Epoch: b.job.Epoch, Phase: job.PhaseContent, State: job.Running, Liars: list}); err != nil {
+		t.Fatal(err)
+	}
+	if v := r.jobOf(macA); len(v.Barred) == 0 || len(v.Barred) > 16 || !slices.IsSorted(v.Barred) {
+		t.Errorf("%d sentences about one machine", len(v.Barred))
 	}
 }

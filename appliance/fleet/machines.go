@@ -117,11 +117,13 @@ func (d *draft) alter(own *Machine, o MachineOrder, all []*Machine) (what []stri
 		if own.Seat = o.Seat; o.Seat.Row == 0 {
 			own.Seat = nil
 		}
-		if other := d.seated(own, all); other != nil {
-			return nil, refuse(CodeAmbiguous, "%s stands at row %d, column %d of that room already", other.Name, own.Seat.Row, own.Seat.Column)
-		}
 		if (had == nil) != (own.Seat == nil) || had != nil && *had != *own.Seat {
 			what = append(what, "has another seat")
+		}
+	}
+	if o.Groups != nil || o.Seat != nil {
+		if other := d.seated(own, all); other != nil {
+			return nil, refuse(CodeAmbiguous, "%s stands at row %d, column %d of that room already", other.Name, own.Seat.Row, own.Seat.Column)
 		}
 	}
 	if o.Boot != nil {
@@ -148,6 +150,9 @@ func (d *draft) seated(own *Machine, all []*Machine) *Machine {
 	for _, m := range all {
 		if m.ID == own.ID || m.Seat == nil || *m.Seat != *own.Seat {
 			continue
+		}
+		if now := d.machine(m.ID); now != nil {
+			m = now // it may have come into the room in this change
 		}
 		for _, id := range m.Groups {
 			if g := lookup[*Group](d, KindGroup, id); g != nil && g.Kind == Room && slices.Contains(own.Groups, id) {
@@ -279,11 +284,29 @@ func (f *Fleet) MergeMachines(ctx context.Context, from, into string) error {
 			}
 		}
 		d.merge(a, own)
+		own.retell(a)
+		if i := slices.Index(own.Like, a.ID); i >= 0 {
+			if own.Like = slices.Delete(slices.Clone(own.Like), i, i+1); len(own.Like) == 0 {
+				own.Conflict = ""
+			}
+		}
 		gone := d.editMachine(a)
 		gone.MACs = nil
 		d.event(by(ctx, Event{Kind: "machine.merged", Machine: b.ID, Text: "a person said that " + a.Name + " is " + b.Name}))
 		return nil
 	})
+}
+
+// retell takes over what a later record of the same computer told: it has another board now, or another card. What that one was not let
+// have, as it was this one's, stays.
+func (m *Machine) retell(later *Machine) {
+	if m.Inventory == nil || later.Inventory == nil || !later.FirstSeen.After(m.FirstSeen) {
+		return
+	}
+	inv, had := *later.Inventory, m.Inventory
+	inv.UUID, inv.Serial = cmp.Or(inv.UUID, had.UUID), cmp.Or(inv.Serial, had.Serial)
+	m.Inventory = &inv
+	m.UUID = cmp.Or(later.UUID, m.UUID)
 }
 
 // GroupOrder asks for a group, or for changes to one: nil fields stay.
@@ -350,8 +373,14 @@ func (f *Fleet) editGroup(ctx context.Context, name string, version int64, o Gro
 			own = edit(d, have)
 		}
 		id = own.ID
+		was := own.Kind
 		if err := own.take(o); err != nil {
 			return err
+		}
+		if own.Kind == Room && was != Room {
+			if err := d.roomFor(own); err != nil {
+				return err
+			}
 		}
 		kind := map[bool]string{true: "group.created", false: "group.changed"}[fresh]
 		d.event(by(ctx, Event{Kind: kind, Text: "group " + own.Name + map[bool]string{true: " was made", false: " was changed"}[fresh]}))
@@ -361,6 +390,48 @@ func (f *Fleet) editGroup(ctx context.Context, name string, version int64, o Gro
 		return nil, err
 	}
 	return f.Group(id)
+}
+
+// roomFor refuses to make a room of a group whose machines cannot all stand in it: some stand in another room, or at one seat.
+func (d *draft) roomFor(g *Group) error {
+	var elsewhere, sharing []string
+	at := map[Seat]*Machine{}
+	all := d.machines()
+	slices.SortFunc(all, func(a, b *Machine) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	for _, m := range all {
+		if !slices.Contains(m.Groups, g.ID) {
+			continue
+		}
+		for _, id := range m.Groups {
+			if other := lookup[*Group](d, KindGroup, id); other != nil && other.ID != g.ID && other.Kind == Room {
+				elsewhere = append(elsewhere, m.Name+" ("+other.Name+")")
+			}
+		}
+		if m.Seat == nil {
+			continue
+		}
+		if other := at[*m.Seat]; other != nil {
+			sharing = append(sharing, fmt.Sprintf("%s and %s (row %d, column %d)", other.Name, m.Name, m.Seat.Row, m.Seat.Column))
+		}
+		at[*m.Seat] = m
+	}
+	switch {
+	case len(elsewhere) > 0:
+		return refuse(CodeAmbiguous, "a machine stands in one room, and these of group %s stand in another already: %s; take them out of one of the two (`seedbed group remove`)",
+			g.Name, someOf(elsewhere))
+	case len(sharing) > 0:
+		return refuse(CodeAmbiguous, "in a room each seat is one machine's, and in group %s these have the same: %s; give them others (`seedbed machine edit --seat`)", g.Name, someOf(sharing))
+	}
+	return nil
+}
+
+// someOf lists the first of many.
+func someOf(list []string) string {
+	const most = 10
+	if more := len(list) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), more)
+	}
+	return strings.Join(list, ", ")
 }
 
 // newGroup returns a group that is not in the draft yet, or says why there is none of that name.
@@ -480,7 +551,8 @@ func (f *Fleet) GroupMachines(ctx context.Context, name string, machines []strin
 		if err != nil {
 			return err
 		}
-		list, err := d.pick(d.machines(), machines, nil)
+		all := d.machines()
+		list, err := d.pick(all, machines, nil)
 		if err != nil {
 			return err
 		}
@@ -492,6 +564,10 @@ func (f *Fleet) GroupMachines(ctx context.Context, name string, machines []strin
 			if own.Groups = slices.DeleteFunc(own.Groups, func(id string) bool { return id == g.ID }); in {
 				if own.Groups, err = d.groupIDs(append(own.Groups, g.ID)); err != nil {
 					return err
+				}
+				if other := d.seated(own, all); other != nil {
+					return refuse(CodeAmbiguous, "%s and %s have the same seat, row %d, column %d, and %s is a room; give one another seat (`seedbed machine edit --seat`)",
+						m.Name, other.Name, own.Seat.Row, own.Seat.Column, g.Name)
 				}
 			}
 			count++

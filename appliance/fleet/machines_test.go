@@ -437,3 +437,55 @@ func TestWakeGoesOnWhereOneCannotBeReached(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAGroupBecomesARoomWhereItsMachinesCanStandInIt(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	agents := r.machines(3, "")
+	ctx := as(t, "otto", fleet.RoleOperator)
+	for _, g := range []fleet.GroupOrder{{Name: "hall", Kind: ptr(fleet.Room)}, {Name: "lab"}} {
+		if _, err := r.NewGroup(ctx, g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit := func(a *agent, o fleet.MachineOrder) {
+		t.Helper()
+		if _, err := r.EditMachine(ctx, a.me.Machine, 0, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	become := func() error {
+		_, err := r.EditGroup(ctx, "lab", 0, fleet.GroupOrder{Kind: ptr(fleet.Room)})
+		return err
+	}
+	edit(agents[0], fleet.MachineOrder{Name: ptr("one"), Groups: &[]string{"lab", "hall"}, Seat: &fleet.Seat{Row: 1, Column: 1}})
+	edit(agents[1], fleet.MachineOrder{Name: ptr("two"), Groups: &[]string{"lab"}, Seat: &fleet.Seat{Row: 1, Column: 1}})
+	edit(agents[2], fleet.MachineOrder{Name: ptr("three"), Groups: &[]string{"lab"}})
+	if err := become(); codeOf(err) != fleet.CodeAmbiguous || !strings.Contains(err.Error(), "one (hall)") || strings.Contains(err.Error(), "one (hall), ") {
+		t.Errorf("with a machine in another room: %v", err)
+	}
+	edit(agents[0], fleet.MachineOrder{Groups: &[]string{"lab"}})
+	if err := become(); codeOf(err) != fleet.CodeAmbiguous || !strings.Contains(err.Error(), "one and two (row 1, column 1)") {
+		t.Errorf("with two machines at one seat: %v", err)
+	}
+	if g, err := r.Group("lab"); err != nil || g.Kind != fleet.Tag {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	edit(agents[1], fleet.MachineOrder{Seat: &fleet.Seat{Row: 1, Column: 2}})
+	if err := become(); err != nil {
+		t.Fatal(err)
+	}
+	edit(agents[2], fleet.MachineOrder{Groups: &[]string{}, Seat: &fleet.Seat{Row: 1, Column: 2}})
+	if _, err := r.GroupMachines(ctx, "lab", []string{"three"}, true); codeOf(err) != fleet.CodeAmbiguous || !strings.Contains(err.Error(), "three and two") {
+		t.Errorf("a machine that comes to a seat that is taken: %v", err)
+	}
+	if _, err := r.EditMachine(ctx, "three", 0, fleet.MachineOrder{Groups: &[]string{"lab"}}); codeOf(err) != fleet.CodeAmbiguous {
+		t.Errorf("a machine that is edited to a seat that is taken: %v", err)
+	}
+	if _, err := r.GroupMachines(ctx, "lab", []string{"one", "two"}, false); err != nil {
+		t.Fatal(err)
+	}
+	edit(agents[0], fleet.MachineOrder{Seat: &fleet.Seat{Row: 1, Column: 2}})
+	if n, err := r.GroupMachines(ctx, "lab", []string{"one", "two"}, true); codeOf(err) != fleet.CodeAmbiguous {
+		t.Errorf("%d machines came to one seat at once: %v", n, err)
+	}
+}

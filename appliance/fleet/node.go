@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,6 +22,8 @@ type node struct {
 	last   time.Time
 	here   time.Time // its last report to this appliance itself
 	report job.NodeReport
+	sum    string // of the report, and since which beat of this appliance it is that
+	since  int64
 }
 
 // Waits about seed nodes. Those that are switched on together come within seconds, and are to share the pieces without
@@ -31,10 +34,14 @@ const (
 	nodePoll   = 3 * time.Second
 )
 
-// Bounds of images that seed nodes are told to hold, and of bytes of the name of one: NAME:VERSION.
+// Bounds of images that seed nodes are told to hold, and of bytes of the name of one: NAME:VERSION; of what a node reports, images that
+// it serves, those that it keeps beside, and bytes of a sentence about one.
 const (
-	maxWarmed    = 100
-	maxImageName = 2*64 + 1
+	maxWarmed      = 100
+	maxImageName   = 2*64 + 1
+	maxNodeImages  = 4 * maxWarmed
+	maxNodeKept    = maxGuestImages
+	maxNodeProblem = 300
 )
 
 // NodeView is a seed node as people see it.
@@ -54,13 +61,23 @@ func (f *Fleet) NodeReport(ctx context.Context, c Caller, remote netip.Addr, r j
 	switch {
 	case g == nil || g.Role != job.RoleSeed:
 		return job.NodeOrder{}, refuse(CodeUnauthorised, "this certificate is not that of a seed node")
-	case len(r.Images)+len(r.Kept) > 2*maxGuestImages:
-		return job.NodeOrder{}, refuse(CodeInvalid, "a seed node reports at most %d images", maxGuestImages)
+	case len(r.Images) > maxNodeImages || len(r.Kept) > maxNodeKept:
+		return job.NodeOrder{}, refuse(CodeInvalid, "a seed node serves at most %d images and keeps %d beside; drop some (`seedbed seed drop`), or start it with fewer", maxNodeImages, maxNodeKept)
 	case len(r.Name) > maxGuestName:
 		return job.NodeOrder{}, refuse(CodeInvalid, "the name of a seed node has at most %d bytes", maxGuestName)
 	case slices.ContainsFunc(r.Images, func(i job.NodeImage) bool { return len(i.ImageName) > maxImageName }),
 		slices.ContainsFunc(r.Kept, func(k job.NodeKept) bool { return len(k.ImageName) > maxImageName }):
 		return job.NodeOrder{}, refuse(CodeInvalid, "the name of an image has at most %d bytes", maxImageName)
+	}
+	liars := make([][]job.Liar, len(r.Images))
+	r.Images = slices.Clone(r.Images)
+	for i := range r.Images { // what is kept, and told to the other appliances
+		liars[i], r.Images[i].Liars = r.Images[i].Liars, nil
+		cut(&r.Images[i].Problem, maxNodeProblem)
+	}
+	encoded, err := json.Marshal(r)
+	if err != nil {
+		return job.NodeOrder{}, refuse(CodeInvalid, "the report cannot be kept: %v", err)
 	}
 	f.mu.Lock()
 	n, known := f.nodes[c.session.ID]
@@ -70,6 +87,9 @@ func (f *Fleet) NodeReport(ctx context.Context, c Caller, remote netip.Addr, r j
 		f.wake()
 	}
 	n.addr, n.last, n.here, n.report = netip.AddrPortFrom(remote, r.Port), f.now(), f.now(), r
+	if sum := sumOf(encoded); n.sum != sum {
+		n.sum, n.since = sum, f.beat+1
+	}
 	for _, i := range r.Images {
 		if need, ok := f.needs[i.InfoHash]; ok && i.Held < i.Wanted {
 			need.until = f.now().Add(needFor)
@@ -77,8 +97,8 @@ func (f *Fleet) NodeReport(ctx context.Context, c Caller, remote netip.Addr, r j
 		}
 	}
 	f.mu.Unlock()
-	for _, i := range r.Images {
-		f.accuse(ctx, c, g.Name, i.ImageName, i.Liars)
+	for i, list := range liars {
+		f.accuse(ctx, c, g.Name, r.Images[i].ImageName, list)
 	}
 	if !known {
 		f.log.Info("seed node came", "machine", r.Name, "peer", n.addr.String())

@@ -143,10 +143,28 @@ type told struct {
 	Report  job.Report `json:"report"`
 }
 
-// nodeTold is the last report of a seed node.
+// nodeTold is the last report of a seed node. One that has not changed is left out, of all but each tellAgain-th telling: Sum names it.
 type nodeTold struct {
-	Addr   netip.AddrPort `json:"addr"`
-	Report job.NodeReport `json:"report"`
+	Addr   netip.AddrPort  `json:"addr"`
+	Sum    string          `json:"sum"`
+	Report *job.NodeReport `json:"report,omitempty"`
+}
+
+// A report of a seed node is told tellOften times after it changed, since an appliance reads the last telling of the others only, and
+// again each minute, for appliances that came since.
+const (
+	tellOften = 3
+	tellAgain = 12
+)
+
+// told is what the other appliances are told of the node at a beat.
+func (n *node) told(beat int64) nodeTold {
+	t := nodeTold{Addr: n.addr, Sum: n.sum}
+	if beat-n.since < tellOften || beat%tellAgain == 0 {
+		r := n.report
+		t.Report = &r
+	}
+	return t
 }
 
 // attend tells the other appliances how far the machines are that report here, and takes over what they tell, until ctx
@@ -186,7 +204,7 @@ func (f *Fleet) exchange(ctx context.Context) error {
 	}
 	for id, n := range f.nodes {
 		if f.now().Sub(n.here) < attendEvery+2*nodePoll {
-			own.Nodes[id] = nodeTold{n.addr, n.report}
+			own.Nodes[id] = n.told(beat)
 		}
 	}
 	f.mu.Unlock()
@@ -280,7 +298,10 @@ func (f *Fleet) takeNodes(tells map[string]nodeTold, now time.Time) {
 		case now.Sub(have.here) < attendEvery: // it reports here now
 			continue
 		}
-		have.addr, have.last, have.report = t.Addr, now, t.Report
+		have.addr, have.last = t.Addr, now
+		if t.Report != nil {
+			have.report, have.sum = *t.Report, t.Sum
+		}
 	}
 }
 

@@ -295,23 +295,34 @@ func (p *places) free(m *Machine) bool {
 	return !slices.ContainsFunc(m.Groups, func(g string) bool { return full(p.groups[g], p.limits.Groups[g]) })
 }
 
-// await counts a machine among those that ask for a job until the returned function is called.
-func (f *Fleet) await(machine string) (leave func()) {
-	count := func(by int) {
+// await counts a machine among those that ask for a job until the returned function is called. It refuses where too many wait.
+func (f *Fleet) await(machine string) (leave func(), err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.state.machines[machine]
+	strange := m == nil || !m.Admitted
+	if err := f.crowded(machine, strange); err != nil {
+		return nil, err
+	}
+	if f.claims[machine]++; strange {
+		f.strangers++
+	}
+	f.revision++
+	if f.waitsHere(machine) {
+		f.wake() // its place may be another's turn
+	}
+	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.claims[machine] += by
-		if f.claims[machine] == 0 {
+		if f.claims[machine]--; f.claims[machine] == 0 {
 			delete(f.claims, machine)
 			f.seen[machine] = f.now() // until a moment ago
 		}
-		f.revision++
-		if by > 0 && f.waitsHere(machine) {
-			f.wake() // its place may be another's turn
+		if strange {
+			f.strangers--
 		}
-	}
-	count(1)
-	return func() { count(-1) }
+		f.revision++
+	}, nil
 }
 
 // waitsHere reports whether a machine has a job that waits. The caller holds mu.
@@ -427,8 +438,13 @@ func retryable(code string) bool {
 	return false
 }
 
-// Retry has a job that failed or was cancelled done again, at the end of the queue.
+// Retry has a job that failed or was cancelled done again, at the end of the queue; a wipe needs RetryConfirmed.
 func (f *Fleet) Retry(ctx context.Context, id string) (*JobView, error) {
+	return f.RetryConfirmed(ctx, id, "")
+}
+
+// RetryConfirmed is Retry with the word that confirms it: "wipe" of a wipe, as at its order, and "" of all others.
+func (f *Fleet) RetryConfirmed(ctx context.Context, id, confirm string) (*JobView, error) {
 	if err := may(ctx, RoleOperator, "retry a job"); err != nil {
 		return nil, err
 	}
@@ -437,6 +453,9 @@ func (f *Fleet) Retry(ctx context.Context, id string) (*JobView, error) {
 		j := d.job(id)
 		if j == nil {
 			return refuse(CodeJobUnknown, "no job has the ID %q", id)
+		}
+		if err := confirmed(j.Kind, confirm); err != nil {
+			return err
 		}
 		var err error
 		again, err = d.retry(ctx, j)

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
+	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -41,7 +42,16 @@ func (f *Fleet) AtWork(c Caller) error {
 	return err
 }
 
-// Frame keeps what lay on a machine's disk outside its partitions; when it returns nil that is durable.
+// Bounds of the old tables that are kept: of one job, different ones and their bytes, which are two of the largest; and of one machine,
+// jobs and bytes, of which the oldest jobs' go first.
+const (
+	maxFrames        = 8
+	maxFramesLength  = 2 * (images.MaxFrameLength + 4<<20)
+	maxSaved         = 32
+	maxSavedOfLength = 512 << 20
+)
+
+// Frame keeps what lay on a machine's disk outside its partitions; when it returns nil that is durable. The same again writes nothing.
 func (f *Fleet) Frame(ctx context.Context, c Caller, raw []byte) error {
 	var old job.OldFrame
 	if err := frames.Unmarshal(raw, &old); err != nil {
@@ -50,6 +60,7 @@ func (f *Fleet) Frame(ctx context.Context, c Caller, raw []byte) error {
 	if len(old.Disk) > maxWord {
 		return refuse(CodeInvalid, "the saved frame is of a disk whose name has %d bytes", len(old.Disk))
 	}
+	digest := images.Sum(raw)
 	return f.change(ctx, func(d *draft) error {
 		j := d.job(old.Job)
 		switch {
@@ -57,12 +68,45 @@ func (f *Fleet) Frame(ctx context.Context, c Caller, raw []byte) error {
 			return refuse(CodeJobUnknown, "this machine has no job %q", old.Job)
 		case j.State.Ended():
 			return refuse(CodeJobEnded, "job %s has already %s", j.ID, j.State)
+		case slices.Contains(j.Frames, digest):
+			return nil // the answer was lost
+		case len(j.Frames) >= maxFrames || len(j.Frames) > 0 && j.FramesLength+int64(len(raw)) > maxFramesLength:
+			return refuse(CodeInvalid, "%d partition tables are kept for job %s, of %d bytes, and no more are; look what keeps changing the disk, and order the job anew",
+				len(j.Frames), j.ID, j.FramesLength)
 		}
-		d.facts.frames = append(d.facts.frames, Frame{Job: j.ID, Digest: images.Sum(raw), At: f.now().UTC(), Bytes: bytes.Clone(raw)})
+		own := d.editJob(j)
+		own.Frames, own.FramesLength = append(slices.Clone(j.Frames), digest), j.FramesLength+int64(len(raw))
+		d.save(own, int64(len(raw)))
+		d.facts.frames = append(d.facts.frames, Frame{Job: j.ID, Digest: digest, At: f.now().UTC(), Bytes: bytes.Clone(raw)})
 		d.event(Event{Kind: "job.frame", Machine: j.Machine, Job: j.ID, Deployment: j.Deployment,
 			Text: "the old partition table of disk " + old.Disk + " is kept"})
 		return nil
 	})
+}
+
+// save counts a frame of a job among those of its machine, and has those of the oldest jobs deleted that are too many.
+func (d *draft) save(j *Job, length int64) {
+	m := d.machine(j.Machine)
+	if m == nil {
+		return
+	}
+	own := d.editMachine(m)
+	saved := slices.Clone(m.Saved)
+	if i := slices.IndexFunc(saved, func(s Saved) bool { return s.Job == j.ID }); i >= 0 {
+		length += saved[i].Length
+		saved = slices.Delete(saved, i, i+1)
+	}
+	saved = append(saved, Saved{j.ID, length})
+	total := int64(0)
+	for _, s := range saved {
+		total += s.Length
+	}
+	for len(saved) > 1 && (len(saved) > maxSaved || total > maxSavedOfLength) {
+		d.facts.unframe = append(d.facts.unframe, saved[0].Job)
+		total -= saved[0].Length
+		saved = saved[1:]
+	}
+	own.Saved = saved
 }
 
 // Receipt checks the proof of a job against its image, countersigns it and ends the job. The same receipt again gets the

@@ -14,6 +14,13 @@ type Machine struct {
 	Name    string `json:"name"`    // for people: "pc-770010"
 	// MACs are of all NICs ever seen in it, the one it booted from last first: "52:54:00:77:00:10".
 	MACs []string `json:"macs"`
+	// Booted are the MACs from which its boots said hello, the last one first: what is proven, where MACs are what it told too.
+	Booted []string `json:"booted,omitempty"`
+	// Conflict says in a sentence what of its inventory is another machine's; "" is nothing. Like are the IDs of the machines that it
+	// passes for, until a person has said what it is; Unlike of those that it is not, by a person's word.
+	Conflict string   `json:"conflict,omitempty"`
+	Like     []string `json:"like,omitempty"`
+	Unlike   []string `json:"unlike,omitempty"`
 	// UUID is the SMBIOS UUID as a boot packet or the inventory said it; see canonicalUUID.
 	UUID string `json:"uuid,omitempty"`
 	// Admitted says that jobs may run on it; Code is what a person types to admit it.
@@ -30,6 +37,8 @@ type Machine struct {
 	Boot *BootOverride `json:"boot,omitempty"`
 	// Clean is how far the policy of a group has come that repairs the machine at every boot; nil is not yet.
 	Clean *Clean `json:"clean,omitempty"`
+	// Saved are the jobs for which old tables are kept, the last one at the end.
+	Saved []Saved `json:"saved,omitempty"`
 	// MergedInto is set on a record that turned out to be the same computer as another; it is kept for its history.
 	MergedInto string `json:"merged_into,omitempty"`
 }
@@ -107,6 +116,10 @@ type Job struct {
 	Uncalled   string    `json:"uncalled,omitempty"`
 	Unanswered bool      `json:"unanswered,omitempty"`
 
+	// Frames are the digests of the old tables that are kept of it, FramesLength their bytes.
+	Frames       []images.Digest `json:"frames,omitempty"`
+	FramesLength int64           `json:"frames_length,omitempty"`
+
 	// Session is the boot of the agent that holds the claim.
 	Session string `json:"session,omitempty"`
 	// Last is the report at the last change of state or phase.
@@ -165,6 +178,7 @@ type Session struct {
 	// PublicKey is the PKIX DER: it checks the receipt.
 	PublicKey []byte `json:"public_key,omitempty"`
 	Machine   string `json:"machine,omitempty"` // ID, after the inventory
+	Told      string `json:"told,omitempty"`    // names the inventory that was told last
 	Revoked   bool   `json:"revoked,omitempty"`
 	// Guest is set on what is no boot, but the stay of a program that joined swarms.
 	Guest *Guest `json:"guest,omitempty"`
@@ -191,6 +205,12 @@ type Frame struct {
 	Digest images.Digest // of Bytes
 	At     time.Time
 	Bytes  []byte // canonical CBOR of job.OldFrame
+}
+
+// Saved says how many bytes of old tables are kept for a job.
+type Saved struct {
+	Job    string `json:"job"`
+	Length int64  `json:"length"`
 }
 
 // Receipt is a countersigned receipt.

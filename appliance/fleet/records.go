@@ -111,7 +111,7 @@ func (j *Job) Shelf() Shelf {
 
 func (m *Machine) copy() Record {
 	own := *m
-	own.MACs, own.Groups = slices.Clone(m.MACs), slices.Clone(m.Groups)
+	own.MACs, own.Groups, own.Booted = slices.Clone(m.MACs), slices.Clone(m.Groups), slices.Clone(m.Booted)
 	return &own
 }
 
@@ -132,11 +132,13 @@ type Change struct {
 	Events   []Event
 	Frames   []Frame
 	Receipts []Receipt
+	// Unframe are the jobs whose frames are deleted.
+	Unframe []string
 }
 
 // empty reports whether there is nothing to be written.
 func (c *Change) empty() bool {
-	return len(c.Put)+len(c.Remove)+len(c.Events)+len(c.Frames)+len(c.Receipts) == 0
+	return len(c.Put)+len(c.Remove)+len(c.Events)+len(c.Frames)+len(c.Receipts)+len(c.Unframe) == 0
 }
 
 // Snapshot is what a fleet begins with, or goes on with.

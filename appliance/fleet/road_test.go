@@ -395,6 +395,13 @@ func TestOpenDeploymentReachesAMachineOnceHoweverLongAgo(t *testing.T) {
 	inv := invA
 	inv.NICs = []job.NIC{{Name: "eth0", MAC: macB}}
 	b := r.boot(macB, inv)
+	if j := b.claim(); j != nil {
+		t.Fatalf("job %s before a person said which machine it is", j.ID)
+	}
+	if err := r.MergeMachines(t.Context(), b.me.Machine, a.me.Machine); err != nil {
+		t.Fatal(err)
+	}
+	b.tells(inv)
 	if b.me.Machine != a.me.Machine {
 		t.Fatalf("machine %s, want %s", b.me.Machine, a.me.Machine)
 	}

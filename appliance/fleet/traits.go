@@ -11,7 +11,7 @@ func traitsOf(m *Machine) []string {
 	if m == nil || m.MergedInto != "" {
 		return nil
 	}
-	id := identity{macs: m.MACs, uuid: canonicalUUID(m.UUID)}
+	id := identity{macs: slices.Concat(m.MACs, m.Booted), uuid: canonicalUUID(m.UUID)}
 	if m.Inventory != nil {
 		id.serial, id.diskSerials = realSerial(m.Inventory.Serial), diskSerials(m.Inventory)
 	}

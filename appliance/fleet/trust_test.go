@@ -17,7 +17,7 @@ import (
 	"seedbed/appliance/job"
 )
 
-func encodeFrame(t *testing.T, f job.OldFrame) []byte {
+func encodeFrame(t testing.TB, f job.OldFrame) []byte {
 	t.Helper()
 	b, err := cbor.Marshal(f)
 	if err != nil {
@@ -112,11 +112,15 @@ func TestMachineSpeaksForItselfOnly(t *testing.T) {
 func TestRecordOfBootPacketsIsMergedIntoTheKnownMachine(t *testing.T) {
 	r := newRoom(t, fleet.AdmitAuto)
 	a := r.boot(macA, invA)
-	// The NIC is exchanged: the machine is known by UUID and serial number.
+	// The NIC is exchanged: the machine says that it is known by UUID and serial number, and a person that this is so.
 	inv := invA
 	inv.NICs = []job.NIC{{Name: "eth0", MAC: macB}}
 	r.deployAll()
 	b := r.boot(macB, inv)
+	if err := r.MergeMachines(t.Context(), b.me.Machine, a.me.Machine); err != nil {
+		t.Fatal(err)
+	}
+	b.tells(inv)
 	if b.me.Machine != a.me.Machine {
 		t.Fatalf("machine %s, want %s", b.me.Machine, a.me.Machine)
 	}
@@ -139,8 +143,8 @@ func TestAdapterThatMovesTakesNoIdentityWithIt(t *testing.T) {
 	if a.me.Machine == b.me.Machine {
 		t.Fatal("two machines became one")
 	}
-	if again := r.boot(dongle, job.Inventory{UUID: invA.UUID, Serial: "SN1", Firmware: "uefi"}); again.me.Machine == b.me.Machine {
-		t.Fatal("the first machine became the second")
+	if again := r.boot(dongle, job.Inventory{UUID: invA.UUID, Serial: "SN1", Firmware: "uefi"}); again.me.Machine != a.me.Machine {
+		t.Fatal("the first machine is not known again")
 	}
 }
 

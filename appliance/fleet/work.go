@@ -65,13 +65,10 @@ func (o *WorkOrder) check() error {
 func (o *WorkOrder) checkKind() error {
 	switch o.Kind {
 	case job.VerifyDisk, job.RepairDisk, job.InventoryOf:
-		if o.Method != "" || o.Confirm != "" {
-			return refuse(CodeInvalid, "a method and a confirmation go with a wipe, not with a job of kind %s", o.Kind)
+		if o.Method != "" {
+			return refuse(CodeInvalid, "a method goes with a wipe, not with a job of kind %s", o.Kind)
 		}
 	case job.WipeDisk:
-		if o.Confirm != string(job.WipeDisk) {
-			return refuse(CodeUnconfirmed, "a wipe destroys everything on the disk and cannot be taken back; confirm it with the word %q", job.WipeDisk)
-		}
 		if err := o.Method.Check(); err != nil {
 			return refuse(CodeInvalid, "%v", err)
 		}
@@ -80,6 +77,17 @@ func (o *WorkOrder) checkKind() error {
 	}
 	if o.Image != "" && !o.Kind.OfImage() {
 		return refuse(CodeInvalid, "a job of kind %s is about no image", o.Kind)
+	}
+	return confirmed(o.Kind, o.Confirm)
+}
+
+// confirmed refuses what cannot be taken back without its word, and the word with what needs none.
+func confirmed(kind job.Kind, word string) error {
+	switch {
+	case kind == job.WipeDisk && word != string(job.WipeDisk):
+		return refuse(CodeUnconfirmed, "a wipe destroys everything on the disk and cannot be taken back; confirm it with the word %q", job.WipeDisk)
+	case kind != job.WipeDisk && word != "":
+		return refuse(CodeInvalid, "a confirmation goes with a wipe, not with a job of kind %s", kind)
 	}
 	return nil
 }

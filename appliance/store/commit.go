@@ -160,6 +160,9 @@ func (w *writer) facts(c *fleet.Change, last int64) {
 		}
 		w.exec(insertEvent, e.ID, e.Kind, e.Machine, e.Job, e.Deployment, e.Actor, string(doc))
 	}
+	for _, job := range c.Unframe {
+		w.exec("DELETE FROM frames WHERE job = ?", job)
+	}
 	for _, f := range c.Frames {
 		w.exec("INSERT INTO frames (job, digest, at, bytes) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
 			f.Job, f.Digest.String(), f.At.UnixNano(), f.Bytes)

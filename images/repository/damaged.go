@@ -21,8 +21,10 @@ import (
 //	magic "SBDAMAGED1\n", then lines: the ordinal of a record, or "all"; at last CRC-32C of all before as 8
 //	hexadecimal digits and a line feed
 const (
+	// DamagedPrefix begins the keys of these objects.
+	DamagedPrefix = "damaged/"
 	damagedMagic  = "SBDAMAGED1\n"
-	damagedPrefix = "damaged/"
+	damagedPrefix = DamagedPrefix
 	// maxDamagedLength bounds such an object: a pack has fewer than 2^31/49 records.
 	maxDamagedLength = 1 << 29
 )

@@ -45,7 +45,7 @@ func suites(full bool) []suite {
 		}, fuzz(full, "./images/peerwire/", "./images/relay/", "./images/announce/", "./images/schedule/", "./appliance/tracker/")...)},
 		{name: "fleet", budget: 5 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "-race", "-timeout", "2h", "./appliance/api/", "./appliance/boot/", "./appliance/client/", "./appliance/configuration/",
-				"./appliance/dhcp/", "./appliance/fleet/", "./appliance/heal/", "./appliance/limit/", "./appliance/metrics/", "./appliance/queue/", "./appliance/seed/",
+				"./appliance/dhcp/", "./appliance/doctor/", "./appliance/fleet/", "./appliance/heal/", "./appliance/limit/", "./appliance/metrics/", "./appliance/queue/", "./appliance/seed/",
 				"./appliance/site/", "./appliance/store/", "./appliance/tftp/", "./appliance/tracker/", "./appliance/upload/", "./appliance/wake/", "./test-vm/powercut/"),
 			program,
 			run("go", "test", "-count=1", "./test-vm/agents/"),
