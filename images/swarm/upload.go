@@ -40,7 +40,7 @@ func (s *Swarm) upload(ctx context.Context, l *link, u upload, data []byte) ([]b
 		}
 	}
 	var buf []byte
-	if s.perRead == tilesPerNear {
+	if s.near {
 		read := readBuffers.Get().(*[]byte)
 		defer func() {
 			if spoil != nil {
