@@ -377,11 +377,12 @@ func (h *Handout) first(now time.Time) (id, piece int, ok bool) {
 // choose finds out which pieces the first pass may show: of those that nobody covers the ones that no fellow holds, if
 // there are any.
 func (h *Handout) choose(now time.Time) {
-	for w := range h.choice {
-		h.choice[w] = h.bare[w] & h.can[w] &^ h.broken[w]
-	}
+	copy(h.choice, h.bare)
 	if now.Before(h.HoldUntil) {
-		h.choice.longRows(max(len(h.holders)/longRow, MinWindow))
+		h.choice.longRows(max(len(h.holders)/longRow, MinWindow)) // of what nobody holds, whoever can show it
+	}
+	for w := range h.choice {
+		h.choice[w] &= h.can[w] &^ h.broken[w]
 	}
 	h.leaveToFellows()
 }
