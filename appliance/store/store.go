@@ -15,7 +15,8 @@ import (
 	"strconv"
 	"strings"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the "pgx" driver
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 	_ "modernc.org/sqlite" // the "sqlite" driver
@@ -79,10 +80,13 @@ func openPostgres(ctx context.Context, location string) (*Store, error) {
 	if err != nil {
 		return nil, errors.New("the URL of the PostgreSQL database cannot be read; it is postgres://USER@HOST/NAME") // err quotes the password
 	}
-	db, err := sql.Open("pgx", location)
-	if err != nil {
-		return nil, fmt.Errorf("open the records in PostgreSQL at %s: %w", u.Redacted(), err)
+	config, err := pgx.ParseConfig(location)
+	if err != nil { // it quotes the location
+		return nil, fmt.Errorf("open the records in PostgreSQL at %s: the URL cannot be read, or a file that it names", u.Redacted())
 	}
+	// A connection is asked for a sign of life before each use. One that broke while nobody used it, by a restart of the server,
+	// would else fail what it is used for first.
+	db := stdlib.OpenDB(*config, stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return true }))
 	db.SetMaxOpenConns(maxConnections)
 	s := &Store{db: db, shared: true}
 	if err := s.migrate(ctx, goose.DialectPostgres); err != nil {
