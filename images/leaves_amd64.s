@@ -26,7 +26,7 @@
 
 // LAST is rounds r to r+3, with words w.
 #define LAST(r, s0, s1, w) \
-	MOVOU       (4*r)(AX), X0; \
+	MOVOU       (4*(r))(AX), X0; \
 	PADDL       w, X0;         \
 	SHA256RNDS2 X0, s0, s1;    \
 	PSHUFD      $0x0e, X0, X0; \
@@ -34,7 +34,7 @@
 
 // FOUR is rounds r to r+3, and makes of their words w those of four groups later; u, v, x are the words of the groups between.
 #define FOUR(r, s0, s1, w, u, v, x) \
-	MOVOU       (4*r)(AX), X0; \
+	MOVOU       (4*(r))(AX), X0; \
 	PADDL       w, X0;         \
 	SHA256RNDS2 X0, s0, s1;    \
 	MOVO        x, X13;        \
@@ -48,6 +48,17 @@
 #define BOTH(r, a0, a1, a2, a3, b0, b1, b2, b3) \
 	FOUR(r, X1, X2, a0, a1, a2, a3); \
 	FOUR(r, X7, X8, b0, b1, b2, b3)
+
+// SIXTEEN is rounds r to r+15 of both messages.
+#define SIXTEEN(r) \
+	BOTH(r, X3, X4, X5, X6, X9, X10, X11, X12);    \
+	BOTH(r+4, X4, X5, X6, X3, X10, X11, X12, X9);  \
+	BOTH(r+8, X5, X6, X3, X4, X11, X12, X9, X10);  \
+	BOTH(r+12, X6, X3, X4, X5, X12, X9, X10, X11)
+
+#define LASTOFBOTH(r, a, b) \
+	LAST(r, X1, X2, a); \
+	LAST(r, X7, X8, b)
 
 // func twoBlocks(a, b *[8]uint32, p, q *byte, n int)
 TEXT ·twoBlocks(SB), NOSPLIT, $64-40
@@ -72,26 +83,13 @@ next:
 	MOVOU X8, state-16(SP)
 	LOAD(SI, X3, X4, X5, X6)
 	LOAD(DI, X9, X10, X11, X12)
-	BOTH(0, X3, X4, X5, X6, X9, X10, X11, X12)
-	BOTH(4, X4, X5, X6, X3, X10, X11, X12, X9)
-	BOTH(8, X5, X6, X3, X4, X11, X12, X9, X10)
-	BOTH(12, X6, X3, X4, X5, X12, X9, X10, X11)
-	BOTH(16, X3, X4, X5, X6, X9, X10, X11, X12)
-	BOTH(20, X4, X5, X6, X3, X10, X11, X12, X9)
-	BOTH(24, X5, X6, X3, X4, X11, X12, X9, X10)
-	BOTH(28, X6, X3, X4, X5, X12, X9, X10, X11)
-	BOTH(32, X3, X4, X5, X6, X9, X10, X11, X12)
-	BOTH(36, X4, X5, X6, X3, X10, X11, X12, X9)
-	BOTH(40, X5, X6, X3, X4, X11, X12, X9, X10)
-	BOTH(44, X6, X3, X4, X5, X12, X9, X10, X11)
-	LAST(48, X1, X2, X3)
-	LAST(48, X7, X8, X9)
-	LAST(52, X1, X2, X4)
-	LAST(52, X7, X8, X10)
-	LAST(56, X1, X2, X5)
-	LAST(56, X7, X8, X11)
-	LAST(60, X1, X2, X6)
-	LAST(60, X7, X8, X12)
+	SIXTEEN(0)
+	SIXTEEN(16)
+	SIXTEEN(32)
+	LASTOFBOTH(48, X3, X9)
+	LASTOFBOTH(52, X4, X10)
+	LASTOFBOTH(56, X5, X11)
+	LASTOFBOTH(60, X6, X12)
 	MOVOU state-64(SP), X13
 	PADDL X13, X1
 	MOVOU state-48(SP), X13

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"seedbed/initramfs/agent"
+	"seedbed/initramfs/network"
 )
 
 // mountAll mounts what the kernel shows of itself and of the devices.
@@ -30,9 +31,7 @@ func mountAll() (err error) {
 	// A machine that cannot go on boots anew; what the kernel has to say beyond warnings is for its own log.
 	writeSysctl("/proc/sys/kernel/panic", "30")
 	writeSysctl("/proc/sys/kernel/printk", "4")
-	// Two network cards in one subnet: each answers for its own address alone, and asks with it.
-	writeSysctl("/proc/sys/net/ipv4/conf/all/arp_ignore", "1")
-	writeSysctl("/proc/sys/net/ipv4/conf/all/arp_announce", "2")
+	network.Tune()
 	return err
 }
 

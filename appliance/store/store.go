@@ -100,10 +100,13 @@ func openPostgres(ctx context.Context, location string) (*Store, error) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = patience / 2
 	}
-	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, dropTheLost)
-		return err
-	}))
+	// A connection is asked for a sign of life before each use. One that broke while nobody used it, by a restart of the server,
+	// would else fail what it is used for first.
+	db := stdlib.OpenDB(*config, stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return true }),
+		stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+			_, err := c.Exec(ctx, dropTheLost)
+			return err
+		}))
 	db.SetMaxOpenConns(maxConnections)
 	s := &Store{db: db, shared: true, writer: rand.Text()}
 	if err := s.migrate(ctx, goose.DialectPostgres); err != nil {

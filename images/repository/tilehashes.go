@@ -48,7 +48,7 @@ func (x *Reader) pieceHashes(ctx context.Context, piece int) ([]images.Digest, e
 	return hashes, nil
 }
 
-// pieceList are the hashes of a piece's data tiles, checked.
+// pieceList are the hashes of a piece's data tiles, checked. Several readers have them at the same time: they are not changed.
 type pieceList struct {
 	piece  int
 	hashes []images.Digest

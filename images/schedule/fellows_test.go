@@ -315,7 +315,7 @@ func TestShowingsThatEndAreTakenBack(t *testing.T) {
 // After a restart it is shown at once what lies in a long row of pieces that nobody holds.
 func TestHandoutDoesNotHoldLongRows(t *testing.T) {
 	h := NewHandout(allOf(320), 320, time.Minute)
-	h.HoldUntil = noon.Add(3 * time.Second)
+	h.HoldUntil, h.announced = noon.Add(3*time.Second), MinWindow
 	has := NewSet(320)
 	for p := range 160 {
 		if p%10 != 4 {
@@ -324,6 +324,23 @@ func TestHandoutDoesNotHoldLongRows(t *testing.T) {
 	}
 	h.Join(1, has, noon)
 	if got := showings(h, noon); len(got) != MinWindow || got[0] != "160 to 1" {
+		t.Errorf("shown at once: %v", got)
+	}
+}
+
+// A seed node with every other piece does not wait either where nobody holds a long row.
+func TestHandoutOfAShareDoesNotHoldLongRows(t *testing.T) {
+	h := NewHandout(allOf(320), 320, time.Minute)
+	h.HoldUntil, h.announced = noon.Add(3*time.Second), MinWindow
+	for p := range 320 {
+		if p%2 == 1 {
+			h.Lacks(p)
+		}
+	}
+	has := NewSet(320)
+	has.Add(100)
+	h.Join(1, has, noon)
+	if got := showings(h, noon); len(got) != MinWindow || got[0] != "0 to 1" || got[1] != "2 to 1" {
 		t.Errorf("shown at once: %v", got)
 	}
 }

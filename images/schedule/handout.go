@@ -18,12 +18,13 @@ type Handout struct {
 	// Name is the peer's own name among those who hand out.
 	Name string
 
-	data      Set     // pieces worth showing
-	can       Set     // those of data that we hold
-	bare      Set     // those of data that no guest holds and nobody's showing covers
-	holders   []int32 // by piece: guests that announced it
-	only      []int32 // by piece: 1 + the guest that announced it alone, counted in its hoard; 0 for none
-	shown     []int32 // by piece: guests that it was shown to and that are expected to announce it
+	data      Set       // pieces worth showing
+	can       Set       // those of data that we hold
+	bare      Set       // those of data that no guest holds and nobody's showing covers
+	holders   []int32   // by piece: guests that announced it
+	only      []int32   // by piece: 1 + the guest that announced it alone, counted in its hoard; 0 for none
+	shown     []int32   // by piece: guests that it was shown to and that are expected to announce it
+	beganAt   time.Time // when a piece was shown first
 	guests    map[int]*guest
 	order     []*guest // as they came, so that equal guests are served in turn and a simulation repeats itself
 	live      int      // sum of shown
@@ -333,7 +334,7 @@ func stallLimit(usual time.Duration) time.Duration {
 // Next returns the piece to show now and the guest to show it to, and counts it as shown; ok is false when nothing is
 // to be shown.
 func (h *Handout) Next(now time.Time) (id, piece int, ok bool) {
-	if h.live >= h.limit() || now.Before(h.AwaitUntil) || !h.hungry() {
+	if h.live >= h.limit(now) || now.Before(h.AwaitUntil) || !h.hungry() {
 		return 0, 0, false
 	}
 	if id, piece, ok = h.first(now); ok {
@@ -377,11 +378,12 @@ func (h *Handout) first(now time.Time) (id, piece int, ok bool) {
 // choose finds out which pieces the first pass may show: of those that nobody covers the ones that no fellow holds, if
 // there are any.
 func (h *Handout) choose(now time.Time) {
-	for w := range h.choice {
-		h.choice[w] = h.bare[w] & h.can[w] &^ h.broken[w]
-	}
+	copy(h.choice, h.bare)
 	if now.Before(h.HoldUntil) {
-		h.choice.longRows(max(len(h.holders)/longRow, MinWindow))
+		h.choice.longRows(max(len(h.holders)/longRow, MinWindow)) // of what nobody holds, whoever can show it
+	}
+	for w := range h.choice {
+		h.choice[w] &= h.can[w] &^ h.broken[w]
 	}
 	h.leaveToFellows()
 }
@@ -466,6 +468,9 @@ func (h *Handout) second(now time.Time) (id, piece int, ok bool) {
 
 func (h *Handout) show(id, piece int, now time.Time) {
 	g := h.guests[id]
+	if h.beganAt.IsZero() {
+		h.beganAt = now
+	}
 	g.shown[piece] = &showing{at: now}
 	g.live++
 	g.given++

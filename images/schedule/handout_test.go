@@ -59,8 +59,18 @@ func TestHandoutWindow(t *testing.T) {
 	h := NewHandout(allOf(1000), 1000, time.Minute)
 	h.Join(1, NewSet(1000), noon)
 	h.Join(2, NewSet(1000), noon)
-	if n := len(showings(h, noon)); n != MinWindow {
-		t.Errorf("%d pieces shown, want %d", n, MinWindow)
+	if n := len(showings(h, noon)); n != firstWindow {
+		t.Errorf("%d pieces shown at first, want %d", n, firstWindow)
+	}
+	if n := len(showings(h, noon.Add(firstTime))); n != 1 {
+		t.Errorf("%d pieces shown after %v, want one more", n, firstTime)
+	}
+	h.Have(1, 0, noon)
+	if n := len(showings(h, noon)); n != 1 {
+		t.Errorf("%d pieces shown after an announcement, want one more", n)
+	}
+	if n := len(showings(h, noon.Add(time.Hour))); h.live != MinWindow {
+		t.Errorf("%d more pieces shown and %d open, want %d", n, h.live, MinWindow)
 	}
 	if h.guests[1].live != h.guests[2].live {
 		t.Errorf("%d and %d pieces shown to two guests", h.guests[1].live, h.guests[2].live)
@@ -80,6 +90,7 @@ func TestHandoutWindow(t *testing.T) {
 
 func TestHandoutForgetsAGuestThatLeaves(t *testing.T) {
 	h := NewHandout(allOf(4), 4, time.Minute)
+	h.announced = MinWindow // beyond the first
 	h.Join(1, NewSet(4), noon)
 	if n := len(showings(h, noon)); n != 4 {
 		t.Fatalf("%d pieces shown", n)
@@ -95,6 +106,7 @@ func TestHandoutForgetsAGuestThatLeaves(t *testing.T) {
 
 func TestHandoutDoesNotWaitForAStalledGuest(t *testing.T) {
 	h := NewHandout(allOf(MinWindow), MinWindow, time.Hour)
+	h.announced = MinWindow // beyond the first
 	h.Join(1, NewSet(MinWindow), noon)
 	showings(h, noon)
 	h.Join(2, NewSet(MinWindow), noon)

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -52,6 +53,7 @@ type fetching struct {
 	sources  int // that were asked and have not answered
 	begun    time.Time
 	progress time.Time // when it was last asked for or some of it came
+	came     bool      // some of it
 	done     bool      // all of it is here, and is being checked
 }
 
@@ -75,6 +77,9 @@ const (
 // yet. All of a group starve at the same time then, and each takes different pieces. To import any piece is quicker where
 // uplinks are fat, and in a chain of 22 groups over thin ones it sent 3.5 images over each.
 const starvingAfter = 2 * time.Second
+
+// tardyAfter, and late times what a piece usually takes, is how long nothing may come of a piece that another link has too.
+const tardyAfter = time.Second
 
 // behindShare is how many times as much as a neighbour one lacks who is far behind.
 const behindShare = 2
@@ -265,20 +270,39 @@ func (p *Puller) busy() bool {
 	return false
 }
 
-// nextShown returns the first piece that was handed out and nobody is fetching; those that were not looked at wait.
+// nextShown returns the first piece that was handed out and of which nothing is coming: another may have been asked for it that waits for
+// it itself. Those that were not looked at wait.
 func (p *Puller) nextShown(s *Source) (piece int, ok bool) {
 	wait := s.shown[:0]
 	for i, piece := range s.shown {
 		switch {
 		case p.unseen.Has(piece):
 			wait = append(wait, piece)
-		case p.missing.Has(piece) && s.can.Has(piece):
+		case s.can.Has(piece) && (p.missing.Has(piece) || !s.Asked(piece) && p.Awaited(piece)):
 			s.shown = append(wait, s.shown[i:]...)
 			return piece, true
 		}
 	}
 	s.shown = wait
 	return 0, false
+}
+
+// Awaited reports whether links were asked for a piece and nothing came since.
+func (p *Puller) Awaited(piece int) bool {
+	f := p.fetching[piece]
+	return f != nil && !f.done && f.sources > 0 && !f.came
+}
+
+// Tardy returns the pieces, ascending, that the link was asked for long ago and of which nothing came from anyone, where another
+// link could give them: the caller takes them back. The other end may wait itself, for one that is gone.
+func (p *Puller) Tardy(s *Source, now time.Time) (pieces []int) {
+	for piece, a := range s.asks {
+		if now.Sub(a.at) > max(tardyAfter, late*p.usual) && p.Awaited(piece) && p.Others(s, piece) {
+			pieces = append(pieces, piece)
+		}
+	}
+	slices.Sort(pieces)
+	return pieces
 }
 
 // idle reports whether the link may be asked for one more piece.
@@ -328,7 +352,7 @@ func (p *Puller) Answered(s *Source, piece int) (others int) {
 // Progress says that some of a piece came.
 func (p *Puller) Progress(piece int, now time.Time) {
 	if f := p.fetching[piece]; f != nil {
-		f.progress = now
+		f.progress, f.came = now, true
 	}
 }
 

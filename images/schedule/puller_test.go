@@ -22,6 +22,7 @@ func TestPullerAsksForWhatIsHandedOutAtOnce(t *testing.T) {
 	hand.HandsOut = true
 	first, _ := p.Next(a)
 	p.Ask(a, first, 4<<20, noon)
+	p.Progress(first, noon)
 	p.Ask(hand, (first+1)%10, 4<<20, noon) // busy
 	for _, shown := range []int{first, (first + 2) % 10} {
 		p.Have(hand, shown, false)
@@ -288,5 +289,39 @@ func TestPullerKnowsSlowLinksAtTheEnd(t *testing.T) {
 	p.Ask(b, 11, 1, noon)
 	if piece, ok := p.Endgame(a, noon.Add(time.Millisecond), time.Minute); !ok || piece != 10 {
 		t.Error("a slow link is waited for")
+	}
+}
+
+func TestPullerAsksForWhatIsHandedOutThoughItWaitsForItElsewhere(t *testing.T) {
+	p, a, hand := newPullers(10)
+	hand.HandsOut = true
+	p.Ask(a, 3, 256<<10, noon)
+	p.Have(hand, 3, false)
+	if got, ok := p.Next(hand); !ok || got != 3 {
+		t.Fatalf("asked for %d, %v", got, ok)
+	}
+	p.Answered(a, 3)
+	p.Ask(hand, 3, 256<<10, noon)
+	if got, ok := p.Next(hand); ok && got == 3 {
+		t.Error("asked for the same again")
+	}
+}
+
+func TestPullerTakesBackWhatComesFromNobody(t *testing.T) {
+	p, a, b := newPullers(10)
+	p.Ask(a, 3, 256<<10, noon)
+	p.Ask(a, 4, 256<<10, noon)
+	p.Progress(4, noon.Add(time.Millisecond))
+	b.Useless(5)
+	p.Ask(a, 5, 256<<10, noon)
+	if got := p.Tardy(a, noon.Add(tardyAfter)); got != nil {
+		t.Errorf("too early: %v", got)
+	}
+	if got := p.Tardy(a, noon.Add(tardyAfter+1)); len(got) != 1 || got[0] != 3 {
+		t.Errorf("%v, and of 4 something came, and 5 nobody else has", got)
+	}
+	p.usual = time.Minute
+	if got := p.Tardy(a, noon.Add(late*time.Minute)); got != nil {
+		t.Errorf("too early where pieces take a minute: %v", got)
 	}
 }

@@ -22,6 +22,7 @@ type assembly struct {
 	memory     []*[]byte                // of messages, where tiles lie
 	checking   bool
 	early      bool // its hashes are asked for, and no tiles yet
+	foretold   *foretold
 }
 
 func newAssembly(piece int, need images.TileSet, reserved int64) *assembly {

@@ -81,9 +81,13 @@ func TestTwoAppliancesShareTheHandOut(t *testing.T) {
 
 func TestSeedNodeWithAShareOfThePieces(t *testing.T) {
 	s, c := newSite(t), newContent(32*mib, 256<<10)
-	a := s.appliance(c, fullStore(c), nil)
+	link := func(cfg *Config) { cfg.Transport.Shared = NewLimits(10e6, 0) } // so that neither is the faster one
+	a := s.appliance(c, fullStore(c), link)
 	disk := holding(c, func(p int) bool { return p%5 < 2 })
-	n := s.seedNode(c, disk, a)
+	n := s.run(c, disk, func(cfg *Config) {
+		link(cfg)
+		cfg.TLS, cfg.HandOut, cfg.Seeds = s.tls(URIRoleSeed), true, a.addrs()
+	})
 	linked(t, a, n)
 	// A room is there from the start: the seed node fetches what it lacks from machines.
 	machines, disks := s.machines(c, 3, time.Millisecond, a, n)

@@ -64,6 +64,12 @@ func (st *state) ask(l *link, piece int) bool {
 		}
 		return true
 	}
+	if l.HandsOut && a.got.IsEmpty() {
+		for o, tiles := range a.asked { // they wait for it too
+			st.answered(o, a)
+			st.sendTile(o, peerwire.Cancel{Piece: piece, Tiles: tiles})
+		}
+	}
 	a.asked[l], l.asks[piece] = tiles, a
 	l.asked = st.now
 	st.pull.Ask(l.Source, piece, a.reserved, st.now)
@@ -73,6 +79,7 @@ func (st *state) ask(l *link, piece int) bool {
 	}
 	hashes := a.hashes == nil && st.cfg.Storage.TileHashes(piece) == nil
 	st.sendTile(l, peerwire.Request{Piece: piece, Hashes: hashes, Tiles: tiles})
+	st.foretell(l, a)
 	return true
 }
 
@@ -93,6 +100,9 @@ func (st *state) giveBack(l *link, a *assembly) {
 func (st *state) answered(l *link, a *assembly) {
 	delete(a.asked, l)
 	delete(l.asks, a.piece)
+	if a.foretold != nil && a.foretold.from == l && !a.lacks().IsEmpty() {
+		st.belie(a)
+	}
 	st.pull.Answered(l.Source, a.piece)
 	if l.stock != nil {
 		st.dropStock(l, a.piece)
@@ -102,6 +112,7 @@ func (st *state) answered(l *link, a *assembly) {
 // forget drops an assembly and its memory.
 func (st *state) forget(a *assembly) {
 	delete(st.assemblies, a.piece)
+	st.belie(a)
 	st.memory.release(a.reserved)
 }
 
@@ -145,6 +156,7 @@ func (st *state) judge(v verdict) {
 		st.hold(a, v.written)
 		return
 	}
+	st.belie(a)
 	st.pull.GiveBack(a.piece, !a.got.IsEmpty())
 	if a.got.IsEmpty() {
 		st.forget(a)
@@ -172,6 +184,8 @@ func (st *state) blame(l *link, piece int, what string) {
 
 // hold takes note of a piece that is whole and written, and tells everyone.
 func (st *state) hold(a *assembly, written int64) {
+	was := a.foretold
+	a.foretold = nil
 	st.forget(a)
 	if st.wanted(a.piece) {
 		st.memory.keep(a.piece, a.indexed())
@@ -180,7 +194,7 @@ func (st *state) hold(a *assembly, written int64) {
 	}
 	st.count.written.Add(written)
 	st.count.held.Add(written - st.lengthOf(a.piece, a.again))
-	st.announce(a.piece)
+	st.announce(a.piece, st.fulfil(was))
 	for _, l := range st.all {
 		if l.waitMemory {
 			st.feed(l)
@@ -199,8 +213,8 @@ func (st *state) wanted(piece int) bool {
 	return false
 }
 
-// announce tells everyone of a piece that is whole.
-func (st *state) announce(piece int) {
+// announce tells everyone of a piece that is whole but those who were told before.
+func (st *state) announce(piece int, told map[*link]bool) {
 	st.have.Add(piece)
 	st.pull.Hold(piece)
 	if st.hand != nil {
@@ -208,6 +222,7 @@ func (st *state) announce(piece int) {
 	}
 	for _, l := range st.all {
 		switch {
+		case told[l]:
 		case st.hand != nil && !l.fellow && !l.part:
 		case st.hand == nil && l.content(st.have, piece):
 			st.sendLate(l, peerwire.Have(piece))

@@ -50,7 +50,7 @@ func (st *state) look() {
 		whole := held == st.cfg.Pieces.Data(piece)
 		st.pull.See(piece, whole)
 		if whole {
-			st.announce(piece)
+			st.announce(piece, nil)
 		} else {
 			st.foundPart(piece)
 			fetch = true
@@ -129,7 +129,7 @@ func (st *state) learn(l *link, a *assembly, hashes []images.Digest) {
 	held := st.cfg.Storage.Held(a.piece)
 	st.resumed(st.lengthOf(a.piece, held.Minus(before)))
 	if held.Contains(st.cfg.Pieces.Data(a.piece)) {
-		st.announce(a.piece)
+		st.announce(a.piece, nil)
 		st.completed()
 	} else {
 		st.foundPart(a.piece)

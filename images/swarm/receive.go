@@ -173,6 +173,7 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage, memory *[]by
 		}
 	case peerwire.Cancel:
 		l.out.cancel(m.Piece, m.Tiles)
+		st.cancelled(l, m)
 	case peerwire.Shown, peerwire.TakenBack, peerwire.Holds:
 		return st.receiveFellow(l, m)
 	}
@@ -264,6 +265,7 @@ func (st *state) receiveRequest(l *link, m peerwire.Request) error {
 	held := st.cfg.Storage.Held(m.Piece).Contains(m.Tiles)
 	known := !m.Hashes || st.have.Has(m.Piece) || st.cfg.Storage.TileHashes(m.Piece) != nil
 	switch {
+	case (!held || !known) && st.awaits(l, m):
 	case !held || !known:
 		st.sendTile(l, peerwire.Reject{Piece: m.Piece, Tiles: m.Tiles})
 		return l.out.replied()

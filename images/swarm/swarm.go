@@ -23,7 +23,8 @@ type Swarm struct {
 	guests *guests
 	plain  plainPeers
 
-	perRead int // tiles that are read from the storage at once
+	near    bool // few tiles at a time are read from the storage, see Near
+	perRead int  // tiles that are read from the storage at once
 
 	events   chan any
 	arrivals chan arrived
@@ -87,12 +88,13 @@ func New(cfg Config) (*Swarm, error) {
 	if err != nil {
 		return nil, err
 	}
-	perRead := tilesPerRead
-	if s, ok := cfg.Storage.(Near); ok && s.Near() {
+	storage, ok := cfg.Storage.(Near)
+	near, perRead := ok && storage.Near(), tilesPerRead
+	if near {
 		perRead = tilesPerNear
 	}
 	return &Swarm{
-		cfg: cfg, perRead: perRead, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends), cfg.Open != nil),
+		cfg: cfg, near: near, perRead: perRead, memory: newMemory(cfg.MemoryBytes), net: opened, guests: newGuests(len(opened.ends), cfg.Open != nil),
 		events: make(chan any, maxEvents), arrivals: make(chan arrived), jobs: make(chan *assembly), done: make(chan struct{}), closed: make(chan struct{}),
 		wake: make(chan struct{}, 1), answers: map[string]announce.Response{},
 	}, nil

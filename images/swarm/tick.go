@@ -59,6 +59,13 @@ func (st *state) watch(l *link) {
 	if now-l.sent.Load() > alive {
 		st.send(l, peerwire.KeepAlive{})
 	}
+	for _, piece := range st.pull.Tardy(l.Source, st.now) {
+		a := l.asks[piece]
+		st.sendTile(l, peerwire.Cancel{Piece: piece, Tiles: a.asked[l]})
+		l.Refuse(piece)
+		st.giveBack(l, a)
+		st.feedAll()
+	}
 	switch silent := l.silentFor(st.now); {
 	case l.Stalled && silent < st.cfg.timing.stall:
 		l.Stalled = false
@@ -66,6 +73,7 @@ func (st *state) watch(l *link) {
 	case len(l.asks) > 0 && silent > st.cfg.timing.stall:
 		l.Stalled = true
 		for _, a := range l.asks {
+			st.belie(a)
 			if st.pull.Others(l.Source, a.piece) {
 				st.sendTile(l, peerwire.Cancel{Piece: a.piece, Tiles: a.asked[l]})
 				st.giveBack(l, a)

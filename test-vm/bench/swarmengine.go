@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	machinenet "seedbed/initramfs/network"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -170,6 +171,7 @@ func playPeer(ctx context.Context, a *actor) error {
 	if a.Engine.Seed {
 		return playSeedNode(ctx, a)
 	}
+	machinenet.Tune() // as the agent's system does
 	identity, err := site.Open(filepath.Join(a.Content.Folder, "site"))
 	if err != nil {
 		return err

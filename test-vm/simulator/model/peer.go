@@ -64,6 +64,10 @@ type assembly struct {
 	asked     []outstanding
 	checking  bool
 	reserved  int64
+	// from hands the piece out, told were told of it ahead, and waiting asked since.
+	from    *link
+	told    []*link
+	waiting []waiting
 }
 
 // lie is a burst of got that is wrong.

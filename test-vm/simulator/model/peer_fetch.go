@@ -56,11 +56,17 @@ func (p *peer) ask(l *link, piece int32) bool {
 		}
 		return true
 	}
+	for l.HandsOut && a.got == 0 && len(a.asked) > 0 {
+		o := a.asked[0]
+		p.answered(o.link, a)
+		p.m.tell(&o.link.out, message{cancel, a.piece, o.bursts})
+	}
 	a.asked = append(a.asked, outstanding{l, lacks})
 	l.asks = append(l.asks, a)
 	l.asked = p.m.now
 	p.pull.Ask(l.Source, int(piece), a.reserved, p.m.time())
 	p.m.tell(&l.out, message{request, piece, lacks})
+	p.foretell(l, a)
 	return true
 }
 
@@ -78,6 +84,7 @@ func (p *peer) abandon() bool {
 }
 
 func (p *peer) forget(a *assembly) {
+	p.belie(a)
 	p.assemblies, p.coming = remove(p.assemblies, a), remove(p.coming, a.piece)
 	p.reserved -= a.reserved
 	p.m.freeAssemblies = append(p.m.freeAssemblies, a)
@@ -97,6 +104,9 @@ func remove[T comparable](list []T, what T) []T {
 func (p *peer) answered(l *link, a *assembly) {
 	a.asked = slices.DeleteFunc(a.asked, func(o outstanding) bool { return o.link == l })
 	l.asks = remove(l.asks, a)
+	if a.from == l && a.got != a.need {
+		p.belie(a)
+	}
 	p.pull.Answered(l.Source, int(a.piece))
 }
 
@@ -180,6 +190,7 @@ func (m *model) onChecked(p *peer, piece int32) {
 		p.blame(a)
 		return
 	}
+	told := p.fulfil(a)
 	p.forget(a)
 	if p.have.Has(int(piece)) {
 		m.err = fmt.Errorf("peer %d fetched piece %d twice", p.index, piece)
@@ -188,7 +199,9 @@ func (m *model) onChecked(p *peer, piece int32) {
 	p.have.Add(int(piece))
 	p.pull.Hold(int(piece))
 	for _, l := range p.links {
-		m.announcePiece(l, piece)
+		if !slices.Contains(told, l) {
+			m.announcePiece(l, piece)
+		}
 	}
 	for i := 0; i < len(p.links); i++ {
 		if p.links[i].waitMemory {
@@ -203,6 +216,7 @@ func (m *model) onChecked(p *peer, piece int32) {
 
 // blame throws away what is wrong of a piece and bars who sent it.
 func (p *peer) blame(a *assembly) {
+	p.belie(a)
 	wrong := a.wrong
 	a.wrong, a.checking = nil, false
 	for _, w := range wrong {

@@ -34,12 +34,22 @@ func (p *peer) hear(l *link, msg message) {
 		}
 	case request:
 		if !p.have.Has(piece) {
+			if p.awaits(l, msg) {
+				return
+			}
 			p.m.tell(&l.out, message{reject, msg.piece, msg.bursts})
 			return
 		}
 		l.out.uploads = append(l.out.uploads, upload{msg.piece, msg.bursts})
 		l.out.start()
 	case cancel:
+		if a := p.assembly(msg.piece); a != nil {
+			for i := range a.waiting {
+				if a.waiting[i].link == l {
+					a.waiting[i].bursts &^= msg.bursts
+				}
+			}
+		}
 		for i := range l.out.uploads {
 			if u := &l.out.uploads[i]; u.piece == msg.piece {
 				u.bursts &^= msg.bursts

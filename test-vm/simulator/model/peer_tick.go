@@ -74,6 +74,17 @@ func (p *peer) watch(l *link) {
 	if keepAlive := int64(silenceTime / 5); l.other.alive && len(l.far.out.air) == 0 && now-l.received > keepAlive {
 		l.received = now
 	}
+	for _, piece := range p.pull.Tardy(l.Source, p.m.time()) {
+		a := p.assembly(int32(piece))
+		for _, o := range a.asked {
+			if o.link == l {
+				p.m.tell(&l.out, message{cancel, a.piece, o.bursts})
+			}
+		}
+		l.Refuse(piece)
+		p.giveBack(l, a)
+		p.feedAll()
+	}
 	switch silent := now - max(l.received, l.asked); {
 	case l.Stalled && silent < int64(stallTime):
 		l.Stalled = false
@@ -81,6 +92,7 @@ func (p *peer) watch(l *link) {
 	case len(l.asks) > 0 && silent > int64(stallTime):
 		l.Stalled = true
 		for _, a := range slices.Clone(l.asks) {
+			p.belie(a)
 			if p.pull.Others(l.Source, int(a.piece)) {
 				for _, o := range a.asked {
 					if o.link == l {
