@@ -294,8 +294,12 @@ func (p *Puller) Awaited(piece int) bool {
 }
 
 // Tardy returns the pieces, ascending, that the link was asked for long ago and of which nothing came from anyone, where another
-// link could give them: the caller takes them back. The other end may wait itself, for one that is gone.
+// link could give them: the caller takes them back. The other end may wait itself, for one that is gone. Upstream, where cables may be
+// thin, what was asked for may be on its way for long.
 func (p *Puller) Tardy(s *Source, now time.Time) (pieces []int) {
+	if s.Upstream {
+		return nil
+	}
 	for piece, a := range s.asks {
 		if now.Sub(a.at) > max(tardyAfter, late*p.usual) && p.Awaited(piece) && p.Others(s, piece) {
 			pieces = append(pieces, piece)

@@ -320,7 +320,10 @@ func TestPullerTakesBackWhatComesFromNobody(t *testing.T) {
 	if got := p.Tardy(a, noon.Add(tardyAfter+1)); len(got) != 1 || got[0] != 3 {
 		t.Errorf("%v, and of 4 something came, and 5 nobody else has", got)
 	}
-	p.usual = time.Minute
+	if a.Upstream = true; p.Tardy(a, noon.Add(time.Hour)) != nil {
+		t.Error("what may be on its way over a thin cable")
+	}
+	a.Upstream, p.usual = false, time.Minute
 	if got := p.Tardy(a, noon.Add(late*time.Minute)); got != nil {
 		t.Errorf("too early where pieces take a minute: %v", got)
 	}
