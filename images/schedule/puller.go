@@ -270,15 +270,14 @@ func (p *Puller) busy() bool {
 	return false
 }
 
-// nextShown returns the first piece that was handed out and of which nothing is coming: another may have been asked for it that waits for
-// it itself. Those that were not looked at wait.
+// nextShown returns the first piece that was handed out and nobody is fetching; those that were not looked at wait.
 func (p *Puller) nextShown(s *Source) (piece int, ok bool) {
 	wait := s.shown[:0]
 	for i, piece := range s.shown {
 		switch {
 		case p.unseen.Has(piece):
 			wait = append(wait, piece)
-		case s.can.Has(piece) && (p.missing.Has(piece) || !s.Asked(piece) && p.Awaited(piece)):
+		case p.missing.Has(piece) && s.can.Has(piece):
 			s.shown = append(wait, s.shown[i:]...)
 			return piece, true
 		}
@@ -287,8 +286,8 @@ func (p *Puller) nextShown(s *Source) (piece int, ok bool) {
 	return 0, false
 }
 
-// Awaited reports whether links were asked for a piece and nothing came since.
-func (p *Puller) Awaited(piece int) bool {
+// awaited reports whether links were asked for a piece and nothing came since.
+func (p *Puller) awaited(piece int) bool {
 	f := p.fetching[piece]
 	return f != nil && !f.done && f.sources > 0 && !f.came
 }
@@ -301,7 +300,7 @@ func (p *Puller) Tardy(s *Source, now time.Time) (pieces []int) {
 		return nil
 	}
 	for piece, a := range s.asks {
-		if now.Sub(a.at) > max(tardyAfter, late*p.usual) && p.Awaited(piece) && p.Others(s, piece) {
+		if now.Sub(a.at) > max(tardyAfter, late*p.usual) && p.awaited(piece) && p.Others(s, piece) {
 			pieces = append(pieces, piece)
 		}
 	}

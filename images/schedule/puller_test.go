@@ -22,7 +22,6 @@ func TestPullerAsksForWhatIsHandedOutAtOnce(t *testing.T) {
 	hand.HandsOut = true
 	first, _ := p.Next(a)
 	p.Ask(a, first, 4<<20, noon)
-	p.Progress(first, noon)
 	p.Ask(hand, (first+1)%10, 4<<20, noon) // busy
 	for _, shown := range []int{first, (first + 2) % 10} {
 		p.Have(hand, shown, false)
@@ -289,21 +288,6 @@ func TestPullerKnowsSlowLinksAtTheEnd(t *testing.T) {
 	p.Ask(b, 11, 1, noon)
 	if piece, ok := p.Endgame(a, noon.Add(time.Millisecond), time.Minute); !ok || piece != 10 {
 		t.Error("a slow link is waited for")
-	}
-}
-
-func TestPullerAsksForWhatIsHandedOutThoughItWaitsForItElsewhere(t *testing.T) {
-	p, a, hand := newPullers(10)
-	hand.HandsOut = true
-	p.Ask(a, 3, 256<<10, noon)
-	p.Have(hand, 3, false)
-	if got, ok := p.Next(hand); !ok || got != 3 {
-		t.Fatalf("asked for %d, %v", got, ok)
-	}
-	p.Answered(a, 3)
-	p.Ask(hand, 3, 256<<10, noon)
-	if got, ok := p.Next(hand); ok && got == 3 {
-		t.Error("asked for the same again")
 	}
 }
 
