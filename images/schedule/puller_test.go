@@ -297,18 +297,28 @@ func TestPullerTakesBackWhatComesFromNobody(t *testing.T) {
 	p.Ask(a, 4, 256<<10, noon)
 	p.Progress(4, noon.Add(time.Millisecond))
 	b.Useless(5)
-	p.Ask(a, 5, 256<<10, noon)
-	if got := p.Tardy(a, noon.Add(tardyAfter)); got != nil {
+	p.Ask(a, 5, 256<<10, noon.Add(-time.Second))
+	late1 := noon.Add(Tardy + 1)
+	if got, ok := p.Tardy(a, noon.Add(Tardy)); ok {
 		t.Errorf("too early: %v", got)
 	}
-	if got := p.Tardy(a, noon.Add(tardyAfter+1)); len(got) != 1 || got[0] != 3 {
-		t.Errorf("%v, and of 4 something came, and 5 nobody else has", got)
+	if got, ok := p.Tardy(a, late1); !ok || got != 3 {
+		t.Errorf("%v %v; of 4 something came, and 5 nobody else has", got, ok)
 	}
-	if a.Upstream = true; p.Tardy(a, noon.Add(time.Hour)) != nil {
-		t.Error("what may be on its way over a thin cable")
+	for name, change := range map[string]func() func(){
+		"over a thin cable":       func() func() { a.Upstream = true; return func() { a.Upstream = false } },
+		"from who hands out":      func() func() { a.HandsOut = true; return func() { a.HandsOut = false } },
+		"where pieces take long":  func() func() { p.usual = time.Minute; return func() { p.usual = 0 } },
+		"where the other is busy": func() func() { p.Ask(b, 7, 1<<20, noon); return func() { p.Answered(b, 7) } },
+		"where two were asked":    func() func() { p.Ask(b, 3, 256<<10, noon); return func() { p.Answered(b, 3) } },
+	} {
+		back := change()
+		if got, ok := p.Tardy(a, late1); ok {
+			t.Errorf("%d %s", got, name)
+		}
+		back()
 	}
-	a.Upstream, p.usual = false, time.Minute
-	if got := p.Tardy(a, noon.Add(late*time.Minute)); got != nil {
-		t.Errorf("too early where pieces take a minute: %v", got)
+	if got, ok := p.Tardy(a, late1); !ok || got != 3 {
+		t.Errorf("%v %v in the end", got, ok)
 	}
 }
