@@ -57,10 +57,9 @@ const retryAfter = 10 * time.Second
 func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 	n := s.cfg.Pieces.Count()
 	st := &state{
-		belied: map[int]bool{},
-		Swarm:  s, ctx: ctx, group: group, started: time.Now(), have: schedule.NewSet(n), data: schedule.NewSet(n),
+		Swarm: s, ctx: ctx, group: group, started: time.Now(), have: schedule.NewSet(n), data: schedule.NewSet(n),
 		all: map[int]*link{}, byPeer: map[acquaintance]*link{}, banned: map[[32]byte]bool{}, strikes: map[[32]byte]int{},
-		assemblies: map[int]*assembly{},
+		assemblies: map[int]*assembly{}, belied: map[int]bool{},
 	}
 	for _, identity := range s.cfg.Barred {
 		st.banned[identity] = true
