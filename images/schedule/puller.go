@@ -2,7 +2,6 @@ package schedule
 
 import (
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
@@ -78,8 +77,9 @@ const (
 // uplinks are fat, and in a chain of 22 groups over thin ones it sent 3.5 images over each.
 const starvingAfter = 2 * time.Second
 
-// tardyAfter, and late times what a piece usually takes, is how long nothing may come of a piece that another link has too.
-const tardyAfter = time.Second
+// Tardy, and late times what a piece usually takes, is how long nothing may come of a piece that another link has too. Who hands out and
+// is silent for as long does not send soon what was announced ahead.
+const Tardy = time.Second
 
 // behindShare is how many times as much as a neighbour one lacks who is far behind.
 const behindShare = 2
@@ -270,15 +270,14 @@ func (p *Puller) busy() bool {
 	return false
 }
 
-// nextShown returns the first piece that was handed out and of which nothing is coming: another may have been asked for it that waits for
-// it itself. Those that were not looked at wait.
+// nextShown returns the first piece that was handed out and nobody is fetching; those that were not looked at wait.
 func (p *Puller) nextShown(s *Source) (piece int, ok bool) {
 	wait := s.shown[:0]
 	for i, piece := range s.shown {
 		switch {
 		case p.unseen.Has(piece):
 			wait = append(wait, piece)
-		case s.can.Has(piece) && (p.missing.Has(piece) || !s.Asked(piece) && p.Awaited(piece)):
+		case p.missing.Has(piece) && s.can.Has(piece):
 			s.shown = append(wait, s.shown[i:]...)
 			return piece, true
 		}
@@ -287,22 +286,38 @@ func (p *Puller) nextShown(s *Source) (piece int, ok bool) {
 	return 0, false
 }
 
-// Awaited reports whether links were asked for a piece and nothing came since.
-func (p *Puller) Awaited(piece int) bool {
+// awaited reports whether one link was asked for a piece and nothing came since.
+func (p *Puller) awaited(piece int) bool {
 	f := p.fetching[piece]
-	return f != nil && !f.done && f.sources > 0 && !f.came
+	return f != nil && !f.done && f.sources == 1 && !f.came
 }
 
-// Tardy returns the pieces, ascending, that the link was asked for long ago and of which nothing came from anyone, where another
-// link could give them: the caller takes them back. The other end may wait itself, for one that is gone.
-func (p *Puller) Tardy(s *Source, now time.Time) (pieces []int) {
-	for piece, a := range s.asks {
-		if now.Sub(a.at) > max(tardyAfter, late*p.usual) && p.Awaited(piece) && p.Others(s, piece) {
-			pieces = append(pieces, piece)
+// Tardy returns the piece that the link alone was asked for longest ago, and too long, and of which nothing came, where another link
+// could send it now: the caller takes it back. The other end may wait itself, for one that is gone. Upstream, where cables may be
+// thin, what was asked for may be on its way for long; and who hands out knows by itself what does not come.
+func (p *Puller) Tardy(s *Source, now time.Time) (piece int, ok bool) {
+	if s.Upstream || s.HandsOut {
+		return 0, false
+	}
+	for i, a := range s.asks {
+		if now.Sub(a.at) <= max(Tardy, late*p.usual) || !p.awaited(i) || !p.free(s, i) {
+			continue
+		}
+		if b := s.asks[piece]; !ok || a.at.Before(b.at) || a.at.Equal(b.at) && i < piece {
+			piece, ok = i, true
 		}
 	}
-	slices.Sort(pieces)
-	return pieces
+	return piece, ok
+}
+
+// free reports whether a link other than s has the piece and may be asked for it now.
+func (p *Puller) free(s *Source, piece int) bool {
+	for _, o := range p.sources {
+		if allowed := p.filter(o); o != s && o.usable() && (o.HandsOut || o.idle()) && o.can.Has(piece) && (allowed == nil || allowed(piece)) {
+			return true
+		}
+	}
+	return false
 }
 
 // idle reports whether the link may be asked for one more piece.

@@ -22,7 +22,6 @@ func TestPullerAsksForWhatIsHandedOutAtOnce(t *testing.T) {
 	hand.HandsOut = true
 	first, _ := p.Next(a)
 	p.Ask(a, first, 4<<20, noon)
-	p.Progress(first, noon)
 	p.Ask(hand, (first+1)%10, 4<<20, noon) // busy
 	for _, shown := range []int{first, (first + 2) % 10} {
 		p.Have(hand, shown, false)
@@ -292,36 +291,34 @@ func TestPullerKnowsSlowLinksAtTheEnd(t *testing.T) {
 	}
 }
 
-func TestPullerAsksForWhatIsHandedOutThoughItWaitsForItElsewhere(t *testing.T) {
-	p, a, hand := newPullers(10)
-	hand.HandsOut = true
-	p.Ask(a, 3, 256<<10, noon)
-	p.Have(hand, 3, false)
-	if got, ok := p.Next(hand); !ok || got != 3 {
-		t.Fatalf("asked for %d, %v", got, ok)
-	}
-	p.Answered(a, 3)
-	p.Ask(hand, 3, 256<<10, noon)
-	if got, ok := p.Next(hand); ok && got == 3 {
-		t.Error("asked for the same again")
-	}
-}
-
 func TestPullerTakesBackWhatComesFromNobody(t *testing.T) {
 	p, a, b := newPullers(10)
 	p.Ask(a, 3, 256<<10, noon)
 	p.Ask(a, 4, 256<<10, noon)
 	p.Progress(4, noon.Add(time.Millisecond))
 	b.Useless(5)
-	p.Ask(a, 5, 256<<10, noon)
-	if got := p.Tardy(a, noon.Add(tardyAfter)); got != nil {
+	p.Ask(a, 5, 256<<10, noon.Add(-time.Second))
+	late1 := noon.Add(Tardy + 1)
+	if got, ok := p.Tardy(a, noon.Add(Tardy)); ok {
 		t.Errorf("too early: %v", got)
 	}
-	if got := p.Tardy(a, noon.Add(tardyAfter+1)); len(got) != 1 || got[0] != 3 {
-		t.Errorf("%v, and of 4 something came, and 5 nobody else has", got)
+	if got, ok := p.Tardy(a, late1); !ok || got != 3 {
+		t.Errorf("%v %v; of 4 something came, and 5 nobody else has", got, ok)
 	}
-	p.usual = time.Minute
-	if got := p.Tardy(a, noon.Add(late*time.Minute)); got != nil {
-		t.Errorf("too early where pieces take a minute: %v", got)
+	for name, change := range map[string]func() func(){
+		"over a thin cable":       func() func() { a.Upstream = true; return func() { a.Upstream = false } },
+		"from who hands out":      func() func() { a.HandsOut = true; return func() { a.HandsOut = false } },
+		"where pieces take long":  func() func() { p.usual = time.Minute; return func() { p.usual = 0 } },
+		"where the other is busy": func() func() { p.Ask(b, 7, 1<<20, noon); return func() { p.Answered(b, 7) } },
+		"where two were asked":    func() func() { p.Ask(b, 3, 256<<10, noon); return func() { p.Answered(b, 3) } },
+	} {
+		back := change()
+		if got, ok := p.Tardy(a, late1); ok {
+			t.Errorf("%d %s", got, name)
+		}
+		back()
+	}
+	if got, ok := p.Tardy(a, late1); !ok || got != 3 {
+		t.Errorf("%v %v in the end", got, ok)
 	}
 }

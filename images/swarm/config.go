@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"seedbed/images"
+	"seedbed/images/schedule"
 )
 
 // Config says who a peer is and what it may use.
@@ -67,6 +68,7 @@ type Config struct {
 // silence is measured by bytes on a link, and giving a request back costs no link.
 type timing struct {
 	tick      time.Duration // resolution of everything below
+	hush      time.Duration // who hands out, and is silent so long with requests out, does not send soon what was announced ahead
 	stall     time.Duration // a link with requests out and without a byte gives them back, if another has the piece
 	silence   time.Duration // a link without a byte is closed; the other end sends a keep-alive each silence/5
 	handshake time.Duration // TLS and BitTorrent handshake together
@@ -80,7 +82,7 @@ type timing struct {
 }
 
 var defaultTiming = timing{
-	tick: 250 * time.Millisecond, stall: 5 * time.Second, silence: 20 * time.Second, handshake: 30 * time.Second,
+	tick: 250 * time.Millisecond, hush: schedule.Tardy, stall: 5 * time.Second, silence: 20 * time.Second, handshake: 30 * time.Second,
 	backoff: 500 * time.Millisecond, seedMax: 2 * time.Second, peerMax: 10 * time.Second, isolated: 8 * time.Second, fellow: 3 * time.Second,
 	await: time.Second, restart: 3 * time.Second,
 }

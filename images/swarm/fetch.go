@@ -64,12 +64,6 @@ func (st *state) ask(l *link, piece int) bool {
 		}
 		return true
 	}
-	if l.HandsOut && a.got.IsEmpty() {
-		for o, tiles := range a.asked { // they wait for it too
-			st.answered(o, a)
-			st.sendTile(o, peerwire.Cancel{Piece: piece, Tiles: tiles})
-		}
-	}
 	a.asked[l], l.asks[piece] = tiles, a
 	l.asked = st.now
 	st.pull.Ask(l.Source, piece, a.reserved, st.now)

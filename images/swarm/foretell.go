@@ -25,9 +25,13 @@ type waiting struct {
 	upload
 }
 
-// foretell announces a piece that the link was asked for.
+// open reports whether something of the request is wanted still; it may be the hashes alone.
+func (w *waiting) open() bool { return w.hashes || !w.tiles.IsEmpty() }
+
+// foretell announces a piece that the link was asked for, if the other end may hand out. Of what did not come once nothing is
+// foretold again: neighbours count what they are told.
 func (st *state) foretell(l *link, a *assembly) {
-	if !l.HandsOut || st.hand != nil || st.cfg.Part || a.early || a.foretold != nil {
+	if !l.HandsOut || !l.appliance && !l.seed || st.hand != nil || st.cfg.Part || a.early || a.foretold != nil || l.asks[a.piece] != a || st.belied[a.piece] {
 		return
 	}
 	a.foretold = &foretold{from: l, told: map[*link]bool{}, waiting: map[*link]*waiting{}}
@@ -62,7 +66,10 @@ func (st *state) awaits(l *link, m peerwire.Request) bool {
 func (st *state) cancelled(l *link, m peerwire.Cancel) {
 	if a := st.assemblies[m.Piece]; a != nil && a.foretold != nil {
 		if w := a.foretold.waiting[l]; w != nil {
-			w.tiles = w.tiles.Minus(m.Tiles)
+			if w.tiles = w.tiles.Minus(m.Tiles); w.tiles.IsEmpty() {
+				w.hashes = false
+				delete(a.foretold.told, l) // who asks elsewhere is told again when it is here
+			}
 		}
 	}
 }
@@ -73,9 +80,9 @@ func (st *state) belie(a *assembly) {
 	if f == nil {
 		return
 	}
-	a.foretold = nil
+	a.foretold, st.belied[a.piece] = nil, true
 	for _, w := range f.order {
-		if st.linked(w.l) && !w.tiles.IsEmpty() {
+		if st.linked(w.l) && w.open() {
 			st.sendTile(w.l, peerwire.Reject{Piece: a.piece, Tiles: w.tiles})
 		}
 	}
@@ -87,7 +94,7 @@ func (st *state) fulfil(f *foretold) map[*link]bool {
 		return nil
 	}
 	for _, w := range f.order {
-		if st.linked(w.l) && !w.tiles.IsEmpty() && !w.l.out.serve(w.upload) {
+		if st.linked(w.l) && w.open() && !w.l.out.serve(w.upload) {
 			st.leave(w.l, "asks for more than it reads", nil)
 		}
 	}

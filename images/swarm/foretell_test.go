@@ -30,6 +30,11 @@ func (x *intruder) tiles(c *content, piece int, announced map[int]int) bool {
 				x.t.Fatal(err)
 			}
 			switch m := message.(type) {
+			case peerwire.Hashes:
+				if m.Piece == piece && len(m.Hashes) != c.data[piece].Len() {
+					x.t.Fatalf("%d hashes", len(m.Hashes))
+				}
+				x.hashes++
 			case peerwire.Reject:
 				if m.Piece == piece {
 					return false
@@ -57,7 +62,10 @@ func (x *intruder) ask(c *content, piece int) {
 func (s *site) foretold(c *content, read chan struct{}, err error) (m *peer, x *intruder, piece int, announced map[int]int) {
 	t := s.t
 	disk := emptyStore(c)
-	m = s.run(c, disk, nil)
+	m = s.run(c, disk, func(cfg *Config) {
+		cfg.timing = defaultTiming
+		cfg.timing.hush = time.Minute // the test takes its time
+	})
 	x, announced = newIntruder(t, s, m), map[int]int{}
 	if x.ask(c, 0); x.tiles(c, 0, announced) || len(announced) > 0 {
 		t.Fatal("a piece that nobody has")
@@ -115,16 +123,62 @@ func TestRequestsForAPieceThatDoesNotComeAreRefused(t *testing.T) {
 	}
 }
 
+// A machine that holds some of a piece asks for the hashes first, and for no tile.
+func TestHashesOfAPieceThatWasForetoldAreAwaitedToo(t *testing.T) {
+	s, c, read := newSite(t), newContent(1536<<10, 256<<10), make(chan struct{})
+	m, x, piece, announced := s.foretold(c, read, nil)
+	x.send(peerwire.AppendTile(nil, tileKind, peerwire.Request{Piece: piece, Hashes: true}))
+	close(read)
+	wait(t, m, 20*time.Second)
+	other := (piece + 1) % c.Count()
+	if x.ask(c, other); !x.tiles(c, other, announced) || x.hashes != 2 {
+		t.Errorf("%d messages of hashes, want those of two pieces", x.hashes)
+	}
+}
+
 func TestRequestThatWaitsCanBeCancelled(t *testing.T) {
 	s, c, read := newSite(t), newContent(1536<<10, 256<<10), make(chan struct{})
 	m, x, piece, announced := s.foretold(c, read, nil)
 	x.ask(c, piece)
 	x.send(peerwire.AppendTile(nil, tileKind, peerwire.Cancel{Piece: piece, Tiles: c.data[piece]}))
-	other := (piece + 1) % c.Count()
+	if x.ask(c, piece); x.tiles(c, piece, announced) {
+		t.Fatal("sent what nobody holds")
+	}
 	close(read)
 	wait(t, m, 20*time.Second)
-	x.ask(c, other)
-	if !x.tiles(c, other, announced) { // and no tile of the first
-		t.Error("refused")
+	other := (piece + 1) % c.Count()
+	if x.ask(c, other); !x.tiles(c, other, announced) { // and no tile of the first
+		t.Fatal("refused")
+	}
+	if announced[piece] != 2 {
+		t.Errorf("who took back what it asked for was told of the piece %d times, want again when it is held", announced[piece])
+	}
+}
+
+// Who says that it hands out, and is no appliance and no seed node, makes a machine announce nothing.
+func TestNothingIsForetoldForAStranger(t *testing.T) {
+	s, c := newSite(t), newContent(1536<<10, 256<<10)
+	m := s.run(c, emptyStore(c), nil)
+	x := newIntruder(t, s, m)
+	announced := map[int]int{}
+	if x.ask(c, 0); x.tiles(c, 0, announced) {
+		t.Fatal("a piece that nobody has")
+	}
+	liar := &intruder{t: t, cfg: s.tls(), handsOut: true}
+	if err := liar.connect(s, m, peerwire.HaveNone); err != nil {
+		t.Fatal(err)
+	}
+	liar.send(peerwire.Append(nil, peerwire.Have(3)))
+	for asked := false; !asked; {
+		if e, ok := liar.next().(peerwire.Extended); ok && e.Kind == tileKind {
+			message, err := peerwire.DecodeTile(e.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, asked = message.(peerwire.Request)
+		}
+	}
+	if x.ask(c, 3); x.tiles(c, 3, announced) || len(announced) > 0 {
+		t.Errorf("announced: %v", announced)
 	}
 }

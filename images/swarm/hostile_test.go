@@ -63,6 +63,9 @@ type intruder struct {
 	conn *tls.Conn
 	r    *peerwire.Reader
 	cfg  *tls.Config
+
+	handsOut bool // it says so
+	hashes   int  // messages of them that tiles saw
 }
 
 // newIntruder links itself to a peer and says that it holds nothing.
@@ -90,7 +93,7 @@ func (x *intruder) connect(s *site, p *peer, has peerwire.Message) error {
 	}
 	b := peerwire.Append(h.Append(nil), has)
 	b = peerwire.Append(b, peerwire.ExtendedHandshake{Tile: tileKind}.Message())
-	b = peerwire.AppendTile(b, tileKind, peerwire.Version{Version: peerwire.TileVersion})
+	b = peerwire.AppendTile(b, tileKind, peerwire.Version{Version: peerwire.TileVersion, HandsOut: x.handsOut})
 	b = peerwire.Append(b, peerwire.Unchoke)
 	conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := conn.Write(b); err != nil {

@@ -28,6 +28,7 @@ type state struct {
 	pull       *schedule.Puller
 	looking    Looking                          // the storage, if it still finds out what it holds; else nil
 	hand       *schedule.Handout                // nil unless we hand out
+	belied     map[int]bool                     // pieces that were foretold and did not come
 	fellows    []*link                          // others who hand out
 	awaited    map[netip.AddrPort]bool          // Seeds that were not reached yet, nor tried in vain; while nothing is handed out
 	books      []*book                          // by endpoint
@@ -58,7 +59,7 @@ func newState(s *Swarm, ctx context.Context, group *sync.WaitGroup) *state {
 	st := &state{
 		Swarm: s, ctx: ctx, group: group, started: time.Now(), have: schedule.NewSet(n), data: schedule.NewSet(n),
 		all: map[int]*link{}, byPeer: map[acquaintance]*link{}, banned: map[[32]byte]bool{}, strikes: map[[32]byte]int{},
-		assemblies: map[int]*assembly{},
+		assemblies: map[int]*assembly{}, belied: map[int]bool{},
 	}
 	for _, identity := range s.cfg.Barred {
 		st.banned[identity] = true

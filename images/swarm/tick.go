@@ -59,21 +59,32 @@ func (st *state) watch(l *link) {
 	if now-l.sent.Load() > alive {
 		st.send(l, peerwire.KeepAlive{})
 	}
-	for _, piece := range st.pull.Tardy(l.Source, st.now) {
+	if piece, ok := st.pull.Tardy(l.Source, st.now); ok && st.hand == nil {
 		a := l.asks[piece]
-		st.sendTile(l, peerwire.Cancel{Piece: piece, Tiles: a.asked[l]})
 		l.Refuse(piece)
+		tiles := a.asked[l]
 		st.giveBack(l, a)
+		st.sendTile(l, peerwire.Cancel{Piece: piece, Tiles: tiles})
 		st.feedAll()
+		if !st.linked(l) {
+			return
+		}
 	}
-	switch silent := l.silentFor(st.now); {
+	silent := l.silentFor(st.now)
+	if silent > st.cfg.timing.hush {
+		for _, a := range l.asks {
+			if a.foretold != nil && a.foretold.from == l {
+				st.belie(a)
+			}
+		}
+	}
+	switch {
 	case l.Stalled && silent < st.cfg.timing.stall:
 		l.Stalled = false
 		st.feed(l)
 	case len(l.asks) > 0 && silent > st.cfg.timing.stall:
 		l.Stalled = true
 		for _, a := range l.asks {
-			st.belie(a)
 			if st.pull.Others(l.Source, a.piece) {
 				st.sendTile(l, peerwire.Cancel{Piece: a.piece, Tiles: a.asked[l]})
 				st.giveBack(l, a)

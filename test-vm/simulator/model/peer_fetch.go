@@ -56,11 +56,6 @@ func (p *peer) ask(l *link, piece int32) bool {
 		}
 		return true
 	}
-	for l.HandsOut && a.got == 0 && len(a.asked) > 0 {
-		o := a.asked[0]
-		p.answered(o.link, a)
-		p.m.tell(&o.link.out, message{cancel, a.piece, o.bursts})
-	}
 	a.asked = append(a.asked, outstanding{l, lacks})
 	l.asks = append(l.asks, a)
 	l.asked = p.m.now

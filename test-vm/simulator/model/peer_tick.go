@@ -74,7 +74,7 @@ func (p *peer) watch(l *link) {
 	if keepAlive := int64(silenceTime / 5); l.other.alive && len(l.far.out.air) == 0 && now-l.received > keepAlive {
 		l.received = now
 	}
-	for _, piece := range p.pull.Tardy(l.Source, p.m.time()) {
+	if piece, ok := p.pull.Tardy(l.Source, p.m.time()); ok && p.hand == nil {
 		a := p.assembly(int32(piece))
 		for _, o := range a.asked {
 			if o.link == l {
@@ -85,14 +85,21 @@ func (p *peer) watch(l *link) {
 		p.giveBack(l, a)
 		p.feedAll()
 	}
-	switch silent := now - max(l.received, l.asked); {
+	silent := now - max(l.received, l.asked)
+	if silent > int64(schedule.Tardy) {
+		for _, a := range l.asks {
+			if a.from == l {
+				p.belie(a)
+			}
+		}
+	}
+	switch {
 	case l.Stalled && silent < int64(stallTime):
 		l.Stalled = false
 		p.feed(l)
 	case len(l.asks) > 0 && silent > int64(stallTime):
 		l.Stalled = true
 		for _, a := range slices.Clone(l.asks) {
-			p.belie(a)
 			if p.pull.Others(l.Source, int(a.piece)) {
 				for _, o := range a.asked {
 					if o.link == l {
