@@ -234,6 +234,35 @@ func TestDeployment(t *testing.T) {
 	}
 }
 
+// The appliance keeps what came last as what is.
+func TestNoReportOvertakesALaterOne(t *testing.T) {
+	a, c := newAppliance(t), newComputer(t)
+	c.insert("vda", "SN1", disktest.DiskLength+9<<20)
+	another := make(chan struct{})
+	var overlaps atomic.Int32
+	a.on = func(path string) {
+		if path != job.PathReport {
+			return
+		}
+		select {
+		case another <- struct{}{}:
+			overlaps.Add(1)
+		case <-another:
+		case <-time.After(20 * time.Millisecond): // what must not happen has so long
+		}
+	}
+	out, _ := c.boot(t.Context(), a)
+	if r := wait(t, out); r.err != nil {
+		t.Fatal(r.err)
+	}
+	if len(a.receipts) != 1 || a.reports[len(a.reports)-1].Phase != job.PhaseReboot {
+		t.Errorf("%d receipts, the last report %+v", len(a.receipts), a.reports[len(a.reports)-1])
+	}
+	if n := overlaps.Load(); n > 0 {
+		t.Errorf("%d reports were on their way while another one was", n)
+	}
+}
+
 func TestDiskThatIsTooSmallIsLeftAloneUntilItIsExchanged(t *testing.T) {
 	a, c := newAppliance(t), newComputer(t)
 	file, before := c.insert("vda", "SMALL", 8<<20)

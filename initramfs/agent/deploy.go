@@ -42,6 +42,9 @@ type deployment struct {
 	looked   atomic.Int64 // bytes of what the disk held that were looked at, or zeroed
 	kick     chan struct{}
 
+	telling sync.Mutex // held from the moment that a report is of until it was answered: none overtakes a later one
+	parted  bool       // the last report was sent; guarded by telling
+
 	mu      sync.Mutex // guards everything below
 	status  status
 	dev     *disk.Device
@@ -169,6 +172,9 @@ func (d *deployment) part(ctx context.Context) {
 		detail = "disk " + d.dev.Name + ", " + detail
 	}
 	d.enter(job.PhaseReboot, detail)
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	d.parted = true
 	_ = d.report(ctx, d.snapshot()) // the receipt has said it all
 }
 

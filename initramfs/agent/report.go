@@ -98,13 +98,21 @@ func (d *deployment) reports(ctx context.Context, end func(error)) {
 	defer tick.Stop()
 	progress := &progressLine{d: d}
 	var lastBitmap time.Time
-	for {
+	say := func() error {
+		d.telling.Lock()
+		defer d.telling.Unlock()
+		if d.parted {
+			return nil
+		}
 		r := d.snapshot()
 		progress.show(r)
 		if store := d.storage(); store != nil && time.Since(lastBitmap) > bitmapEvery {
 			r.Bitmap, lastBitmap = store.Bitmap(), time.Now()
 		}
-		if err := d.report(ctx, r); err != nil {
+		return d.report(ctx, r)
+	}
+	for {
+		if err := say(); err != nil {
 			end(err)
 			return
 		}
@@ -117,7 +125,7 @@ func (d *deployment) reports(ctx context.Context, end func(error)) {
 	}
 }
 
-// report sends one report. The error says that the job is over.
+// report sends one report; the caller holds telling. The error says that the job is over.
 func (d *deployment) report(ctx context.Context, r job.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
