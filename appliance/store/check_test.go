@@ -19,11 +19,11 @@ func TestCheckChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := filepath.Join(dir, "old.db")
-	if err := store.OpenAs(old, 2); err != nil {
+	if err := store.OpenAs(t.Context(), old, 2); err != nil {
 		t.Fatal(err)
 	}
 	newer := filepath.Join(dir, "newer.db")
-	if err := store.OpenAs(newer, 3, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)"); err != nil {
+	if err := store.OpenAs(t.Context(), newer, 3, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, 1)"); err != nil {
 		t.Fatal(err)
 	}
 	junk := filepath.Join(dir, "junk.db")

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"io/fs"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -53,28 +52,35 @@ func EventsPlan(ctx context.Context, s *Store, q fleet.EventQuery) (plan string,
 	return plan, rows.Err()
 }
 
-// OpenAs makes an SQLite database as an earlier version left it, with what the statements put into it.
-func OpenAs(path string, version int64, statements ...string) error {
-	db, err := sql.Open("sqlite", path)
+// OpenAs makes a database as an earlier version left it, with what the statements put into it.
+func OpenAs(ctx context.Context, location string, version int64, statements ...string) error {
+	s := &Store{shared: IsPostgres(location)}
+	driver, dialect := "sqlite", goose.DialectSQLite3
+	if s.shared {
+		driver, dialect = "pgx", goose.DialectPostgres
+	}
+	var err error
+	if s.db, err = sql.Open(driver, location); err != nil {
+		return err
+	}
+	defer s.db.Close()
+	p, err := s.provider(dialect)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
+	if _, err := p.UpTo(ctx, version); err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, sub, goose.WithLogger(goose.NopLogger()))
-	if err != nil {
-		return err
-	}
-	if _, err := p.UpTo(context.Background(), version); err != nil {
-		return err
-	}
-	for _, s := range statements {
-		if _, err := db.Exec(s); err != nil {
+	for _, statement := range statements {
+		if _, err := s.db.ExecContext(ctx, statement); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Newest is the version that the tables have.
+func Newest(ctx context.Context, s *Store) (version int64, err error) {
+	err = s.db.QueryRowContext(ctx, "SELECT MAX(version_id) FROM goose_db_version").Scan(&version)
+	return version, err
 }

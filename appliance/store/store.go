@@ -119,7 +119,11 @@ func openPostgres(ctx context.Context, location string) (*Store, error) {
 // Close waits for running transactions and closes the database.
 func (s *Store) Close() error { return s.db.Close() }
 
+// migrate brings the tables up to date. Those of a newer program are left alone: what it keeps in them this one would lose.
 func (s *Store) migrate(ctx context.Context, dialect goose.Dialect) error {
+	if _, err := s.tables(ctx); err != nil {
+		return err
+	}
 	p, err := s.provider(dialect)
 	if err != nil {
 		return err

@@ -542,29 +542,72 @@ func commitForEver(path string) {
 	os.Exit(1)
 }
 
-// TestRecordsOfAnEarlierVersionAreTakenOver fills the tables that there were before all records came into one.
-func TestRecordsOfAnEarlierVersionAreTakenOver(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "r.db")
-	err := store.OpenAs(path, 2,
-		`INSERT INTO machines VALUES ('m', 3, '{"id":"m","version":3,"name":"pc"}')`,
-		`INSERT INTO deployments VALUES ('d', 1, '{"id":"d","version":1,"all":true}')`,
-		`INSERT INTO sessions VALUES ('s', 2, '{"id":"s","version":2}')`, `INSERT INTO tokens VALUES ('t', 1, '{"id":"t","version":1}')`,
-		`INSERT INTO jobs VALUES ('j', 4, 'm', 1000, '{"id":"j","version":4,"machine":"m","deployment":"d","state":"succeeded"}')`,
-		`INSERT INTO events VALUES (7, '{"kind":"machine.seen","machine":"m","text":"seen"}')`, `UPDATE epoch SET epoch = 5`,
-		`INSERT INTO receipts VALUES ('j', 1, x'00', x'01', x'02')`,
-	)
-	if err != nil {
-		t.Fatal(err)
+// earlier are statements that put the same records into the tables of an earlier version.
+func earlier(version int64, shared bool) []string {
+	blob := func(hex string) string {
+		if shared {
+			return `'\x` + hex + `'`
+		}
+		return "x'" + hex + "'"
 	}
-	s := open(t, path)
+	docs := map[string]string{
+		"machine": `'{"id":"m","version":3,"name":"pc"}'`, "deployment": `'{"id":"d","version":1,"all":true}'`, "session": `'{"id":"s","version":2}'`, "token": `'{"id":"t","version":1}'`,
+		"job": `'{"id":"j","version":4,"machine":"m","deployment":"d","state":"succeeded"}'`, "event": `'{"kind":"machine.seen","machine":"m","text":"seen"}'`,
+	}
+	receipt := `INSERT INTO receipts VALUES ('j', 1, ` + blob("00") + `, ` + blob("01") + `, ` + blob("02") + `)`
+	if version < 3 {
+		list := []string{
+			`INSERT INTO machines VALUES ('m', 3, ` + docs["machine"] + `)`, `INSERT INTO deployments VALUES ('d', 1, ` + docs["deployment"] + `)`,
+			`INSERT INTO sessions VALUES ('s', 2, ` + docs["session"] + `)`, `INSERT INTO jobs VALUES ('j', 4, 'm', 1000, ` + docs["job"] + `)`,
+			`INSERT INTO events VALUES (7, ` + docs["event"] + `)`, `UPDATE epoch SET epoch = 5`, receipt,
+		}
+		if version > 1 {
+			list = append(list, `INSERT INTO tokens VALUES ('t', 1, `+docs["token"]+`)`)
+		}
+		return list
+	}
+	parent, kind, machine := `''`, `''`, `''`
+	if version > 3 { // which the fourth fills
+		parent, kind, machine = `'d'`, `'machine.seen'`, `'m'`
+	}
+	return []string{
+		`INSERT INTO records VALUES ('machine', 'm', 3, 9, '', '', 0, ` + docs["machine"] + `), ('deployment', 'd', 1, 9, '', '', 0, ` + docs["deployment"] + `),
+			('session', 's', 2, 9, '', '', 0, ` + docs["session"] + `), ('token', 't', 1, 9, '', '', 0, ` + docs["token"] + `), ('job', 'j', 4, 9, 'm', ` + parent + `, 1000, ` + docs["job"] + `)`,
+		`INSERT INTO events (id, kind, machine, doc) VALUES (7, ` + kind + `, ` + machine + `, ` + docs["event"] + `)`,
+		`UPDATE site SET epoch = 5, event = 7, commit_number = 9`, receipt,
+	}
+}
+
+// TestRecordsOfEachEarlierVersionAreTakenOver fills the tables of each version that there was, and goes on with them.
+func TestRecordsOfEachEarlierVersionAreTakenOver(t *testing.T) {
+	server := postgres.Start(t)
+	newest, err := store.Newest(t.Context(), open(t, filepath.Join(t.TempDir(), "r.db")))
+	if err != nil || newest < 6 {
+		t.Fatalf("version %d, %v", newest, err)
+	}
+	for version := int64(1); version <= newest; version++ {
+		for kind, location := range map[string]string{"SQLite": filepath.Join(t.TempDir(), "r.db"), "PostgreSQL": server.Database()} {
+			t.Run(fmt.Sprintf("%s, version %d", kind, version), func(t *testing.T) {
+				if err := store.OpenAs(t.Context(), location, version, earlier(version, kind == "PostgreSQL")...); err != nil {
+					t.Fatal(err)
+				}
+				takenOver(t, open(t, location), 4+min(int(version)-1, 1))
+			})
+		}
+	}
+}
+
+// takenOver looks at the records of earlier, of which there are so many.
+func takenOver(t *testing.T, s *store.Store, count int) {
+	t.Helper()
 	snap, err := s.Load(t.Context(), time.Now())
-	if err != nil || len(snap.Put) != 5 { // the job is of an open deployment to all
+	if err != nil || len(snap.Put) != count { // the job is of an open deployment to all
 		t.Fatalf("%s, %v", keys(snap.Put), err)
 	}
 	for _, r := range snap.Put {
 		if m, ok := r.(*fleet.Machine); ok {
 			m.Name = "pc2"
-			if _, err := s.Commit(t.Context(), &fleet.Change{Put: records(m), Events: []fleet.Event{{Text: "next"}}}); err != nil || m.Version != 4 {
+			if _, err := s.Commit(t.Context(), &fleet.Change{Base: snap.Number, Put: records(m), Events: []fleet.Event{{Text: "next"}}}); err != nil || m.Version != 4 {
 				t.Fatalf("version %d, %v", m.Version, err)
 			}
 		}
@@ -576,7 +619,7 @@ func TestRecordsOfAnEarlierVersionAreTakenOver(t *testing.T) {
 	if events, err = s.Events(t.Context(), fleet.EventQuery{Machine: "m", Kind: "machine."}); err != nil || len(events) != 1 {
 		t.Fatalf("%+v, %v", events, err)
 	}
-	if jobs, err := s.Jobs(t.Context(), fleet.JobQuery{Deployment: "d"}); err != nil || len(jobs) != 1 {
+	if jobs, err := s.Jobs(t.Context(), fleet.JobQuery{Deployment: "d", Machine: "m"}); err != nil || len(jobs) != 1 {
 		t.Fatalf("%+v, %v", jobs, err)
 	}
 	if o, err := s.Office(t.Context()); err != nil || o.Epoch != 5 {
@@ -584,5 +627,24 @@ func TestRecordsOfAnEarlierVersionAreTakenOver(t *testing.T) {
 	}
 	if r, err := s.Receipt(t.Context(), "j"); err != nil || r.Signature[0] != 1 {
 		t.Fatalf("%+v, %v", r, err)
+	}
+}
+
+// TestRecordsOfANewerProgramAreLeftAlone: an appliance that was put back to an older version does not write into tables that it does
+// not know.
+func TestRecordsOfANewerProgramAreLeftAlone(t *testing.T) {
+	server := postgres.Start(t)
+	for kind, location := range map[string]string{"SQLite": filepath.Join(t.TempDir(), "r.db"), "PostgreSQL": server.Database()} {
+		open(t, location).Close()
+		if err := store.OpenAs(t.Context(), location, 1, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, "+map[string]string{"SQLite": "1", "PostgreSQL": "true"}[kind]+")"); err != nil {
+			t.Fatal(err)
+		}
+		s, err := store.Open(t.Context(), location)
+		if err == nil || !strings.Contains(err.Error(), "version 99") || !strings.Contains(err.Error(), "start the newer program") {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if err == nil {
+			s.Close()
+		}
 	}
 }
