@@ -132,8 +132,8 @@ func (w Window) String() string {
 	return text
 }
 
-// span returns when the window that opens on the day of a time opens and closes. Where clocks are set forward over the
-// opening it opens at the first minute after.
+// span returns when the window that opens on the day of a time opens and closes. Where clocks are set forward over one of
+// these, it is the moment at which they are.
 func (w Window) span(day time.Time) (from, to time.Time) {
 	zone := w.Zone
 	if zone == nil {
@@ -141,12 +141,26 @@ func (w Window) span(day time.Time) (from, to time.Time) {
 	}
 	y, m, d := day.In(zone).Date()
 	at := func(days int, since time.Duration) time.Time {
-		return time.Date(y, m, d+days, int(since/time.Hour), int(since%time.Hour/time.Minute), 0, 0, zone)
+		return onTheWall(time.Date(y, m, d+days, int(since/time.Hour), int(since%time.Hour/time.Minute), 0, 0, zone), since)
 	}
 	if w.To <= w.From {
 		return at(0, w.From), at(1, w.To)
 	}
 	return at(0, w.From), at(0, w.To)
+}
+
+// onTheWall returns t, or the moment at which clocks are set forward over a time of the day that there is not on that day: time.Date
+// returns one before or after it.
+func onTheWall(t time.Time, since time.Duration) time.Time {
+	shown := time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute
+	if shown == since%(24*time.Hour) {
+		return t
+	}
+	begin, end := t.ZoneBounds()
+	if !begin.IsZero() && (end.IsZero() || t.Sub(begin) < end.Sub(t)) { // the near one of its two changes of the clock
+		return begin
+	}
+	return end
 }
 
 // Open reports whether one of the windows is open and when that changes next; zero is never.
@@ -156,14 +170,15 @@ func Open(windows []Window, now time.Time) (open bool, next time.Time) {
 		if zone == nil {
 			zone = time.UTC
 		}
+		y, m, d := now.In(zone).Date()
 		for day := -1; day <= 8; day++ {
-			date := now.In(zone).AddDate(0, 0, day)
+			date := time.Date(y, m, d+day, 12, 0, 0, 0, zone) // at noon no clock is set
 			if !w.Days[date.Weekday()] {
 				continue
 			}
 			from, to := w.span(date)
 			switch {
-			case !to.After(now):
+			case !to.After(now), !to.After(from): // of a window in an hour that is left out there is nothing on that day
 			case !from.After(now): // inside
 				if !open || to.After(next) {
 					open, next = true, to
