@@ -4,13 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/csv"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"seedbed/appliance/job"
@@ -24,8 +25,8 @@ var columns = []string{"mac", "name", "groups", "row", "column", "notes", "admit
 // maxImport bounds the machines of one import.
 const maxImport = 20000
 
-// ExportMachines writes the table of machines. Spreadsheets take a field that begins with =, +, - or @ for a formula: such a
-// field of a machine's own words begins with an apostrophe.
+// ExportMachines writes the table of machines. Spreadsheets take a field that begins with =, +, - or @ for a formula: before these it
+// has an apostrophe.
 func (f *Fleet) ExportMachines(w io.Writer) error {
 	out := csv.NewWriter(w)
 	out.UseCRLF = true
@@ -63,22 +64,57 @@ func (f *Fleet) ExportMachines(w io.Writer) error {
 	return out.Error()
 }
 
-// formulas are what fields begin with that spreadsheets compute (OWASP, CSV injection).
-const formulas = "=+-@\t\r\n"
+// formulas are what fields begin with that spreadsheets compute (OWASP, CSV injection), the wide ones in some countries; separators are
+// what ends a field in some country: a table with commas that is opened where semicolons separate is cut at these.
+const (
+	formulas   = "=+-@＝＋－＠"
+	separators = ",;|\t\r\n"
+)
 
-// harmless keeps a spreadsheet from computing what a stranger wrote; plain takes that back.
+// harmless keeps a spreadsheet from computing what a stranger wrote: an apostrophe goes before whatever would be a formula. plain
+// takes that back.
 func harmless(s string) string {
-	if s != "" && strings.ContainsRune(formulas, rune(s[0])) {
-		return "'" + s
-	}
-	return s
+	return eachField(s, func(field string) string {
+		if isFormula(field) {
+			return "'" + field
+		}
+		return field
+	})
 }
 
 func plain(s string) string {
-	if len(s) > 1 && s[0] == '\'' && strings.ContainsRune(formulas, rune(s[1])) {
-		return s[1:]
+	return eachField(s, func(field string) string {
+		if rest, quoted := strings.CutPrefix(field, "'"); quoted && isFormula(field) {
+			return rest
+		}
+		return field
+	})
+}
+
+// isFormula reports whether a field is a formula, behind apostrophes or without.
+func isFormula(field string) bool {
+	first, _ := utf8.DecodeRuneInString(strings.TrimLeft(field, "'"))
+	return first != utf8.RuneError && strings.ContainsRune(formulas, first)
+}
+
+// eachField returns a text with what fn makes of each part of it that a spreadsheet may take for a field, without the blanks before.
+func eachField(s string, fn func(field string) string) string {
+	var b strings.Builder
+	for s != "" {
+		end := strings.IndexAny(s, separators)
+		if end < 0 {
+			end = len(s)
+		}
+		field := strings.TrimLeft(s[:end], " ")
+		b.WriteString(s[:end-len(field)])
+		b.WriteString(fn(field))
+		if end < len(s) {
+			b.WriteByte(s[end])
+			end++
+		}
+		s = s[end:]
 	}
-	return s
+	return b.String()
 }
 
 // Imported says what an import did.
@@ -86,6 +122,8 @@ type Imported struct {
 	Added   int `json:"added"`
 	Changed int `json:"changed"`
 	Same    int `json:"same"`
+	// NewGroups are the groups that were not there before, by name.
+	NewGroups []string `json:"new_groups,omitempty"`
 }
 
 // line is one machine of an import; nil fields are columns that the table has not.
@@ -173,6 +211,7 @@ func (d *draft) importLine(ctx context.Context, l line, known *register, done *I
 					return err
 				}
 				d.add(g)
+				done.NewGroups = append(done.NewGroups, g.Name)
 				d.event(by(ctx, Event{Kind: "group.created", Text: "group " + g.Name + " was made by an import"}))
 			}
 		}
@@ -206,19 +245,26 @@ func (d *draft) importLine(ctx context.Context, l line, known *register, done *I
 
 // readLines reads a table of machines.
 func readLines(r io.Reader) (list []line, err error) {
-	text := bufio.NewReader(r)
-	in := csv.NewReader(text)
-	in.TrimLeadingSpace = true
-	if in.Comma, err = separator(text); err != nil {
+	text, err := decoded(bufio.NewReader(r))
+	if err != nil {
 		return nil, refuse(CodeInvalid, "the table of machines cannot be read: %v", err)
 	}
+	comma, skipped, err := separator(text)
+	if err != nil {
+		return nil, refuse(CodeInvalid, "the table of machines cannot be read: %v", err)
+	}
+	in := csv.NewReader(text)
+	in.TrimLeadingSpace, in.Comma = comma != '\t', comma
 	header, err := in.Read()
 	if err != nil {
 		return nil, refuse(CodeInvalid, "the table of machines has no header; its first line names its columns, of which one is mac")
 	}
 	at := map[string]int{}
 	for i, name := range header {
-		name = strings.ToLower(strings.TrimSpace(strings.TrimPrefix(name, "\ufeff"))) // spreadsheets begin a file with a mark
+		name = strings.ToLower(strings.TrimSpace(name))
+		if name == "" {
+			continue // spreadsheets write columns that were emptied
+		}
 		if !slices.Contains(columns, name) {
 			return nil, refuse(CodeInvalid, "there is no column %q; the columns are %s", name, strings.Join(columns, ", "))
 		}
@@ -240,6 +286,13 @@ func readLines(r io.Reader) (list []line, err error) {
 			return nil, refuse(CodeInvalid, "the table of machines cannot be read: %v", err)
 		}
 		number, _ := in.FieldPos(0)
+		number += skipped
+		if !slices.ContainsFunc(record, func(s string) bool { return strings.TrimSpace(s) != "" }) {
+			continue // and lines
+		}
+		if i := nameless(header, record); i >= 0 {
+			return nil, refuse(CodeInvalid, "line %d has %q in column %d, which has no name in the first line; nothing was imported", number, record[i], i+1)
+		}
 		if slices.ContainsFunc(record, func(s string) bool { return !utf8.ValidString(s) || strings.ContainsRune(s, 0) }) {
 			return nil, refuse(CodeInvalid, "line %d is not in UTF-8; save the table as \"CSV UTF-8\"; nothing was imported", number)
 		}
@@ -257,18 +310,76 @@ func readLines(r io.Reader) (list []line, err error) {
 	}
 }
 
-// separator returns what separates the fields: a semicolon where the header has one and no comma, as spreadsheets write it in
-// countries whose numbers have commas.
-func separator(text *bufio.Reader) (rune, error) {
+// nameless returns the first column with something in it that has no name, or -1.
+func nameless(header, record []string) int {
+	for i := range record {
+		if strings.TrimSpace(header[i]) == "" && strings.TrimSpace(record[i]) != "" {
+			return i
+		}
+	}
+	return -1
+}
+
+// Marks with which spreadsheets begin a file (Unicode 23.8): UTF-8, and UTF-16, which they call "Unicode text".
+var (
+	markUTF8   = []byte("\xef\xbb\xbf")
+	markLittle = []byte("\xff\xfe")
+	markBig    = []byte("\xfe\xff")
+)
+
+// decoded returns a text in UTF-8, without a mark.
+func decoded(text *bufio.Reader) (*bufio.Reader, error) {
+	begin, err := text.Peek(len(markUTF8))
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(begin, markUTF8):
+		_, err := text.Discard(len(markUTF8))
+		return text, err
+	case bytes.HasPrefix(begin, markLittle):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(begin, markBig):
+		order = binary.BigEndian
+	default:
+		return text, nil
+	}
+	all, err := io.ReadAll(text)
+	if err != nil {
+		return nil, err
+	}
+	units := make([]uint16, 0, len(all)/2)
+	for i := 2; i+1 < len(all); i += 2 {
+		units = append(units, order.Uint16(all[i:]))
+	}
+	return bufio.NewReader(strings.NewReader(string(utf16.Decode(units)))), nil
+}
+
+// separator returns what separates the fields: what a first line "sep=;" names, which some spreadsheets write and which is skipped; else
+// a semicolon or a tab where the header has one and no comma, as spreadsheets write it in countries whose numbers have commas.
+func separator(text *bufio.Reader) (comma rune, skipped int, err error) {
 	begin, err := text.Peek(text.Size())
 	if err != nil && err != io.EOF {
-		return 0, err
+		return 0, 0, err
 	}
 	header, _, _ := bytes.Cut(begin, []byte("\n"))
-	if bytes.Contains(header, []byte(";")) && !bytes.Contains(header, []byte(",")) {
-		return ';', nil
+	if named, is := bytes.CutPrefix(bytes.ToLower(bytes.Trim(header, "\"\r")), []byte("sep=")); is && len(named) == 1 {
+		if !bytes.Contains([]byte(",;\t|"), named) {
+			return 0, 0, fmt.Errorf("%q separates no fields", named)
+		}
+		_, err := text.ReadSlice('\n')
+		if err == io.EOF {
+			err = nil
+		}
+		return rune(named[0]), 1, err
 	}
-	return ',', nil
+	for _, other := range ";\t" {
+		if bytes.ContainsRune(header, other) && !bytes.Contains(header, []byte(",")) {
+			return other, 0, nil
+		}
+	}
+	return ',', 0, nil
 }
 
 func readLine(record []string, at map[string]int) (l line, err error) {
@@ -280,11 +391,9 @@ func readLine(record []string, at map[string]int) (l line, err error) {
 		text := plain(strings.TrimSpace(record[i]))
 		return &text
 	}
-	mac, err := net.ParseMAC(*field("mac"))
-	if err != nil || len(mac) != 6 {
-		return l, fmt.Errorf("%q is no MAC; one is written 52:54:00:77:00:10", *field("mac"))
+	if l.mac = typedMAC(*field("mac")); l.mac == "" {
+		return l, fmt.Errorf("%q is no MAC of a network card; one is written 52:54:00:77:00:10", *field("mac"))
 	}
-	l.mac = mac.String()
 	if name := field("name"); name != nil && *name != "" {
 		l.order.Name = name
 	}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"encoding/hex"
 	"net"
 	"slices"
 	"strings"
@@ -137,6 +138,19 @@ func canonicalMAC(s string) string {
 	return hw.String()
 }
 
+// typedMAC returns the address of a network card that a person wrote as records have it, also where it is written without anything
+// between its digits; "" for what is none, or is that of no one card.
+func typedMAC(s string) string {
+	if s = strings.TrimSpace(s); len(s) == 12 {
+		s = s[:4] + "." + s[4:8] + "." + s[8:]
+	}
+	mac := canonicalMAC(s)
+	if b, err := hex.DecodeString(mac[:min(2, len(mac))]); err != nil || mac != "" && b[0]&1 != 0 { // a group's, IEEE 802 §8.2
+		return ""
+	}
+	return mac
+}
+
 func diskSerials(inv *job.Inventory) (list []string) {
 	for _, d := range inv.Disks {
 		if s := realSerial(d.Serial); s != "" && !d.Removable {
@@ -164,19 +178,37 @@ func canonicalUUID(s string) string {
 	if len(h) != 32 || strings.Trim(h, "0123456789abcdef") != "" {
 		return ""
 	}
-	if strings.Trim(h, h[:1]) == "" || h == "03000200040005000006000700080009" || h == "00020003000400050006000700080009" {
-		return "" // all zeros, all ones; a counting pattern that boards are shipped with
-	}
 	swapped := h[6:8] + h[4:6] + h[2:4] + h[0:2] + h[10:12] + h[8:10] + h[14:16] + h[12:14] + h[16:]
+	if strings.Repeat(h[:2], 16) == h || junkUUIDs[h] || junkUUIDs[swapped] {
+		return "" // all zeros, all ones, or another byte again and again; what boards are shipped with
+	}
 	return min(h, swapped)
+}
+
+// junkUUIDs are counting patterns and the like that boards and virtual machines are shipped with, in either byte order.
+var junkUUIDs = map[string]bool{
+	"03000200040005000006000700080009": true, "00020003000400050006000700080009": true, "00010203040506070809101112131415": true,
+	"000102030405060708090a0b0c0d0e0f": true, "0102030405060708090a0b0c0d0e0f10": true, "00112233445566778899aabbccddeeff": true,
+	"112233445566778899aabbccddeeff00": true, "0123456789abcdef0123456789abcdef": true, "12345678123412341234123456789abc": true,
+	"12345678123456781234567812345678": true, "12345678123456781234567890abcdef": true,
+	"123456781234567890abcddeefaabbcc": true, "1234567890abcdef1234567890abcdef": true, "ffffffffffffffffffffffff00000000": true,
+	"00000000000000000000000000000001": true, "4c4c4544000010108010808080808080": true,
 }
 
 // junkSerials are what manufacturers leave in the field, in lower case.
 var junkSerials = map[string]bool{
 	"none": true, "n/a": true, "na": true, "default string": true, "to be filled by o.e.m.": true, "not specified": true,
 	"not applicable": true, "system serial number": true, "serial number": true, "chassis serial number": true,
-	"oem": true, "o.e.m.": true, "invalid": true, "unknown": true, "empty": true, "123456789": true, "1234567890": true,
-	"0123456789": true, "xxxxxxxxxx": true, "type2 - board serial number": true,
+	"oem": true, "o.e.m.": true, "o.e.m": true, "invalid": true, "unknown": true, "empty": true, "undefined": true, "standard": true,
+	"not available": true, "not present": true, "no serial": true, "no serial number": true, "tbd": true, "tbd by oem": true, "test": true,
+	"to be filled by o.e.m": true, "to be filled by oem": true, "filled by oem": true, "fill by oem": true, "default": true, "default_string": true,
+	"$(default_string)": true, "system product name": true, "system name": true, "system manufacturer": true, "serial": true, "serialnumber": true,
+	"base board serial number": true, "board serial number": true, "baseboard serial number": true, "no asset tag": true, "no enclosure": true,
+	"system serial#": true, "sys-1234567890": true, "mb-1234567890": true, "bsn12345678901234567": true, "type1productconfigid": true,
+	"type2 - board serial number": true, "1": true, "123": true, "1234": true, "12345": true, "123456": true, "1234567": true, "12345678": true,
+	"123456789": true, "1234567890": true, "12345678901": true, "123456789012": true, "1234567890123": true, "12345678901234567890": true,
+	"0123456789": true, "01234567890123456789": true, "0123456789abcdef": true, "123456789abcdef": true, "1234567890abcdef": true, "abcdefghijkl": true,
+	"qm00001": true, "qm00002": true, "qm00003": true, "qm00004": true, "qm00005": true, // of every virtual machine of QEMU
 }
 
 // realSerial returns the serial number, or "" for junk.

@@ -50,18 +50,27 @@ func TestRecogniseTakesAKnownMachineBeforeTheRecordOfItsBootPackets(t *testing.T
 
 func TestJunkNeverMatches(t *testing.T) {
 	for _, s := range []string{"", "00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF",
-		"03000200-0400-0500-0006-000700080009", "00020003-0004-0005-0006-000700080009", "not a uuid"} {
+		"03000200-0400-0500-0006-000700080009", "00020003-0004-0005-0006-000700080009", "FEFEFEFE-FEFE-FEFE-FEFE-FEFEFEFEFEFE",
+		"12345678-1234-1234-1234-123456789ABC", "78563412-3412-3412-1234-123456789ABC", "00112233-4455-6677-8899-AABBCCDDEEFF", "not a uuid"} {
 		if got := canonicalUUID(s); got != "" {
 			t.Errorf("UUID %q is %q", s, got)
 		}
 	}
-	for _, s := range []string{"", " ", "0", "None", "To be filled by O.E.M.", "Default string", "00000000", "XXXXXX"} {
+	for _, s := range []string{"", " ", "0", "None", "To be filled by O.E.M.", "Default string", "00000000", "XXXXXX", "TO BE FILLED BY O.E.M", "System Serial Number ",
+		"Not Available", "........", "QM00001", "12345678"} {
 		if got := realSerial(s); got != "" {
 			t.Errorf("serial %q is %q", s, got)
 		}
 	}
-	if realSerial(" CZC1234 ") != "CZC1234" {
-		t.Error("a real serial number is junk")
+	for _, s := range []string{" CZC1234 ", "5CG2345XYZ", "VMware-56 4d 1f 00", "PF0ABCDE"} {
+		if realSerial(s) != strings.TrimSpace(s) {
+			t.Errorf("the real serial number %q is junk", s)
+		}
+	}
+	for _, s := range []string{"4C4C4544-0043-3010-8052-B4C04F564231", "00000000-0000-0000-0000-AC1F6B4D1234"} {
+		if canonicalUUID(s) == "" {
+			t.Errorf("the real UUID %q is junk", s)
+		}
 	}
 }
 
