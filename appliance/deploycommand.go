@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
+	"seedbed/appliance/queue"
 )
 
 func imageNames(ctx context.Context, c *client.Client) (names []string, err error) {
@@ -105,11 +109,13 @@ func (d *deployFlags) tell(cmd *cobra.Command, c *client.Client, made *api.Deplo
 		if d.asJSON {
 			return printJSON(cmd.OutOrStdout(), made)
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "deployment %s of %s; switch the machines on, or follow with `seedbed job ls`\n", made.ID, made.ImageName)
-		return err
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "deployment %s of %s to %s; %s, or follow with `seedbed job ls`\n", made.ID, made.ImageName, machinesText(made), nextStep(made)); err != nil {
+			return err
+		}
+		return tellWaits(cmd, c, made)
 	}
 	if !d.asJSON {
-		fmt.Fprintf(cmd.ErrOrStderr(), "deployment %s of %s; switch the machines on\n", made.ID, made.ImageName)
+		fmt.Fprintf(cmd.ErrOrStderr(), "deployment %s of %s to %s; %s\n", made.ID, made.ImageName, machinesText(made), nextStep(made))
 	}
 	jobs, err := waitJobs(cmd.Context(), c, api.JobQuery{Deployment: made.ID}, os.Stderr)
 	if err != nil {
@@ -121,6 +127,63 @@ func (d *deployFlags) tell(cmd *cobra.Command, c *client.Client, made *api.Deplo
 		}
 	}
 	return outcome(cmd, jobs, d.asJSON)
+}
+
+// machinesText says how many machines a deployment is for.
+func machinesText(d *api.Deployment) string {
+	n := 0
+	for _, count := range d.Jobs {
+		n += count
+	}
+	text := fmt.Sprintf("%d machines", n)
+	if n == 1 {
+		text = "1 machine"
+	}
+	if d.All && !d.Closed {
+		text += ", and those seen later"
+	}
+	return text
+}
+
+// nextStep says what a person does after an order.
+func nextStep(d *api.Deployment) string {
+	step := "switch the machines on"
+	if d.Wake {
+		step = "machines that are off are woken"
+	}
+	if !d.NotBefore.IsZero() {
+		step += ", at " + d.NotBefore.Local().Format("Mon 2006-01-02 15:04") + " or later"
+	}
+	return step
+}
+
+// mostWaits are the reasons that are told after an order.
+const mostWaits = 5
+
+// tellWaits says what the machines of a deployment wait for beside being switched on, and how many for each: a window that is shut
+// is nothing to be found out in front of a room.
+func tellWaits(cmd *cobra.Command, c *client.Client, made *api.Deployment) error {
+	list, err := c.Jobs(cmd.Context(), api.JobQuery{Deployment: made.ID})
+	if err != nil {
+		return err
+	}
+	count := map[string]int{}
+	for _, j := range list {
+		if j.State == job.Waiting && j.Wait != queue.WaitsMachine && j.Wait != queue.WaitsTime && j.Wait != "" {
+			count[j.Reason]++
+		}
+	}
+	reasons := slices.SortedFunc(maps.Keys(count), func(a, b string) int { return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b)) })
+	for i, reason := range reasons {
+		if i == mostWaits {
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "  and %d more reasons to wait\n", len(reasons)-i)
+			return err
+		}
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "  %d of them: %s\n", count[reason], plain(reason)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // parseTime reads a time of the day, today's or tomorrow's, a time on a day, or RFC 3339; without a zone it is this host's.
@@ -280,7 +343,7 @@ func deploymentRollback(o *options) *cobra.Command {
 			fmt.Fprintf(cmd.OutOrStdout(), "deployment %s puts %s back\n", d.ID, d.ImageName)
 		}
 		if back.Left > 0 {
-			fmt.Fprintf(cmd.OutOrStdout(), "%d machines held nothing before that is known, and stay as they are\n", back.Left)
+			fmt.Fprintf(cmd.OutOrStdout(), "%d machines held nothing before that is known, or got another image since, and stay as they are\n", back.Left)
 		}
 		return nil
 	})

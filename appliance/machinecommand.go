@@ -240,7 +240,14 @@ func machineAdmit(o *options) *cobra.Command {
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), m)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "machine %s (%s) is admitted\n", plain(m.Name), m.ID)
+		if _, err = fmt.Fprintf(cmd.OutOrStdout(), "machine %s (%s) is admitted\n", plain(m.Name), m.ID); err != nil || m.JobID == "" {
+			return err
+		}
+		j, err := c.Job(cmd.Context(), m.JobID)
+		if err != nil || j.State.Ended() {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "it has job %s now (%s %s); `seedbed job cancel %s` if it is not to have that\n", j.ID, j.Kind, plain(j.ImageName), j.ID)
 		return err
 	})
 	return cmd
@@ -293,7 +300,12 @@ func machineWake(o *options) *cobra.Command {
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), w)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d machines are woken, by %d packets\n", len(w.Machines), w.Packets)
+		for _, name := range w.Failed {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: no packet could be sent; `seedbed event ls` and the appliance's log say more\n", plain(name))
+		}
+		if _, err = fmt.Fprintf(cmd.OutOrStdout(), "%d machines are woken, by %d packets\n", len(w.Machines), w.Packets); err == nil && len(w.Failed) > 0 {
+			err = fmt.Errorf("%d of %d machines were not woken", len(w.Failed), len(w.Failed)+len(w.Machines))
+		}
 		return err
 	})
 	return cmd
@@ -321,6 +333,9 @@ makes a machine that is known before it is seen; groups that are not there are m
 		}
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), done)
+		}
+		if len(done.NewGroups) > 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "groups that were not there: %s\n", plain(strings.Join(done.NewGroups, ", ")))
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d machines are new, %d changed, %d the same%s\n", done.Added, done.Changed, done.Same, map[bool]string{true: "; nothing was written"}[*dry])
 		return err

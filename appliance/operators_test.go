@@ -98,6 +98,26 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 	if out := must(t, data, "deployment", "show", d.ID); !strings.Contains(out, "2 waiting") || !strings.Contains(out, "starts at") {
 		t.Errorf("deployment show: %s", out)
 	}
+	must(t, data, "deployment", "cancel", d.ID)
+	shut := strings.ToLower(time.Now().AddDate(0, 0, 3).Format("Mon")) + " 03:00-04:00"
+	must(t, data, "group", "edit", "lab", "--window", shut)
+	if out := must(t, data, "deploy", "debian", "--group", "lab", "--wake", "--retries", "3"); !strings.Contains(out, "of debian:1 to 2 machines; machines that are off are woken") ||
+		!strings.Contains(out, "2 of them: waits until ") || !strings.Contains(out, "when its maintenance window opens") {
+		t.Errorf("who deploys outside a window learns: %s", out)
+	}
+	if out := must(t, data, "deploy", "debian", "--machine", "one", "--any-time", "--at", at); !strings.Contains(out, "to 1 machine; switch the machines on, at ") || strings.Contains(out, "of them") {
+		t.Errorf("who deploys for later learns: %s", out)
+	}
+	must(t, data, "machine", "edit", "one", "--boot", "local")
+	if out := must(t, data, "deploy", "debian", "--machine", "one", "--any-time"); !strings.Contains(out, "1 of them: waits, since the machine boots its own disk by a person's word") {
+		t.Errorf("who deploys to a machine that does not come learns: %s", out)
+	}
+	must(t, data, "machine", "edit", "one", "--boot", "jobs")
+	must(t, data, "group", "edit", "lab", "--window", "Mon-Sun 00:00-24:00")
+	for _, d := range decode[[]api.Deployment](t, data, "deployment", "ls") {
+		must(t, data, "deployment", "cancel", d.ID)
+	}
+	d = decode[api.Deployment](t, data, "deploy", "debian", "--group", "lab")
 	if out, code := seedbed(t, data, "deploy", "debian", "--group", "nowhere"); code != exitNotFound {
 		t.Errorf("a group that is not there: %d %s", code, out)
 	}
@@ -132,7 +152,7 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 		t.Errorf("machine verify: %s", out)
 	}
 	must(t, data, "machine", "rm", "two")
-	if events := decode[[]fleet.Event](t, data, "event", "ls", "--kind", "machine.", "--actor", "root"); len(events) != 3 {
+	if events := decode[[]fleet.Event](t, data, "event", "ls", "--kind", "machine.", "--actor", "root"); len(events) != 5 {
 		t.Errorf("events %+v", events)
 	}
 }

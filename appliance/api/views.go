@@ -164,7 +164,7 @@ type Count struct {
 // RolledBack says what a rollback began.
 type RolledBack struct {
 	Deployments []Deployment `json:"deployments"`
-	Left        int          `json:"left" doc:"Machines that held nothing before which is known: they stay as they are."`
+	Left        int          `json:"left" doc:"Machines that held nothing before which is known, or got another image since: they stay as they are."`
 }
 
 // Priority is another priority of a job.

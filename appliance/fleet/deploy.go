@@ -146,11 +146,12 @@ func (f *Fleet) deploy(ctx context.Context, o Order, image *Image, instead strin
 		}
 		d.add(dep)
 		d.event(by(ctx, Event{Kind: "deployment.created", Deployment: dep.ID, Text: fmt.Sprintf("deployment of %s to %s begins", dep.ImageName, o.whom(len(machines)))}))
+		if err := admitted(machines); err != nil && !o.All {
+			return err
+		}
 		for _, m := range machines {
 			if m.Admitted {
 				d.addJob(dep, m)
-			} else if !o.All {
-				return refuse(CodeInvalid, "%s is not admitted; admit it by the code on its screen first", m.Name)
 			}
 		}
 		return nil
@@ -159,6 +160,23 @@ func (f *Fleet) deploy(ctx context.Context, o Order, image *Image, instead strin
 		return nil, err
 	}
 	return made, nil
+}
+
+// admitted returns a Refusal that names the machines that are not.
+func admitted(machines []*Machine) error {
+	var not []string
+	for _, m := range machines {
+		if !m.Admitted {
+			not = append(not, m.Name)
+		}
+	}
+	switch len(not) {
+	case 0:
+		return nil
+	case 1:
+		return refuse(CodeInvalid, "%s is not admitted; admit it by the code on its screen first", not[0])
+	}
+	return refuse(CodeInvalid, "%d machines are not admitted: %s; admit them by the codes on their screens first", len(not), someOf(not))
 }
 
 // whom says for people which machines an order is for.
@@ -222,11 +240,11 @@ func (d *draft) pick(machines []*Machine, names, groups []string) (list []*Machi
 
 // find returns the one machine with this ID, name, MAC or serial number.
 func find(machines []*Machine, name string) (found *Machine, err error) {
-	mac := strings.ReplaceAll(strings.ToLower(name), "-", ":")
+	mac := typedMAC(name)
 	// What a machine says of itself, as its serial number, takes no other machine's ID or name away.
 	for _, is := range []func(*Machine) bool{
 		func(m *Machine) bool { return m.ID == name },
-		func(m *Machine) bool { return m.Name == name || slices.Contains(m.MACs, mac) },
+		func(m *Machine) bool { return m.Name == name || mac != "" && slices.Contains(m.MACs, mac) },
 		func(m *Machine) bool { return m.Inventory != nil && name == m.Inventory.Serial && name != "" },
 	} {
 		for _, m := range machines {
@@ -270,12 +288,12 @@ func (d *draft) had(dep *Deployment, m *Machine) bool {
 }
 
 // addJob gives a machine a job. Jobs of other deployments that it has not begun make way, and jobs that it paused: they
-// wait for a person to change something (another disk), and this is what the person changed. A capture that it has not
-// begun comes first, since the deployment would destroy what is to be captured.
+// wait for a person to change something (another disk), and this is what the person changed. A capture or a wipe that it has not
+// begun comes first, see Job.first: what is to be wiped before a new image comes is not forgotten for that.
 func (d *draft) addJob(dep *Deployment, m *Machine) {
 	for _, j := range d.jobsOf(m.ID) {
 		if !j.State.Ended() && !j.HeldByOperator &&
-			(j.State == job.Waiting && j.Epoch == 0 && j.Kind != job.Capture || j.State == job.Paused) {
+			(j.State == job.Waiting && j.Epoch == 0 && !j.first() || j.State == job.Paused) {
 			d.end(d.editJob(j), job.Cancelled, "superseded", "a later deployment took its place")
 		}
 	}
@@ -376,7 +394,8 @@ func (d *draft) known(id string) (*Deployment, error) {
 }
 
 // Rollback puts on the machines of a deployment what each held before it: the image of its last successful job before. Only
-// what differs travels. Machines that held nothing of Seedbed's stay as they are; their number is returned beside.
+// what differs travels. Machines that held nothing of Seedbed's, or got another image since, stay as they are; their number is
+// returned beside.
 func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, left int, err error) {
 	if err := may(ctx, RoleOperator, "roll back"); err != nil {
 		return nil, 0, err
@@ -395,7 +414,7 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 	}
 	for machine, j := range held {
 		m := f.state.machines[machine]
-		if j.Before.IsZero() || m == nil || m.MergedInto != "" || !m.Admitted { // what was removed since keeps no room from going back
+		if j.Before.IsZero() || m == nil || m.MergedInto != "" || !m.Admitted || m.movedOn(dep, j) { // what was removed since keeps no room from going back
 			left++
 			continue
 		}
@@ -406,7 +425,7 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 		return nil, 0, refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", id)
 	}
 	if len(before) == 0 {
-		return nil, left, refuse(CodeInvalid, "no machine of deployment %s is known to have held an image before it", id)
+		return nil, left, refuse(CodeInvalid, "no machine of deployment %s is known to have held an image before it and to have got none since", id)
 	}
 	found := map[images.Digest]*Image{}
 	for d := range before { // all are looked for before any machine is touched
@@ -427,6 +446,11 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 		made = append(made, back)
 	}
 	return made, left, nil
+}
+
+// movedOn reports whether a machine got another image since its job of a deployment ended.
+func (m *Machine) movedOn(dep *Deployment, j *Job) bool {
+	return dep != nil && m.Deployed != nil && m.Deployed.Image != dep.Image && !j.Ended.IsZero() && m.Deployed.written().After(j.Ended)
 }
 
 // Cancel ends a job before its end; the machine hears it with its next report.

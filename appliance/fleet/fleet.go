@@ -118,6 +118,8 @@ type Fleet struct {
 	config Config
 	log    *slog.Logger
 	now    func() time.Time
+	// started is when this appliance began, by its clock.
+	started time.Time
 
 	asking sync.Mutex // guards asked and atWork
 	asked  []*asked
@@ -220,6 +222,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		accused: map[string]*accused{}, accusers: map[string]int{}, barred: map[string][]string{}, maxPending: maxGreeted,
 		tellers: newTellers(),
 	}
+	f.started = f.now()
 	f.office.Store(&Office{})
 	if !config.Records.Shared() { // nobody else could be in office
 		if err := f.attendOffice(ctx, new(watch)); err != nil {

@@ -92,12 +92,15 @@ func (d *draft) alter(own *Machine, o MachineOrder, all []*Machine) (what []stri
 		what = append(what, "is named "+name)
 		own.Name = name
 	}
-	if o.Notes != nil && *o.Notes != own.Notes {
-		if len(*o.Notes) > maxNotes {
-			return nil, refuse(CodeInvalid, "notes have at most %d bytes, these have %d", maxNotes, len(*o.Notes))
+	if o.Notes != nil {
+		notes := strings.TrimSpace(oneLineEnd.Replace(*o.Notes))
+		if len(notes) > maxNotes {
+			return nil, refuse(CodeInvalid, "notes have at most %d bytes, these have %d", maxNotes, len(notes))
 		}
-		own.Notes = *o.Notes
-		what = append(what, "has other notes")
+		if notes != own.Notes {
+			own.Notes = notes
+			what = append(what, "has other notes")
+		}
 	}
 	if o.Groups != nil {
 		groups, err := d.groupIDs(*o.Groups)
@@ -139,6 +142,9 @@ func (d *draft) alter(own *Machine, o MachineOrder, all []*Machine) (what []stri
 	}
 	return what, nil
 }
+
+// oneLineEnd makes of every end of a line that of Unix: tables and browsers have others.
+var oneLineEnd = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 func notPrintable(r rune) bool { return r < ' ' || r == 0x7f }
 

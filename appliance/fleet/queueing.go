@@ -113,7 +113,7 @@ func (f *Fleet) queued(now time.Time) ([]queue.Job, queue.Limits) {
 func (f *Fleet) queuedJob(j *Job, rules map[string]*rule, now time.Time) queue.Job {
 	m := f.state.machines[j.Machine]
 	q := queue.Job{
-		ID: j.ID, Machine: j.Machine, Priority: j.Priority, Since: j.Created, First: j.Kind == job.Capture, Begun: j.begun(), After: j.NotBefore,
+		ID: j.ID, Machine: j.Machine, Priority: j.Priority, Since: j.Created, First: j.first(), Begun: j.begun(), After: j.NotBefore,
 		Unadmitted: m == nil || !m.Admitted, State: queue.Absent,
 	}
 	if m != nil {
@@ -157,9 +157,22 @@ func (f *Fleet) queuedJob(j *Job, rules map[string]*rule, now time.Time) queue.J
 	case j.State == job.Paused:
 		q.State = queue.Held
 	default:
+		q.Elsewhere = m.elsewhere()
 		f.callable(&q, j, m, now)
 	}
 	return q
+}
+
+// first reports whether a job goes before the machine's other ones: a deployment would destroy what is to be captured, and a wipe
+// what a deployment wrote. Both were ordered before these, or they would have been refused.
+func (j *Job) first() bool { return j.Kind == job.Capture || j.Kind == job.WipeDisk }
+
+// elsewhere says that a machine, which may be nil, does not come to its job, or returns "". One that boots its own disk once comes then.
+func (m *Machine) elsewhere() string {
+	if m == nil || m.Boot == nil || m.Boot.To != BootLocal || m.Boot.Once {
+		return ""
+	}
+	return "waits, since the machine boots its own disk by a person's word; `seedbed machine edit " + m.ID + " --boot jobs` ends that"
 }
 
 // backFor is how long after a report a machine counts as there that waits for a place to go on: a report is due each second, and
@@ -343,7 +356,10 @@ func (f *Fleet) preloading(j *Job) string {
 		return ""
 	}
 	held, wanted := f.preloaded(dep)
-	if wanted == 0 {
+	switch {
+	case len(f.nodes) == 0:
+		return fmt.Sprintf("waits for seed nodes, which are to fetch %.0f %% of %s: none is there", 100*dep.Preload, dep.ImageName)
+	case wanted == 0:
 		return fmt.Sprintf("waits for the seed nodes to fetch %.0f %% of %s: they begin", 100*dep.Preload, dep.ImageName)
 	}
 	return fmt.Sprintf("waits for the seed nodes to fetch %.0f %% of %s: they have %.0f %% of that", 100*dep.Preload, dep.ImageName, 100*float64(held)/float64(wanted))
@@ -362,7 +378,8 @@ func (f *Fleet) preloaded(dep *Deployment) (held, wanted int64) {
 	return held, wanted
 }
 
-// preloadGrace is how long seed nodes have to take an order before a deployment begins without them.
+// preloadGrace is how long seed nodes have to take an order, or to be heard of again after the appliance was started, before a
+// deployment begins without them.
 const preloadGrace = 30 * time.Second
 
 // preloads returns the deployments that wait for seed nodes, by ID. The caller holds mu.
@@ -383,13 +400,19 @@ func (f *Fleet) preloads() (list []*Deployment) {
 
 // tidyPreloads lets deployments begin whose share the seed nodes hold, and those for which there are none.
 func (f *Fleet) tidyPreloads(ctx context.Context, now time.Time) error {
+	without := map[string]bool{} // those that begin though no seed node fetches for them
 	f.mu.RLock()
 	list := slices.DeleteFunc(f.preloads(), func(dep *Deployment) bool {
 		held, wanted := f.preloaded(dep)
 		if wanted > 0 {
 			return held < wanted
 		}
-		return len(f.nodes) > 0 && now.Sub(dep.Created) < preloadGrace
+		without[dep.ID] = true
+		since, older := dep.Created, dep.Created.Before(f.started)
+		if older {
+			since = f.started
+		}
+		return (len(f.nodes) > 0 || older) && now.Sub(since) < preloadGrace
 	})
 	f.mu.RUnlock()
 	if len(list) == 0 {
@@ -399,7 +422,11 @@ func (f *Fleet) tidyPreloads(ctx context.Context, now time.Time) error {
 		for _, dep := range list {
 			if dep = d.deployment(dep.ID); dep != nil && !dep.Preloaded {
 				d.editDeployment(dep).Preloaded = true
-				d.event(Event{Kind: "deployment.preloaded", Deployment: dep.ID, Text: "the seed nodes hold what they were to fetch of " + dep.ImageName + " first"})
+				text := "the seed nodes hold what they were to fetch of " + dep.ImageName + " first"
+				if without[dep.ID] {
+					text = "no seed node fetches " + dep.ImageName + " first: its machines begin without"
+				}
+				d.event(Event{Kind: "deployment.preloaded", Deployment: dep.ID, Text: text})
 			}
 		}
 		return nil
@@ -483,8 +510,15 @@ func (d *draft) retry(ctx context.Context, j *Job) (*Job, error) {
 		return nil, refuse(CodeInvalid, "job %s was tried again already, as job %s", j.ID, j.RetriedBy)
 	}
 	m := d.today(j.Machine)
-	if m == nil {
+	switch {
+	case m == nil:
 		return nil, refuse(CodeMachineUnknown, "the machine of job %s was removed; order the image anew for the machine that it is now", j.ID)
+	case (j.Kind.OfImage() || j.Kind == job.WipeDisk) && d.outlived(j):
+		return nil, refuse(CodeJobEnded, "%s got %s since job %s ended, which the job would take away; order it anew if it is to have that", m.Name, m.Deployed.ImageName, j.ID)
+	case j.Kind == job.WipeDisk && j.Work != nil && j.Work.DiskSerial == "":
+		if err := oneDisk(m); err != nil {
+			return nil, err
+		}
 	}
 	for _, o := range d.jobsOf(m.ID) {
 		if !o.State.Ended() {
@@ -511,24 +545,30 @@ func (d *draft) today(id string) *Machine {
 	return m
 }
 
-// RetryFailed has the jobs of a deployment done again that failed, and returns how many. Machines that hold something newer by now are
-// left alone.
+// RetryFailed has the jobs of a deployment done again that failed, and returns how many. Machines that hold something newer by now, or
+// are busy, are left alone; a Refusal says why where all of them are.
 func (f *Fleet) RetryFailed(ctx context.Context, deployment string) (count int, err error) {
 	if err := may(ctx, RoleOperator, "retry jobs"); err != nil {
 		return 0, err
 	}
 	err = f.change(ctx, func(d *draft) error {
 		count = 0
+		var left []error
 		if d.deployment(deployment) == nil {
 			return refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", deployment)
 		}
 		for _, j := range d.jobs() {
-			if j.Deployment != deployment || j.State != job.Failed || j.RetriedBy != "" || d.outlived(j) {
+			if j.Deployment != deployment || j.State != job.Failed || j.RetriedBy != "" {
 				continue
 			}
-			if _, err := d.retry(ctx, j); err == nil { // a machine that is busy has something newer to do
-				count++
+			if _, err := d.retry(ctx, j); err != nil { // a machine that is busy has something newer to do, or holds it
+				left = append(left, err)
+				continue
 			}
+			count++
+		}
+		if count == 0 && len(left) > 0 {
+			return refuse(CodeInvalid, "none of the %d jobs that failed can be done again; of the first: %v", len(left), left[0])
 		}
 		return nil
 	})
@@ -538,7 +578,7 @@ func (f *Fleet) RetryFailed(ctx context.Context, deployment string) (count int, 
 // outlived reports whether a machine holds something that came after a job: a room that is tried again goes back to nothing older.
 func (d *draft) outlived(j *Job) bool {
 	m := d.today(j.Machine)
-	return m != nil && m.Deployed != nil && m.Deployed.At.After(j.Ended)
+	return m != nil && m.Deployed != nil && m.Deployed.written().After(j.Ended)
 }
 
 // Prioritise gives a job another priority.

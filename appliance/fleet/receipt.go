@@ -197,7 +197,11 @@ func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, mani
 		if final.BIOSDrive == 0 {
 			final.BIOSDrive = biosDrive(m, final.Disk, r.DiskSerial)
 		}
-		d.editMachine(m).Deployed = &Deployed{
+		written := now
+		if j.Kind != job.Deploy && m.Deployed != nil && m.Deployed.Image == j.Image {
+			written = m.Deployed.written()
+		}
+		d.editMachine(m).Deployed = &Deployed{Written: written,
 			Image: j.Image, ImageName: j.ImageName, Job: j.ID, Disk: final.Disk, DiskSerial: r.DiskSerial,
 			BIOSDrive: final.BIOSDrive, ESPVolumeID: volume, ESPPartition: partition, At: now, Unverified: len(r.Unproven) > 0, Kept: r.Kept,
 		}

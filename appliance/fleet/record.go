@@ -63,11 +63,21 @@ type Deployed struct {
 	// ESPPartition is the GPT GUID of the EFI system partition, "" without one.
 	ESPPartition string    `json:"esp_partition,omitempty"`
 	At           time.Time `json:"at"`
+	// Written is when the image came onto the disk; a verify or a repair to the same image changes At alone. Zero is At.
+	Written time.Time `json:"written,omitzero"`
 	// Unverified says that not all of it was read back, as its deployment said.
 	Unverified bool `json:"unverified,omitempty"`
 	// Kept are the numbers of the image's partitions that its deployment left as they were: they are not the image's, and no verify
 	// or repair is about them.
 	Kept []int `json:"kept,omitempty"`
+}
+
+// written is when the image came onto the disk.
+func (d *Deployed) written() time.Time {
+	if d.Written.IsZero() {
+		return d.At
+	}
+	return d.Written
 }
 
 // Job is the record of one piece of work for one machine.

@@ -98,6 +98,8 @@ func checkAfter(after *string) error {
 	case "":
 		*after = "reboot"
 	case "reboot", "poweroff", "stay":
+	case "halt": // as other systems call it
+		*after = "poweroff"
 	default:
 		return refuse(CodeInvalid, "after a job a machine can reboot, poweroff or stay, not %q", *after)
 	}
@@ -125,6 +127,12 @@ func (f *Fleet) Work(ctx context.Context, o WorkOrder) ([]JobView, error) {
 			return err
 		}
 		slices.SortFunc(machines, func(a, b *Machine) int { return strings.Compare(a.ID, b.ID) })
+		if err := admitted(machines); err != nil {
+			return err
+		}
+		if err := d.allFree(machines); err != nil {
+			return err
+		}
 		for _, m := range machines {
 			j, err := d.work(ctx, o, m, found)
 			if err != nil {
@@ -188,9 +196,6 @@ func (f *Fleet) meant(o WorkOrder, m *Machine) bool {
 
 // work gives one machine its job.
 func (d *draft) work(ctx context.Context, o WorkOrder, m *Machine, found map[string]*Image) (*Job, error) {
-	if !m.Admitted {
-		return nil, refuse(CodeInvalid, "%s is not admitted; admit it by the code on its screen first", m.Name)
-	}
 	if err := d.free(m); err != nil {
 		return nil, err
 	}
@@ -273,7 +278,7 @@ func (d *draft) free(m *Machine) error {
 	for _, o := range d.jobsOf(m.ID) {
 		switch {
 		case o.State.Ended():
-		case o.Work != nil && o.Work.Policy != "" && o.State == job.Waiting && o.Epoch == 0:
+		case o.makesWay():
 			d.end(d.editJob(o), job.Cancelled, "superseded", "an order of a person took its place")
 		default:
 			return refuse(CodeMachineBusy, "%s has job %s (%s %s), which has not ended; wait for it, or end it with `seedbed job cancel %s`",
@@ -281,6 +286,25 @@ func (d *draft) free(m *Machine) error {
 		}
 	}
 	return nil
+}
+
+// makesWay reports whether a job is a policy's that was not begun.
+func (j *Job) makesWay() bool {
+	return j.Work != nil && j.Work.Policy != "" && j.State == job.Waiting && j.Epoch == 0
+}
+
+// allFree returns a Refusal that names the machines, where several have a job that has not ended; of one free tells more.
+func (d *draft) allFree(machines []*Machine) error {
+	var busy []string
+	for _, m := range machines {
+		if slices.ContainsFunc(d.jobsOf(m.ID), func(o *Job) bool { return !o.State.Ended() && !o.makesWay() }) {
+			busy = append(busy, m.Name)
+		}
+	}
+	if len(busy) < 2 {
+		return nil
+	}
+	return refuse(CodeMachineBusy, "%d machines have a job that has not ended: %s; wait for these, or end them (`seedbed job ls --state open` lists them)", len(busy), someOf(busy))
 }
 
 // outcome says for people what a job has come to, where that is not said by its state alone.

@@ -128,7 +128,7 @@ func TestWipeOfAMachineWithSeveralDisksNamesOne(t *testing.T) {
 
 func TestVerifyOfWhatWasDeployedLast(t *testing.T) {
 	r, _ := holding(t)
-	v := r.work(fleet.WorkOrder{Kind: job.VerifyDisk, Machines: []string{macA}, After: "poweroff", Priority: 5})
+	v := r.work(fleet.WorkOrder{Kind: job.VerifyDisk, Machines: []string{macA}, After: "halt", Priority: 5})
 	if v.Kind != job.VerifyDisk || v.ImageName != "debian:1" || v.Priority != 5 || v.Work.DiskSerial != "D1" {
 		t.Fatalf("view %+v", v)
 	}

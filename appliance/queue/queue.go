@@ -36,7 +36,7 @@ type Job struct {
 	Priority int
 	Since    time.Time
 	// First says that it goes before the machine's other jobs whatever their priority: a capture, which a deployment would
-	// destroy the source of.
+	// destroy the source of, or a wipe, which would destroy what a deployment wrote.
 	First bool
 	// Begun says that its machine was at work on it before: it goes on before the machine's other jobs, outside windows too.
 	Begun bool
@@ -49,7 +49,9 @@ type Job struct {
 	Windows [][]Window
 	// Preload, where set, is a sentence about what has to be fetched by seed nodes first.
 	Preload string
-	State   State
+	// Elsewhere, where set, is a sentence about why its machine does not come: it boots something else by a person's word.
+	Elsewhere string
+	State     State
 	// Until is when State, or whether the machine may be woken again, changes by time alone; zero is never.
 	Until time.Time
 	// Wake says that its machine is woken when it is its turn. Calls is how often it was, of at most MostCalls, CalledAt when last.
@@ -99,6 +101,7 @@ const (
 	WaitsUplink  = "uplink-limit" //
 	WaitsPerson  = "person"       // paused
 	WaitsAdmit   = "admission"    // its machine is not admitted
+	WaitsLocal   = "boots-local"  // its machine boots its own disk by a person's word
 )
 
 // Decision says what may happen now.
@@ -277,6 +280,9 @@ func (t *table) wait(j *Job, turn map[string]*Job) Wait {
 	}
 	if j.Unadmitted {
 		return Wait{Code: WaitsAdmit, Text: "waits until a person admits the machine by the code on its screen"}
+	}
+	if j.State == Absent && j.Elsewhere != "" {
+		return Wait{Code: WaitsLocal, Text: j.Elsewhere}
 	}
 	if other := t.busy[j.Machine]; other != "" {
 		return Wait{Code: WaitsTurn, Text: "waits for job " + other + " of the same machine"}

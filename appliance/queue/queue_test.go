@@ -86,7 +86,10 @@ func TestDecide(t *testing.T) {
 			begin: "b", waits: map[string]string{"a": WaitsPerson}},
 		"who is not admitted takes no place": {jobs: []Job{{ID: "a", Machine: "1", Priority: 9, Unadmitted: true, State: Present}, {ID: "b", Machine: "2", State: Present}},
 			limits: Limits{Site: 1}, begin: "b", waits: map[string]string{"a": WaitsAdmit}},
-		"what has begun goes on outside its window": {jobs: []Job{{ID: "a", Machine: "1", Windows: night, Begun: true, State: Present}}, begin: "a"},
+		"who boots its own disk by a person's word": {jobs: []Job{{ID: "a", Machine: "1", Elsewhere: "boots its own disk", Wake: true, MostCalls: 3}}, call: "-",
+			waits: map[string]string{"a": WaitsLocal}},
+		"who was to boot its own disk and is there all the same": {jobs: []Job{{ID: "a", Machine: "1", Elsewhere: "boots its own disk", State: Present}}, begin: "a"},
+		"what has begun goes on outside its window":              {jobs: []Job{{ID: "a", Machine: "1", Windows: night, Begun: true, State: Present}}, begin: "a"},
 		"what has begun goes before the machine's other jobs": {jobs: []Job{{ID: "a", Machine: "1", Begun: true, State: Present},
 			{ID: "b", Machine: "1", Priority: 9, After: at(600), State: Present}}, begin: "a", waits: map[string]string{"b": WaitsTurn}},
 		"a window that never opens": {jobs: []Job{{ID: "a", Machine: "1", Windows: [][]Window{{{}}}, State: Present}}, waits: map[string]string{"a": "no maintenance window"}},
@@ -221,6 +224,10 @@ func TestWindows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	havana, err := time.LoadLocation("America/Havana")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		windows string // separated by ";"
 		now     time.Time
@@ -238,7 +245,14 @@ func TestWindows(t *testing.T) {
 		{"tue 10:00-11:00; mon 14:00-15:00", monday, false, monday.Add(2 * time.Hour)},
 		{"mon 14:00-15:00 Europe/Berlin", monday, true, time.Date(2026, 5, 4, 15, 0, 0, 0, berlin)},
 		// Clocks are set forward from 2:00 to 3:00 on 2026-03-29, back from 3:00 to 2:00 on 2026-10-25.
-		{"sun 02:30-04:00 Europe/Berlin", time.Date(2026, 3, 29, 0, 0, 0, 0, berlin), false, time.Date(2026, 3, 29, 3, 30, 0, 0, berlin)},
+		{"sun 02:30-04:00 Europe/Berlin", time.Date(2026, 3, 29, 0, 0, 0, 0, berlin), false, time.Date(2026, 3, 29, 3, 0, 0, 0, berlin)},
+		{"sun 02:30-03:15 Europe/Berlin", time.Date(2026, 3, 29, 3, 5, 0, 0, berlin), true, time.Date(2026, 3, 29, 3, 15, 0, 0, berlin)},
+		{"sun 01:00-02:30 Europe/Berlin", time.Date(2026, 3, 29, 1, 30, 0, 0, berlin), true, time.Date(2026, 3, 29, 3, 0, 0, 0, berlin)},
+		{"sun 02:10-02:50 Europe/Berlin", time.Date(2026, 3, 29, 1, 0, 0, 0, berlin), false, time.Date(2026, 4, 5, 2, 10, 0, 0, berlin)}, // there is no such time that day
+		// Clocks are set forward at midnight on 2026-03-08.
+		{"sun 00:00-06:00 America/Havana", time.Date(2026, 3, 7, 0, 30, 0, 0, havana), false, time.Date(2026, 3, 8, 1, 0, 0, 0, havana)},
+		{"sat 22:00-24:00 America/Havana", time.Date(2026, 3, 7, 23, 0, 0, 0, havana), true, time.Date(2026, 3, 8, 1, 0, 0, 0, havana)},
+		{"sat 22:00-02:30 Europe/Berlin", time.Date(2026, 3, 29, 1, 59, 0, 0, berlin), true, time.Date(2026, 3, 29, 3, 0, 0, 0, berlin)},
 		{"sat 22:00-06:00 Europe/Berlin", time.Date(2026, 10, 25, 5, 0, 0, 0, berlin), true, time.Date(2026, 10, 25, 6, 0, 0, 0, berlin)},
 	} {
 		var list []Window
