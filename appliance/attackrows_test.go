@@ -466,8 +466,8 @@ func (s *siege) bodies() []attack {
 	plain, secure := header(plainPort, "/boot/vmlinuz"), header(tlsPort, "/readyz")
 	makes := func() string { return s.bearer(s.operator, "POST", "/groups", group()) }
 	return []attack{
-		{"10 MB of JSON by nobody", func() string { return knock(s.web, "POST", s.base+job.PathHello, long) }, "400 invalid", hello, "200"},
-		{"10 MB of JSON by a machine", func() string { return s.by(s.victim, "POST", job.PathReport, long) }, "400 invalid", report, "200"},
+		{"10 MB of JSON by nobody", func() string { return knock(s.web, "POST", s.base+job.PathHello, long) }, "413 too-large", hello, "200"},
+		{"10 MB of JSON by a machine", func() string { return s.by(s.victim, "POST", job.PathReport, long) }, "413 too-large", report, "200"},
 		{"10 MB of JSON by an operator", func() string { return s.bearer(s.operator, "POST", "/groups", long) }, "413 too-large", makes, "201"},
 		{"10 MB of JSON as a login", func() string { return knock(s.web, "POST", s.base+"/api/v1/login", long) }, "413 too-large", makes, "201"},
 		{"deep JSON by a machine", func() string { return s.by(s.victim, "POST", job.PathReport, deep) }, "400 invalid", report, "200"},

@@ -41,7 +41,7 @@ func (l *library) free(ctx context.Context, name, version string) error {
 func captureCommand(o *options) *cobra.Command {
 	var order fleet.CaptureOrder
 	var wait, asJSON bool
-	cmd := &cobra.Command{Use: "capture MACHINE", Short: "Make an image of a machine's disk over the network", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "capture MACHINE", Short: "Make an image of a machine's disk over the network", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, machineNames),
 		Long: `Capture gives a machine, by ID, name, MAC or serial number, the job to make an image of its disk. When it boots from the
 network next it reads the disk, which is never written, hashes and compresses there, and sends what the repository lacks.
 
@@ -109,7 +109,7 @@ func waitCapture(ctx context.Context, c *client.Client, id string, show *progres
 		case j.State == job.Succeeded:
 			return j, nil
 		case j.State.Ended():
-			return nil, &fleet.Refusal{Code: j.Code, Detail: fmt.Sprintf("job %s has %s: %s", id, j.State, j.Reason)}
+			return nil, &unfinished{all: 1, text: fmt.Sprintf("job %s %s: %s", id, map[bool]string{true: "was cancelled", false: "has failed"}[j.State == job.Cancelled], j.Reason)}
 		default:
 			show.say("%s", captureText(*j))
 		}

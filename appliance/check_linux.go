@@ -32,9 +32,25 @@ var errCheck = errors.New("an appliance could not start like this")
 // checkTimeout bounds how long each part of a check may take: storage and records may be far away, or gone.
 const checkTimeout = 20 * time.Second
 
+// checked is what `serve --check --json` prints.
+type checked struct {
+	Checks  []checkedPart `json:"checks"`
+	InForce []inForce     `json:"in_force"`
+}
+
+// checkedPart is what one check found.
+type checkedPart struct {
+	Check string `json:"check"`
+	OK    bool   `json:"ok"`
+	Text  string `json:"text"`
+}
+
 // check prints whether an appliance could start with this configuration, and what would be in force. It changes nothing.
-func (o *options) check(cmd *cobra.Command, c config, log *slog.Logger) error {
+func (o *options) check(cmd *cobra.Command, c config, log *slog.Logger, asJSON bool) error {
 	r := &checking{ctx: cmd.Context(), out: cmd.OutOrStdout(), c: c, log: log, at: func(err error) error { return o.located(cmd, err) }}
+	if asJSON {
+		r.out = io.Discard
+	}
 	if o.file != nil {
 		r.say("configuration", o.file.Path, nil)
 	}
@@ -43,25 +59,30 @@ func (o *options) check(cmd *cobra.Command, c config, log *slog.Logger) error {
 		return r.err
 	}
 	fmt.Fprint(r.out, "\n# in force:\n")
-	if err := o.printInForce(r.out, cmd.Root()); err != nil {
+	err := o.printInForce(r.out, cmd.Root())
+	if asJSON {
+		err = printJSON(cmd.OutOrStdout(), checked{r.found, o.inForce(cmd.Root())})
+	}
+	if err != nil {
 		return err
 	}
 	if r.wrong > 0 {
-		return usageError{fmt.Errorf("%w: %d of %d checks found something wrong", errCheck, r.wrong, r.done)}
+		return usageError{fmt.Errorf("%w: %d of %d checks found something wrong", errCheck, r.wrong, len(r.found))}
 	}
 	return nil
 }
 
 // checking is a check at work.
 type checking struct {
-	ctx         context.Context
-	out         io.Writer
-	c           config
-	log         *slog.Logger
-	at          func(error) error // says where in the configuration an error comes from
-	done, wrong int
-	err         error // of out
-	runs        bool  // an appliance runs here
+	ctx   context.Context
+	out   io.Writer
+	c     config
+	log   *slog.Logger
+	at    func(error) error // says where in the configuration an error comes from
+	found []checkedPart
+	wrong int   // of found
+	err   error // of out
+	runs  bool  // an appliance runs here
 	// told hears what was found in the place of out; nil: out does.
 	told func(what, sentence string, err error)
 }
@@ -73,11 +94,11 @@ func (r *checking) say(what, sentence string, err error) {
 		return
 	}
 	verdict := "ok"
-	r.done++
 	if err != nil {
 		verdict, sentence = "WRONG", r.at(err).Error()
 		r.wrong++
 	}
+	r.found = append(r.found, checkedPart{what, err == nil, sentence})
 	if _, err := fmt.Fprintf(r.out, "%-6s %-14s %s\n", verdict, what, strings.ReplaceAll(sentence, "\n", "\n"+strings.Repeat(" ", 22))); err != nil && r.err == nil {
 		r.err = err
 	}

@@ -21,7 +21,7 @@ import (
 const configUsage = "`FILE` of the configuration; flags take precedence over what it says"
 
 // notConfigurable are flags that a configuration file cannot hold: the last say which appliance elsewhere a person asks.
-var notConfigurable = []string{"config", "check", "help", "appliance", "token-file", "fingerprint", "ca-file"}
+var notConfigurable = []string{"config", "check", "json", "help", "appliance", "token-file", "fingerprint", "ca-file"}
 
 // settings returns the flags that the configuration file may give, those of all commands first.
 func settings(root *cobra.Command) (list []*pflag.Flag) {

@@ -89,7 +89,7 @@ func TestABusyApplianceIsKilledAtAnyMoment(t *testing.T) {
 	if err != nil || len(all) != 1 {
 		t.Fatalf("%d deployments, %v", len(all), err)
 	}
-	if err := r.operator.CloseDeployment(t.Context(), all[0].ID); err != nil {
+	if _, err := r.operator.CloseDeployment(t.Context(), all[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range list {

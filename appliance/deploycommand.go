@@ -229,8 +229,13 @@ func deploymentCommand(o *options) *cobra.Command {
 		return c.RetryFailed(ctx, id)
 	}))
 	shut := &cobra.Command{Use: "close DEPLOYMENT", Short: "Give machines seen from now on no job of it", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, deploymentIDs)}
+	asJSON := jsonFlag(shut)
 	shut.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
-		return c.CloseDeployment(cmd.Context(), args[0])
+		d, err := c.CloseDeployment(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return tell(cmd, *asJSON, d, "machines seen from now on get no job of deployment %s\n", d.ID)
 	})
 	cmd.AddCommand(shut, deploymentRollback(o))
 	return cmd
@@ -245,11 +250,7 @@ func (o *options) countCommand(verb, short string, fn func(ctx context.Context, 
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), map[string]int{"count": n})
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d jobs: %s\n", n, verb)
-		return err
+		return tell(cmd, *asJSON, map[string]int{"count": n}, "%d jobs: %s\n", n, verb)
 	})
 	return cmd
 }
@@ -350,10 +351,16 @@ func deploymentRollback(o *options) *cobra.Command {
 	return cmd
 }
 
-// unfinished says that not all jobs that were waited for succeeded.
-type unfinished struct{ failed, cancelled, all int }
+// unfinished says that not all jobs that were waited for succeeded; text, of one alone, says why.
+type unfinished struct {
+	failed, cancelled, all int
+	text                   string
+}
 
 func (u *unfinished) Error() string {
+	if u.text != "" {
+		return u.text
+	}
 	return fmt.Sprintf("%d of %d jobs failed, %d were cancelled; `seedbed job ls` says why, `seedbed deployment retry` has those that failed done again", u.failed, u.all, u.cancelled)
 }
 
@@ -362,7 +369,10 @@ func outcome(cmd *cobra.Command, jobs []api.Job, quiet bool) error {
 	u := &unfinished{all: len(jobs)}
 	for _, j := range jobs {
 		switch {
-		case j.State == job.Failed && j.RetriedBy == "":
+		case j.State == job.Failed && j.RetriedBy != "": // the job that came of it is in the list too
+			u.all--
+			continue
+		case j.State == job.Failed:
 			u.failed++
 		case j.State == job.Cancelled:
 			u.cancelled++
@@ -375,7 +385,7 @@ func outcome(cmd *cobra.Command, jobs []api.Job, quiet bool) error {
 		return u
 	}
 	if !quiet {
-		fmt.Fprintf(cmd.OutOrStdout(), "%d jobs succeeded\n", len(jobs))
+		fmt.Fprintf(cmd.OutOrStdout(), "%d jobs succeeded\n", u.all)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ Flags of "seedbed serve" are those that the appliance is started with, where the
 	probe := cmd.Flags().Bool("probe", false, "ask the network of each served interface, as a machine that boots from it does, who answers; it sends packets there for 4 s")
 	cmd.Flags().SortFlags = false
 	serve.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Name != "check" {
+		if f.Name != "check" && f.Name != "json" {
 			cmd.Flags().AddFlag(f) // the same flag: the configuration fills it, unless it was given
 		}
 	})
@@ -239,12 +239,22 @@ func (d *examination) isThere(path string) bool {
 // checking is what `serve --check` looks at, whose words become findings.
 func (d *examination) checking(n *doctor.Notes) *checking {
 	return &checking{ctx: d.cmd.Context(), c: d.c, log: d.log, at: func(err error) error { return d.o.located(d.cmd, err) }, told: func(what, sentence string, err error) {
-		if err != nil {
-			n.Wrong("", "%s", oneLine(d.o.located(d.cmd, err)))
-		} else {
+		switch {
+		case err == nil:
 			n.OK("%s: %s", what, sentence)
+		case !notForUs(n, err):
+			n.Wrong("", "%s", oneLine(d.o.located(d.cmd, err)))
 		}
 	}}
+}
+
+// notForUs reports whether nothing more can be said of an error than that this user may not look, and notes that.
+func notForUs(n *doctor.Notes, err error) bool {
+	if os.Geteuid() == 0 || !errors.Is(err, fs.ErrPermission) {
+		return false
+	}
+	n.Warning("ask as root", "this user may not look: %s", oneLine(err))
+	return true
 }
 
 // oneLine is an error without its line feeds.

@@ -300,6 +300,9 @@ func judgeOffers(n *doctor.Notes, nic string, offers []dhcp.Offer, ours []netip.
 
 func (d *examination) lookBootFiles(_ context.Context, n *doctor.Notes) {
 	dir := or(d.c.BootDir, filepath.Join(d.c.Data, "boot"))
+	if _, err := os.Stat(dir); err != nil && notForUs(n, err) {
+		return
+	}
 	for _, w := range boot.Ways(dir) {
 		if w.Wrong != "" {
 			n.Wrong("", "%s: machines do not get to the agent: %s", w.Name, w.Wrong)
@@ -334,6 +337,9 @@ func (d *examination) lookRoomIn(n *doctor.Notes, what, dir string, wants int64,
 	free, total, err := repository.RoomIn(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		n.OK("%s: %s is not there yet", what, dir)
+		return
+	}
+	if err != nil && notForUs(n, err) {
 		return
 	}
 	if err != nil {

@@ -129,7 +129,7 @@ func (d *examination) lookFlags(n *doctor.Notes) {
 // lookRepository looks whether the images can be read, and at the marks of damage.
 func (d *examination) lookRepository(ctx context.Context, n *doctor.Notes) {
 	where := withoutPassword(or(d.c.Repository, filepath.Join(d.c.Data, "repository")))
-	damaged, err := d.damagedPacks(ctx)
+	damaged, since, err := d.damagedPacks(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !d.service.runs:
 		n.OK("%s is not there yet and is made at the first start", where)
@@ -137,43 +137,56 @@ func (d *examination) lookRepository(ctx context.Context, n *doctor.Notes) {
 	case errors.Is(err, fs.ErrNotExist):
 		n.Wrong("is it mounted? Put it back, and restart the appliance", "the repository %s is gone", where)
 		return
+	case err != nil && notForUs(n, err):
+		return
 	case err != nil:
 		n.Wrong("the appliance hands out no image without it: look at its mount, its network and its rights", "the repository %s cannot be read: %s", where, oneLine(err))
 		return
 	}
 	if damaged > 0 {
-		n.Warning("`seedbed image verify --all --heal` names what they hold, and heals what can be", "the repository %s has marks of damage at %d packs", where, damaged)
+		if whole, _ := d.damage(ctx); whole != nil && whole.At.After(since) {
+			n.OK("%s can be read; marks of damage at %d packs: all images were found whole since, and the marks go with the packs", where, damaged)
+			return
+		}
+		n.Warning("`seedbed image verify --all --heal` names what they hold, and heals what can be, while the appliance runs", "the repository %s has marks of damage at %d packs", where, damaged)
 		return
 	}
 	n.OK("%s can be read, no marks of damage", where)
 }
 
-// damagedPacks counts the packs with marks of damage.
-func (d *examination) damagedPacks(ctx context.Context) (int, error) {
-	if folder := d.folder(); folder != "" {
+// damagedPacks counts the packs with marks of damage, and says when the last mark was made.
+func (d *examination) damagedPacks(ctx context.Context) (count int, last time.Time, err error) {
+	packs := map[string]bool{}
+	note := func(pack string, at time.Time) {
+		if packs[pack] = true; at.After(last) {
+			last = at
+		}
+	}
+	if folder := d.folder(); folder != "" { // which a bucket would write into
 		if err := readable(folder); err != nil {
-			return 0, err
+			return 0, last, err
 		}
-		packs, err := os.ReadDir(filepath.Join(folder, filepath.FromSlash(repository.DamagedPrefix)))
-		if errors.Is(err, fs.ErrNotExist) {
-			return 0, nil
+		marks, err := filepath.Glob(filepath.Join(folder, filepath.FromSlash(repository.DamagedPrefix), "*", "*"))
+		for _, path := range marks {
+			if info, err := os.Stat(path); err == nil { // else it went a moment ago
+				note(filepath.Base(filepath.Dir(path)), info.ModTime())
+			}
 		}
-		return len(packs), err
+		return len(packs), last, err
 	}
 	b, closeBucket, err := openBucket(ctx, d.c.Data, d.c.Repository)
 	if err != nil {
-		return 0, err
+		return 0, last, err
 	}
 	defer closeBucket()
-	packs := map[string]bool{}
 	for o, err := range b.List(ctx, repository.DamagedPrefix) {
 		if err != nil {
-			return 0, err
+			return 0, last, err
 		}
 		pack, _, _ := strings.Cut(strings.TrimPrefix(o.Key, repository.DamagedPrefix), "/")
-		packs[pack] = true
+		note(pack, o.Modified)
 	}
-	return len(packs), nil
+	return len(packs), last, nil
 }
 
 // lookRecords looks whether the records can be read, and whether their tables are those of this program.
@@ -291,6 +304,9 @@ func (d *examination) lookCertificates(ctx context.Context, n *doctor.Notes) {
 		n.OK("the site has no identity yet, which is made at the first start")
 		return
 	}
+	if err != nil && notForUs(n, err) {
+		return
+	}
 	if err != nil {
 		n.Wrong("restore the folder from a backup (`seedbed site export` makes one)", "%s", oneLine(err))
 		return
@@ -396,6 +412,26 @@ func (d *examination) lookSchedule(ctx context.Context, n *doctor.Notes) {
 // damageIsNews is how long ago damage may have been found to be told of: all images are verified once a week.
 const damageIsNews = 8 * 24 * time.Hour
 
+// damage returns the last events that tell of a damaged image and that all are whole: the one that is true now, and nil, nil where none
+// is known.
+func (d *examination) damage(ctx context.Context) (whole, damaged *fleet.Event) {
+	if !d.service.answers {
+		return nil, nil
+	}
+	last := func(kind string) *fleet.Event {
+		events, err := d.client.Events(ctx, api.EventQuery{Kind: kind, Before: math.MaxInt64, Limit: 1})
+		if err != nil || len(events) == 0 {
+			return nil
+		}
+		return &events[0]
+	}
+	whole, damaged = last(api.EventWhole), last(api.EventDamaged)
+	if whole != nil && (damaged == nil || whole.ID > damaged.ID) {
+		return whole, nil
+	}
+	return nil, damaged
+}
+
 // lookImages looks at images that cannot be read, and at what the verification of all images found.
 func (d *examination) lookImages(ctx context.Context, n *doctor.Notes) {
 	list, err := d.client.List(ctx)
@@ -408,12 +444,8 @@ func (d *examination) lookImages(ctx context.Context, n *doctor.Notes) {
 			n.Wrong(fmt.Sprintf("`seedbed image verify %s:%s --heal`, or capture it again", i.Name, i.Version), "image %s:%s cannot be deployed: %s", i.Name, i.Version, i.Problem)
 		}
 	}
-	events, err := d.client.Events(ctx, api.EventQuery{Kind: eventDamaged, Before: math.MaxInt64, Limit: 1})
-	if err != nil {
-		n.Wrong("", "the events cannot be read: %s", oneLine(err))
-	}
-	if len(events) > 0 && time.Since(events[0].At) < damageIsNews {
-		n.Warning("", "verification found on %s: %s", timeText(events[0].At), events[0].Text)
+	if _, e := d.damage(ctx); e != nil && time.Since(e.At) < damageIsNews {
+		n.Warning("`seedbed image verify --all --heal` says whether it still is", "verification found on %s: %s", timeText(e.At), e.Text)
 	}
 	if n.List == nil {
 		n.OK("%d images can be deployed", len(list))

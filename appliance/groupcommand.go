@@ -140,19 +140,15 @@ func groupEdit(o *options, fresh bool) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), g)
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "group %s is %s\n", g.Name, map[bool]string{true: "made", false: "changed"}[fresh])
-		return err
+		return tell(cmd, *asJSON, g, "group %s is %s\n", g.Name, map[bool]string{true: "made", false: "changed"}[fresh])
 	})
 	return cmd
 }
 
 func groupMembers(o *options, in bool) *cobra.Command {
-	cmd := &cobra.Command{Use: "remove GROUP MACHINE...", Short: "Take machines out of a group", Args: cobra.MinimumNArgs(2)}
+	cmd := &cobra.Command{Use: "remove GROUP MACHINE...", Short: "Take machines out of a group", Args: cobra.MinimumNArgs(2), ValidArgsFunction: o.completes(0, groupNames, machineNames)}
 	if in {
-		cmd = &cobra.Command{Use: "add GROUP MACHINE...", Short: "Put machines into a group", Args: cobra.MinimumNArgs(2)}
+		cmd.Use, cmd.Short = "add GROUP MACHINE...", "Put machines into a group"
 	}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
@@ -160,23 +156,19 @@ func groupMembers(o *options, in bool) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), map[string]int{"count": n})
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d machines %s group %s\n", n, map[bool]string{true: "came into", false: "left"}[in], args[0])
-		return err
+		return tell(cmd, *asJSON, map[string]int{"count": n}, "%d machines %s group %s\n", n, map[bool]string{true: "came into", false: "left"}[in], args[0])
 	})
 	return cmd
 }
 
 func groupRm(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "rm GROUP", Short: "Remove a group; its machines stay", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, groupNames)}
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		if err := c.RemoveGroup(cmd.Context(), args[0]); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "group %s is removed\n", args[0])
-		return err
+		return tell(cmd, *asJSON, named{args[0]}, "group %s is removed\n", args[0])
 	})
 	return cmd
 }

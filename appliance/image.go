@@ -77,7 +77,7 @@ func imageList(o *options) *cobra.Command {
 
 func imageShow(o *options) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "show IMAGE", Short: "Show what an image consists of", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "show IMAGE", Short: "Show what an image consists of", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, imageNames)}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return o.withImages(cmd.Context(), func(lib api.Images) error {

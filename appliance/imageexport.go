@@ -19,7 +19,7 @@ func imageExport(o *options) *cobra.Command {
 	var split, length int64
 	var asJSON bool
 	cmd := &cobra.Command{Use: "export IMAGE FILE", Short: "Write an image as a bootable raw disk: a sparse file, volumes, or - for standard output",
-		Args: cobra.ExactArgs(2), Long: `Export writes the whole disk, its partition table included; every tile is compared with its hash on the way. Free space
+		Args: cobra.ExactArgs(2), ValidArgsFunction: o.completesBefore(1, cobra.ShellCompDirectiveDefault, imageNames), Long: `Export writes the whole disk, its partition table included; every tile is compared with its hash on the way. Free space
 and zeros are holes. FILE gets its name when it is whole and durable; a file that exists is not replaced.`}
 	f := cmd.Flags()
 	f.Int64Var(&split, "split", 0, "write volumes FILE.001, FILE.002, ... of so many `MiB`")

@@ -24,7 +24,7 @@ func imageVerify(o *options) *cobra.Command {
 	var order api.VerifyOrder
 	var all, asJSON bool
 	var rate int64
-	cmd := &cobra.Command{Use: "verify IMAGE", Short: "Read and hash all of an image, and name what is damaged", Args: cobra.MaximumNArgs(1),
+	cmd := &cobra.Command{Use: "verify IMAGE", Short: "Read and hash all of an image, and name what is damaged", Args: cobra.MaximumNArgs(1), ValidArgsFunction: o.completes(1, imageNames),
 		Long: `Verify reads everything that an image needs from the repository, and hashes every tile. With --heal what is damaged is
 replaced by right copies: from another pack, from the disk that --heal-from names, and, while an appliance runs, from
 machines that hold the image.`}
@@ -101,18 +101,19 @@ func printVerified(w io.Writer, r *api.VerifyReport, took time.Duration) {
 }
 
 func imageRemove(o *options) *cobra.Command {
-	return &cobra.Command{Use: "rm NAME:VERSION", Short: "Remove a version of an image", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "rm NAME:VERSION", Short: "Remove a version of an image", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, imageNames),
 		Long: `Rm makes a version exist no more; its number is never used again. A version that a deployment uses is refused. The room
-that only this version takes becomes free by "seedbed image prune", or by the appliance in time.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.withImages(cmd.Context(), func(lib api.Images) error {
-				if err := lib.Remove(cmd.Context(), args[0]); err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "image %s is removed\n", args[0])
-				return nil
-			})
-		}}
+that only this version takes becomes free by "seedbed image prune", or by the appliance in time.`}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			if err := lib.Remove(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return tell(cmd, *asJSON, named{args[0]}, "image %s is removed\n", args[0])
+		})
+	}
+	return cmd
 }
 
 func imagePrune(o *options) *cobra.Command {
@@ -163,7 +164,7 @@ func printPruned(w io.Writer, r *api.PruneReport) error {
 
 func imageDiff(o *options) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "diff A B", Short: "Say what a machine with image A must fetch for image B", Args: cobra.ExactArgs(2)}
+	cmd := &cobra.Command{Use: "diff A B", Short: "Say what a machine with image A must fetch for image B", Args: cobra.ExactArgs(2), ValidArgsFunction: o.completes(2, imageNames)}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return o.withImages(cmd.Context(), func(lib api.Images) error {

@@ -17,7 +17,7 @@ swarms, the default, let in only machines of the site.`
 
 func imageOpen(o *options) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "open IMAGE", Short: "Let stock BitTorrent clients have an image, in plain TCP", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "open IMAGE", Short: "Let stock BitTorrent clients have an image, in plain TCP", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, imageNames),
 		Long: `Open makes a second torrent of the image, v1 and v2 in one, which libtorrent, qBittorrent and transmission 4 take, and one of v1
 alone for aria2 and transmission 3: the partitions as files p0001, p0002, ..., free space as zeros. All of them are one swarm. It reads the whole image once. The appliance then seeds it, is its
 tracker, and has the .torrent file under /torrents/ on its HTTP port, until "seedbed image close".
@@ -84,27 +84,30 @@ func printOpenState(w io.Writer, s *api.OpenState) {
 }
 
 func imageClose(o *options) *cobra.Command {
-	return &cobra.Command{Use: "close IMAGE", Short: "Take \"open\" back", Args: cobra.ExactArgs(1),
-		Long: `Close stops seeding an image to stock BitTorrent clients. What they have they keep, and may go on giving to each other.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.withImages(cmd.Context(), func(lib api.Images) error {
-				if err := lib.CloseSwarm(cmd.Context(), args[0]); err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "image %s is closed\n", args[0])
-				return nil
-			})
-		}}
+	cmd := &cobra.Command{Use: "close IMAGE", Short: "Take \"open\" back", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, imageNames),
+		Long: `Close stops seeding an image to stock BitTorrent clients. What they have they keep, and may go on giving to each other.`}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return o.withImages(cmd.Context(), func(lib api.Images) error {
+			if err := lib.CloseSwarm(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return tell(cmd, *asJSON, named{args[0]}, "image %s is closed\n", args[0])
+		})
+	}
+	return cmd
 }
 
 func imageTorrent(o *options) *cobra.Command {
 	var order api.TorrentOrder
 	cmd := &cobra.Command{Use: "torrent IMAGE FILE", Short: "Write the .torrent file of an open image, or - for standard output", Args: cobra.ExactArgs(2),
+		ValidArgsFunction: o.completesBefore(1, cobra.ShellCompDirectiveDefault, imageNames),
 		Long: `Torrent writes the file that libtorrent, qBittorrent and transmission 4 take, or with --v1 the one for aria2 and transmission 3, with the appliance's tracker in it. FILE gets
 its name when it is whole; one that exists is not replaced.
 
 ` + openWarning}
 	cmd.Flags().StringVar(&order.Announce, "announce", "", "`URL` of the tracker (default: the appliance's)")
+	asJSON := jsonFlag(cmd)
 	cmd.Flags().BoolVar(&order.Plain, "v1", false, "v1 alone, for clients that do not read hybrid torrents (aria2 1.36, transmission 3)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return o.withImages(cmd.Context(), func(lib api.Images) error {
@@ -113,6 +116,9 @@ its name when it is whole; one that exists is not replaced.
 				return err
 			}
 			if args[1] == "-" {
+				if *asJSON {
+					return usageError{errors.New("--json needs a FILE")}
+				}
 				if isTerminal(os.Stdout) {
 					return usageError{errors.New("a torrent is not written to a terminal; redirect it, or name a file")}
 				}
@@ -122,8 +128,7 @@ its name when it is whole; one that exists is not replaced.
 			if err := writeNew(args[1], b); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "torrent of image %s is in %s; its swarm is plain TCP without TLS\n", args[0], args[1])
-			return nil
+			return tell(cmd, *asJSON, map[string]string{"image": args[0], "file": args[1]}, "torrent of image %s is in %s; its swarm is plain TCP without TLS\n", args[0], args[1])
 		})
 	}
 	return cmd

@@ -202,11 +202,7 @@ func jobPriority(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), j)
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "job %s has priority %d\n", j.ID, j.Priority)
-		return err
+		return tell(cmd, *asJSON, j, "job %s has priority %d\n", j.ID, j.Priority)
 	})
 	return cmd
 }

@@ -206,11 +206,7 @@ func machineEdit(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), m)
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "machine %s (%s) is changed\n", plain(m.Name), m.ID)
-		return err
+		return tell(cmd, *asJSON, m, "machine %s (%s) is changed\n", m.Name, m.ID)
 	})
 	return cmd
 }
@@ -255,12 +251,22 @@ func machineAdmit(o *options) *cobra.Command {
 
 func machineRm(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "rm MACHINE...", Short: "Forget machines; one that is seen again is new", Args: cobra.MinimumNArgs(1), ValidArgsFunction: o.completes(0, machineNames)}
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
+		gone := []named{}
 		for _, name := range args {
 			if err := c.RemoveMachine(cmd.Context(), name); err != nil {
+				if len(gone) > 0 && *asJSON {
+					err = errors.Join(printJSON(cmd.OutOrStdout(), gone), err)
+				}
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "machine %s is removed\n", name)
+			if gone = append(gone, named{name}); !*asJSON {
+				fmt.Fprintf(cmd.OutOrStdout(), "machine %s is removed\n", plain(name))
+			}
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), gone)
 		}
 		return nil
 	})
@@ -275,11 +281,7 @@ func machineMerge(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), m)
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is %s (%s)\n", args[0], plain(m.Name), m.ID)
-		return err
+		return tell(cmd, *asJSON, m, "%s is %s (%s)\n", args[0], m.Name, m.ID)
 	})
 	return cmd
 }

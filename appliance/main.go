@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -140,7 +141,7 @@ func (o *options) log() (*slog.Logger, error) {
 func command() *cobra.Command {
 	o := new(options)
 	root := &cobra.Command{
-		Use: "seedbed", Short: "Image many machines at once over the network",
+		Use: "seedbed", Short: "Image many machines at once over the network", Version: programVersion(),
 		Long:         "Seedbed boots machines from the network and puts disk images on them through a peer-to-peer swarm.\n\n" + exitTable,
 		SilenceUsage: true, SilenceErrors: true,
 	}
@@ -192,6 +193,14 @@ func markUsage(c *cobra.Command) {
 		}
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
+}
+
+// programVersion is the version that this program was built as.
+func programVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
 }
 
 func or(s, otherwise string) string {

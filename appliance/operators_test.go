@@ -75,6 +75,15 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 	if out := must(t, data, "machine", "show", "one"); !strings.Contains(out, "row 2, column 3") || !strings.Contains(out, "(root)") && !strings.Contains(out, "by the door") {
 		t.Errorf("machine show: %s", out)
 	}
+	for _, c := range []struct{ words, want string }{
+		{"machine show ", "one two"}, {"machine merge one t", "two"}, {"machine show one ", ""}, {"machine wipe one ", "one two"}, {"group add ", "lab"}, {"group add lab ", "one two"},
+		{"deploy ", "debian:1"}, {"deploy debian:1 --group ", "lab"}, {"image rm d", "debian:1"}, {"image diff debian:1 ", "debian:1"}, {"capture o", "one"}, {"user token new x --user ", "admin"},
+	} {
+		words := strings.Split(c.words, " ")
+		if got := strings.Join(completed(t, data, words...), " "); got != c.want {
+			t.Errorf("seedbed %s<tab>: %s, want %s", c.words, got, c.want)
+		}
+	}
 	if out := must(t, data, "machine", "export"); !strings.Contains(out, "52:54:00:00:00:02,two,lab") {
 		t.Errorf("machine export: %s", out)
 	}
@@ -186,6 +195,23 @@ func TestWhoWaitsLearnsTheOutcome(t *testing.T) {
 	if code := waiting.cmd.ProcessState.ExitCode(); code != exitJobs || !strings.Contains(waiting.log.String(), "2 were cancelled") {
 		t.Errorf("exit code %d: %s", code, waiting.log)
 	}
+	for _, args := range [][]string{{"capture", "one", "--name", "mine", "--wait"}, {"machine", "inventory", "one", "--wait"}} {
+		waiting := startProcess(t, exec.Command(os.Args[0], append([]string{"--data", data}, args...)...))
+		var open []api.Job
+		for len(open) == 0 {
+			var err error
+			if open, err = c.Jobs(t.Context(), api.JobQuery{State: "open"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.Operate(t.Context(), open[0].ID, "cancel"); err != nil {
+			t.Fatal(err)
+		}
+		<-waiting.ended
+		if code := waiting.cmd.ProcessState.ExitCode(); code != exitJobs || !strings.Contains(waiting.log.String(), "cancelled") {
+			t.Errorf("%v: exit code %d: %s", args, code, waiting.log)
+		}
+	}
 }
 
 func TestAnotherHostAsksWithAToken(t *testing.T) {
@@ -245,20 +271,6 @@ func TestAnotherHostAsksWithAToken(t *testing.T) {
 	}
 	if out, code := ask(token, "machine", "ls"); code != exitStopped {
 		t.Errorf("an appliance that is gone: %d %s", code, out)
-	}
-}
-
-func TestManualPagesAndCompletionAreWritten(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "man")
-	must(t, t.TempDir(), "man", dir)
-	for _, page := range []string{"seedbed.1", "seedbed-deploy.1", "seedbed-user-token-new.1"} {
-		b, err := os.ReadFile(filepath.Join(dir, page))
-		if err != nil || !bytes.Contains(b, []byte(".SH")) {
-			t.Errorf("%s: %v", page, err)
-		}
-	}
-	if out := must(t, t.TempDir(), "completion", "bash"); !strings.Contains(out, "__start_seedbed") {
-		t.Errorf("completion: %.200s", out)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
@@ -60,6 +61,20 @@ func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
+}
+
+// tell prints what a command did: a sentence, or v as JSON.
+func tell(cmd *cobra.Command, asJSON bool, v any, format string, a ...any) error {
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), v)
+	}
+	_, err := fmt.Fprint(cmd.OutOrStdout(), plainLines(fmt.Sprintf(format, a...)))
+	return err
+}
+
+// named is the JSON of a command about one thing of which nothing else is told.
+type named struct {
+	Name string `json:"name"`
 }
 
 // bytesText writes a number of bytes in binary units: "1.5 GiB".

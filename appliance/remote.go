@@ -110,12 +110,22 @@ func (o *options) withAppliance(fn func(cmd *cobra.Command, c *client.Client, ar
 	}
 }
 
-// completes returns a function that completes the first arguments of a command by what the appliance lists.
-func (o *options) completes(first int, list func(ctx context.Context, c *client.Client) ([]string, error)) cobra.CompletionFunc {
+// namesOf lists names of things that the appliance has.
+type namesOf func(ctx context.Context, c *client.Client) ([]string, error)
+
+// completes returns a function that completes the first arguments of a command, all of them where first is 0, by what the appliance lists:
+// each by its own list, those after the last one by that.
+func (o *options) completes(first int, lists ...namesOf) cobra.CompletionFunc {
+	return o.completesBefore(first, cobra.ShellCompDirectiveNoFileComp, lists...)
+}
+
+// completesBefore is completes for a command whose other arguments are completed as a directive says: files.
+func (o *options) completesBefore(first int, others cobra.ShellCompDirective, lists ...namesOf) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if first > 0 && len(args) >= first {
-			return nil, cobra.ShellCompDirectiveNoFileComp
+			return nil, others
 		}
+		list := lists[min(len(args), len(lists)-1)]
 		c, err := o.client(strings.NewReader(""))
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp

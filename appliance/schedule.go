@@ -4,18 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"seedbed/appliance/api"
 )
 
-// Kinds of events about images.
+// Kinds of events about the upkeep of images; what verifications find is api.EventDamaged, and so on.
 const (
-	eventDamaged = "image.damaged"
-	eventHealed  = "image.healed"
-	eventPruned  = "repository.pruned"
-	eventUpkeep  = "repository.upkeep-failed"
+	eventPruned = "repository.pruned"
+	eventUpkeep = "repository.upkeep-failed"
 )
 
 // schedule prunes the repository and verifies its images while the appliance runs. What it finds becomes events.
@@ -90,7 +87,9 @@ func (s *schedule) verify(ctx context.Context) (after time.Duration) {
 		r, err = s.lib.Verify(ctx, api.VerifyOrder{BytesPerSecond: s.verifyRate, Heal: true}, nil)
 	}
 	if err == nil {
-		s.report(ctx, r)
+		for _, e := range r.Events(true, false) {
+			s.tell(ctx, e.Kind, e.Text)
+		}
 		err = s.turns.done(ctx, turn)
 	}
 	switch {
@@ -102,37 +101,4 @@ func (s *schedule) verify(ctx context.Context) (after time.Duration) {
 	}
 	s.tell(ctx, eventUpkeep, fmt.Sprintf("the images could not be verified: %v", err))
 	return max(s.lookEvery, s.turns.every/7)
-}
-
-// report makes events of what verification found.
-func (s *schedule) report(ctx context.Context, r *api.VerifyReport) {
-	for _, i := range r.Images {
-		var left, healed []string
-		for _, d := range i.Damage {
-			if d.Healed {
-				healed = append(healed, d.Text)
-			} else {
-				left = append(left, d.Text)
-			}
-		}
-		if len(healed) > 0 {
-			s.tell(ctx, eventHealed, fmt.Sprintf("%s was damaged and is replaced by a right copy", some(healed, 0)))
-		}
-		if len(left) > 0 {
-			s.tell(ctx, eventDamaged, fmt.Sprintf("%s; `seedbed image verify %s --heal-from DISK` takes it from a disk that holds the image", some(left, i.More), i.Image))
-		}
-	}
-}
-
-// some joins the first sentences and counts the others.
-func some(list []string, more int) string {
-	const shown = 3
-	if n := len(list); n > shown {
-		list, more = list[:shown], more+n-shown
-	}
-	s := strings.Join(list, "; ")
-	if more > 0 {
-		s += fmt.Sprintf("; and %d more", more)
-	}
-	return s
 }

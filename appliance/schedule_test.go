@@ -72,7 +72,7 @@ func TestDamageBecomesAnEventOnceAWeek(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	for strings.Count(events.text(), eventDamaged) < 2 && ctx.Err() == nil {
+	for strings.Count(events.text(), api.EventDamaged) < 2 && ctx.Err() == nil {
 		<-time.After(time.Millisecond)
 	}
 	cancel()

@@ -179,7 +179,7 @@ func lockSeedNode(dir string) (unlock func(), err error) {
 
 func seedWarm(o *options) *cobra.Command {
 	var preload string
-	cmd := &cobra.Command{Use: "warm IMAGE", Short: "Have all seed nodes fetch an image now", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "warm IMAGE", Short: "Have all seed nodes fetch an image now", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, imageNames)}
 	cmd.Flags().StringVar(&preload, "preload", "all", "`SHARE` that they hold together: 20%, all")
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
@@ -191,17 +191,13 @@ func seedWarm(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), api.Warmed{Nodes: n})
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d seed nodes fetch %s of image %s; follow with `seedbed seed ls`\n", n, preload, args[0])
-		return err
+		return tell(cmd, *asJSON, api.Warmed{Nodes: n}, "%d seed nodes fetch %s of image %s; follow with `seedbed seed ls`\n", n, preload, args[0])
 	})
 	return cmd
 }
 
 func seedDrop(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "drop IMAGE", Short: "Have all seed nodes remove what they hold of an image", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "drop IMAGE", Short: "Have all seed nodes remove what they hold of an image", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, imageNames),
 		Long: `Drop frees the room that an image takes on seed nodes. It is refused while a deployment uses the image. A node that was started with
 the image, or serves it from a disk, keeps it.`}
 	asJSON := jsonFlag(cmd)

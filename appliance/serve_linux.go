@@ -86,7 +86,7 @@ func serveCommand(o *options) *cobra.Command {
 	var address, admit string
 	var verifyRate int64
 	var transport transportFlags
-	var onlyCheck bool
+	var onlyCheck, asJSON bool
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Boot machines from the network and image them", Args: cobra.NoArgs,
 		Long: `Serve answers machines that boot from the network, beside the DHCP server that is there (proxy-DHCP), and images
@@ -111,6 +111,7 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 	f.Int64Var(&verifyRate, "verify-rate", 20, "verify each image once a week, reading at most so many `MB/s`; 0 is never")
 	transport.flags(f)
 	f.BoolVar(&onlyCheck, "check", false, "say whether an appliance could start like this, and what would be in force; start nothing")
+	f.BoolVar(&asJSON, "json", false, "with --check: print JSON")
 	settle := func() error {
 		if c.PruneEvery < 0 || verifyRate < 0 {
 			return usageError{errors.New("--prune-every and --verify-rate are numbers from 0")}
@@ -147,8 +148,11 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 		if o.file != nil && o.file.Open {
 			log.Warn("every user of this host may read the configuration; `chmod o-r` keeps it to those who operate", "file", o.file.Path)
 		}
+		if asJSON && !onlyCheck {
+			return usageError{errors.New("--json goes with --check")}
+		}
 		if onlyCheck {
-			return o.check(cmd, c, log)
+			return o.check(cmd, c, log, asJSON)
 		}
 		return o.located(cmd, run(cmd.Context(), c, log))
 	}
@@ -277,7 +281,7 @@ func (a *appliance) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Log: a.log})
+	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Program: programVersion(), Log: a.log})
 	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet, a.lib.repo.Resolve), a.fromMachines
 	if err := a.lib.loadOpen(ctx); err != nil {
 		return err

@@ -47,6 +47,10 @@ type siteView struct {
 	Folder      string        `json:"folder"`
 }
 
+func (o *options) siteViewOf(s *site.Site) siteView {
+	return siteView{Fingerprint: s.Fingerprint(), Key: hex.EncodeToString(s.PublicKey()), Folder: o.siteDir()}
+}
+
 func siteShow(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "show", Short: "Print the fingerprint of the site's identity", Args: cobra.NoArgs}
@@ -56,12 +60,8 @@ func siteShow(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		v := siteView{Fingerprint: s.Fingerprint(), Key: hex.EncodeToString(s.PublicKey()), Folder: o.siteDir()}
-		if asJSON {
-			return printJSON(cmd.OutOrStdout(), v)
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "fingerprint %s\nsite key    %s\nfolder      %s\n", v.Fingerprint, v.Key, v.Folder)
-		return err
+		v := o.siteViewOf(s)
+		return tell(cmd, asJSON, v, "fingerprint %s\nsite key    %s\nfolder      %s\n", v.Fingerprint, v.Key, v.Folder)
 	}
 	return cmd
 }
@@ -83,6 +83,7 @@ func siteExport(o *options) *cobra.Command {
 		Long: `Export writes the site's keys into a new file of mode 0600, encrypted (XChaCha20-Poly1305, the key made of the passphrase by
 Argon2id). Whoever has both is the site: keep them apart. The file is also the backup without which images and receipts can no
 longer be made.`}
+	asJSON := jsonFlag(cmd)
 	cmd.Flags().StringVar(&from, "passphrase-file", "", passphraseUsage)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := o.readSite()
@@ -100,31 +101,16 @@ longer be made.`}
 		if err != nil {
 			return err
 		}
-		if err := newSecretFile(args[0], sealed); err != nil {
+		f, err := createSecret(args[0])
+		if err == nil {
+			err = fillSecret(f, sealed, nil)
+		}
+		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "the identity with fingerprint %s is in %s; on the other appliance: `seedbed site import`\n", s.Fingerprint(), args[0])
-		return err
+		return tell(cmd, *asJSON, o.siteViewOf(s), "the identity with fingerprint %s is in %s; on the other appliance: `seedbed site import`\n", s.Fingerprint(), args[0])
 	}
 	return cmd
-}
-
-// newSecretFile makes a file that only its owner may read; one that is there stays.
-func newSecretFile(path string, b []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return &fleet.Refusal{Code: codeFileExists, Detail: fmt.Sprintf("%s is there already; remove it, or take another name", path)}
-	}
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(path)
-		}
-	}()
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func siteImport(o *options) *cobra.Command {
@@ -132,6 +118,7 @@ func siteImport(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "import FILE", Short: "Take over the identity that another appliance of the site exported", Args: cobra.ExactArgs(1),
 		Long: `Import puts the keys in FILE into the data directory, before the first start of this appliance. It is refused where another
 identity is there already, since images and machines may rely on that: use a new data directory.`}
+	asJSON := jsonFlag(cmd)
 	cmd.Flags().StringVar(&from, "passphrase-file", "", passphraseUsage)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		f, err := os.Open(args[0])
@@ -159,8 +146,7 @@ identity is there already, since images and machines may rely on that: use a new
 		case err != nil:
 			return fmt.Errorf("import %s: %w", args[0], err)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "this appliance has the identity with fingerprint %s now\n", s.Fingerprint())
-		return err
+		return tell(cmd, *asJSON, o.siteViewOf(s), "this appliance has the identity with fingerprint %s now\n", s.Fingerprint())
 	}
 	return cmd
 }

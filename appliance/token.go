@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,14 @@ const tokenVariable = "SEEDBED_TOKEN"
 // maxTicket bounds an encoded ticket in bytes.
 const maxTicket = 64 << 10
 
+func tokenIDs(ctx context.Context, c *client.Client) (ids []string, err error) {
+	list, err := c.Tokens(ctx)
+	for _, t := range list {
+		ids = append(ids, t.Short())
+	}
+	return ids, err
+}
+
 func tokenCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Let programs on other machines fetch and seed images",
 		Long: `A token lets "seedbed get" and "seedbed seed" on another machine join swarms of this site. It is a secret: pass it on as
@@ -38,31 +47,37 @@ func tokenNew(o *options) *cobra.Command {
 	var expires time.Duration
 	var role string
 	var asJSON bool
-	cmd := &cobra.Command{Use: "new", Short: "Make a token and print it, on one line", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "new", Short: "Make a token and print it, on one line", Args: cobra.NoArgs, Long: "New makes a token for programs on other machines.\n\n" + outHelp}
 	f := cmd.Flags()
 	f.StringVar(&role, "for", "", "what it is good for: get or seed")
 	f.StringVar(&order.Image, "image", "", "the only `IMAGE` that it is good for (default: any)")
 	f.IntVar(&order.Uses, "uses", 1, "how many programs may join by it")
 	f.DurationVar(&expires, "expires", 24*time.Hour, "how long programs may join by it")
+	out := f.String("out", "", outUsage)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 		if order.Role = job.Role(role); order.Role != job.RoleGet && order.Role != job.RoleSeed {
 			return usageError{errors.New("say what the token is for: --for get, or --for seed")}
 		}
 		order.Expires = api.Duration(expires)
+		secret, err := newSecretOutput(*out)
+		if err != nil {
+			return err
+		}
 		t, err := c.NewToken(cmd.Context(), order)
-		if err != nil {
+		line, id := "", ""
+		if err == nil {
+			id = t.Token.Short()
+			line, err = encodeTicket(t.Ticket)
+		}
+		if err = secret.keep(line, err, "token "+id, "seedbed token revoke "+id); err != nil {
 			return err
 		}
-		line, err := encodeTicket(t.Ticket)
-		if err != nil {
-			return err
+		told := map[string]any{"id": t.Token.ID, "expires": t.Token.Expires}
+		if secret.file == nil {
+			told["token"] = line
 		}
-		if asJSON {
-			return printJSON(cmd.OutOrStdout(), map[string]any{"id": t.Token.ID, "expires": t.Token.Expires, "token": line})
-		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
-		return err
+		return secret.tell(cmd, asJSON, line, told, "token "+id)
 	})
 	return cmd
 }
@@ -105,18 +120,14 @@ func tokenState(t fleet.Token) string {
 }
 
 func tokenRevoke(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "revoke TOKEN", Short: "End a token; what joined by it gets no new certificate", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "revoke TOKEN", Short: "End a token; what joined by it gets no new certificate", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, tokenIDs)}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		t, err := c.RevokeToken(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), t)
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "token %s is revoked; certificates given by it end within %v\n", t.Short(), fleet.GuestLifetime)
-		return err
+		return tell(cmd, *asJSON, t, "token %s is revoked; certificates given by it end within %v\n", t.Short(), fleet.GuestLifetime)
 	})
 	return cmd
 }

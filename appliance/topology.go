@@ -38,16 +38,17 @@ func readTopology(path string) (*topology.Policy, error) {
 
 func topologyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "topology", Short: "Policy files that say which machines may be linked"}
-	cmd.AddCommand(&cobra.Command{
-		Use: "check FILE", Short: "Say what a policy file means, or what is wrong in it", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := readTopology(args[0])
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), p)
+	check := &cobra.Command{Use: "check FILE", Short: "Say what a policy file means, or what is wrong in it", Args: cobra.ExactArgs(1),
+		Long: "Check reads a policy file as \"seedbed serve --topology\" does. With --json it prints the same sentences, as a list."}
+	asJSON := jsonFlag(check)
+	check.RunE = func(cmd *cobra.Command, args []string) error {
+		p, err := readTopology(args[0])
+		if err != nil {
 			return err
-		},
-	})
+		}
+		text := fmt.Sprint(p)
+		return tell(cmd, *asJSON, strings.Split(strings.TrimSuffix(text, "\n"), "\n"), "%s", text)
+	}
+	cmd.AddCommand(check)
 	return cmd
 }

@@ -26,6 +26,14 @@ func userNames(ctx context.Context, c *client.Client) (names []string, err error
 	return names, err
 }
 
+func keyIDs(ctx context.Context, c *client.Client) (ids []string, err error) {
+	list, err := c.Keys(ctx)
+	for _, k := range list {
+		ids = append(ids, k.ID)
+	}
+	return ids, err
+}
+
 func userCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "user", Short: "Make and change users and their API tokens",
 		Long: `A user is viewer (sees everything but secrets), operator (deploys, captures, admits, edits machines and groups) or admin (users, tokens,
@@ -74,11 +82,7 @@ func userNew(o *options) *cobra.Command {
 }
 
 func tellUser(cmd *cobra.Command, u *fleet.UserView, what string, asJSON bool) error {
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), u)
-	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "user %s (%s) is %s\n", u.Name, u.Role, what)
-	return err
+	return tell(cmd, asJSON, u, "user %s (%s) is %s\n", u.Name, u.Role, what)
 }
 
 func userEdit(o *options) *cobra.Command {
@@ -109,6 +113,7 @@ func userEdit(o *options) *cobra.Command {
 
 func userPasswd(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "passwd USER", Short: "Give a user another password; all stays of the user end", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, userNames)}
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		password, err := newPassword(cmd, args[0])
 		if err != nil {
@@ -118,20 +123,19 @@ func userPasswd(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "user %s has another password\n", u.Name)
-		return err
+		return tell(cmd, *asJSON, u, "user %s has another password\n", u.Name)
 	})
 	return cmd
 }
 
 func userRm(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "rm USER", Short: "Remove a user with all API tokens", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, userNames)}
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		if err := c.RemoveUser(cmd.Context(), args[0]); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "user %s is removed\n", args[0])
-		return err
+		return tell(cmd, *asJSON, named{args[0]}, "user %s is removed\n", args[0])
 	})
 	return cmd
 }
@@ -146,12 +150,15 @@ It is a secret: it is printed once, and only its hash is kept.`}
 
 func userTokenNew(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "new NAME", Short: "Make an API token and print it, on one line; NAME is what it is for", Args: cobra.ExactArgs(1),
-		Long: `New makes an API token of a user: on the appliance's own host of anybody, with --appliance of a user whose password is asked for.`}
+		Long: `New makes an API token of a user: on the appliance's own host of anybody, with --appliance of a user whose password is asked for.
+
+` + outHelp}
 	asJSON := jsonFlag(cmd)
 	f := cmd.Flags()
 	user := f.String("user", "", "the `USER` whose token it is")
 	role := f.String("role", "", "viewer, operator or admin, at most the user's (default: the user's)")
 	expires := f.Duration("expires", 90*24*time.Hour, "how long it is good")
+	out := f.String("out", "", outUsage)
 	_ = cmd.RegisterFlagCompletionFunc("user", o.completes(0, userNames))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *user == "" {
@@ -162,15 +169,23 @@ func userTokenNew(o *options) *cobra.Command {
 			return err
 		}
 		defer leave()
-		k, err := c.NewKey(cmd.Context(), api.KeyOrder{KeyOrder: fleet.KeyOrder{Name: args[0], User: *user, Role: fleet.Role(*role)}, Expires: api.Duration(*expires)})
+		secret, err := newSecretOutput(*out)
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), k)
+		k, err := c.NewKey(cmd.Context(), api.KeyOrder{KeyOrder: fleet.KeyOrder{Name: args[0], User: *user, Role: fleet.Role(*role)}, Expires: api.Duration(*expires)})
+		if k == nil {
+			k = new(api.NewKey)
 		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), k.Secret)
-		return err
+		what := "API token " + k.ID
+		if err = secret.keep(k.Secret, err, what, "seedbed user token revoke "+k.ID); err != nil {
+			return err
+		}
+		told := k.Secret
+		if secret.file != nil {
+			k.Secret = ""
+		}
+		return secret.tell(cmd, *asJSON, told, k, what)
 	}
 	return cmd
 }
@@ -221,13 +236,13 @@ func userTokenLs(o *options) *cobra.Command {
 }
 
 func userTokenRevoke(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "revoke TOKEN", Short: "End an API token at once, by its ID", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "revoke TOKEN", Short: "End an API token at once, by its ID", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, keyIDs)}
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) error {
 		if err := c.RevokeKey(cmd.Context(), args[0]); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "API token %s is revoked\n", args[0])
-		return err
+		return tell(cmd, *asJSON, map[string]string{"id": args[0]}, "API token %s is revoked\n", args[0])
 	})
 	return cmd
 }

@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -71,14 +70,6 @@ func (a *appliance) watch() {
 		Refused: map[string]func() int64{"https": a.strangers.Refusals, "boot": a.loaders.Refusals}, Version: programVersion(), Log: a.log,
 	})
 	a.parts = append(a.parts, a.countStored)
-}
-
-// programVersion is the version that this program was built as.
-func programVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }
 
 // errUntold says that the storage does not tell how much room it has.

@@ -66,7 +66,7 @@ func Agents(f *fleet.Fleet, content Content, announce http.Handler, log *slog.Lo
 		mux.Handle("GET "+job.PathAnnounce, announce)
 		mux.Handle("GET "+job.PathSources, announce)
 	}
-	return mux
+	return withProblems(mux, log)
 }
 
 // called is an endpoint for callers with a certificate.

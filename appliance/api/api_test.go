@@ -434,7 +434,7 @@ func TestRequestsThatCannotBeReadAreRefused(t *testing.T) {
 	if status, p, _ := g.do("POST", job.PathHello, []byte("{"), nil); status != 400 || p.Code != fleet.CodeInvalid {
 		t.Errorf("half a hello: %d %+v", status, p)
 	}
-	if status, _, _ := g.do("POST", job.PathHello, bytes.Repeat([]byte(" "), 1<<20), nil); status != 400 {
+	if status, p, _ := g.do("POST", job.PathHello, bytes.Repeat([]byte(" "), 1<<20), nil); status != 413 || p.Code != "too-large" {
 		t.Errorf("a hello of 1 MiB: %d", status)
 	}
 	g.hello()

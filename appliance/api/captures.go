@@ -66,7 +66,7 @@ func Captures(f *fleet.Fleet, uploads Uploads, log *slog.Logger) http.Handler {
 	on("DELETE "+job.PathCaptures+"/{id}", func(c fleet.Caller, _ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, a.uploads.Close(c, r.PathValue("id"))
 	})
-	return mux
+	return withProblems(mux, log)
 }
 
 func (a *captures) begin(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {

@@ -142,12 +142,38 @@ func (o *Operators) door(who func(*http.Request) (context.Context, error)) http.
 		}
 		r = r.WithContext(ctx)
 		r.Body = &timedBody{r.Body, http.NewResponseController(w), false}
-		if _, pattern := o.mux.Handler(r); pattern == "" {
-			o.refuse(w, r, &fleet.Refusal{Code: codeNoSuchPath, Detail: "there is no " + r.Method + " " + r.URL.Path + "; " + base + "/openapi.json says what there is"})
+		if err := unknown(o.mux, w, r, base+"/openapi.json says what there is"); err != nil {
+			o.refuse(w, r, err)
 			return
 		}
-		o.mux.ServeHTTP(w, r)
+		answer := hold(w, r)
+		o.mux.ServeHTTP(answer, r)
+		answer.end()
 	})
+}
+
+// methods are all that some path is asked by.
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
+// unknown returns a Refusal of a request that nothing in a mux is for, and says in the header of its answer by which methods its path
+// is asked; hint goes on with its sentence.
+func unknown(mux *http.ServeMux, w http.ResponseWriter, r *http.Request, hint string) error {
+	if _, pattern := mux.Handler(r); pattern != "" {
+		return nil
+	}
+	var allowed []string
+	for _, method := range methods {
+		other := r.WithContext(r.Context())
+		other.Method = method
+		if _, pattern := mux.Handler(other); pattern != "" {
+			allowed = append(allowed, method)
+		}
+	}
+	if allowed == nil {
+		return &fleet.Refusal{Code: codeNoSuchPath, Detail: "there is no " + r.Method + " " + r.URL.Path + "; " + hint}
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", ")) // RFC 9110 §15.5.6
+	return &fleet.Refusal{Code: codeWrongMethod, Detail: r.URL.Path + " is not asked by " + r.Method + ", but by " + strings.Join(allowed, ", ") + "; " + hint}
 }
 
 // refuse answers with a problem.

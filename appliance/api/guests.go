@@ -37,7 +37,7 @@ func Guests(f *fleet.Fleet, log *slog.Logger) http.Handler {
 		return f.NodeReport(r.Context(), c, remoteOf(r), report)
 	}
 	mux.Handle("POST "+job.PathNode, handle(log, authenticated(f.AuthenticateReader, node)))
-	return mux
+	return withProblems(mux, log)
 }
 
 func remoteOf(r *http.Request) netip.Addr {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -85,9 +87,23 @@ func NewOperators(c Config) *Operators {
 	o.addGuests()
 	o.addUsers()
 	o.addSite()
+	o.describeConditions()
 	o.describe(".json", "application/vnd.oai.openapi+json", o.api.OpenAPI().MarshalJSON)
 	o.describe(".yaml", "application/vnd.oai.openapi+yaml", o.api.OpenAPI().YAML)
 	return o
+}
+
+// describeConditions enters what is done for all that is read, see held.
+func (o *Operators) describeConditions() {
+	for _, path := range o.api.OpenAPI().Paths {
+		op := path.Get
+		if op == nil || slices.ContainsFunc(slices.Collect(maps.Keys(op.Responses["200"].Content)), lasts) {
+			continue
+		}
+		op.Parameters = append(op.Parameters, &huma.Param{Name: "If-None-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "ETags of answers that the caller has, with commas between: where this one is among them, it is told 304 alone."})
+		op.Responses["304"] = &huma.Response{Description: "The caller has this answer already."}
+	}
 }
 
 // describe serves the description, which is made once, when somebody asks for it.
@@ -228,9 +244,11 @@ func (o *Operators) problem(ctx context.Context, operation string, err error) er
 
 // Codes of requests that no operation answers.
 const (
-	codeNoSuchPath = "no-such-path"
-	codeTooLarge   = "too-large"
-	codeTooSlow    = "too-slow"
+	codeNoSuchPath  = "no-such-path"
+	codeWrongMethod = "wrong-method"
+	codeWrongKind   = "wrong-content-type"
+	codeTooLarge    = "too-large"
+	codeTooSlow     = "too-slow"
 )
 
 var humaOnce sync.Once
@@ -243,6 +261,8 @@ func ownHuma() {
 		switch {
 		case status == http.StatusRequestEntityTooLarge:
 			p.Code = codeTooLarge
+		case status == http.StatusUnsupportedMediaType:
+			p.Code = codeWrongKind
 		case status >= 500:
 			p.Code = codeInternal
 		}

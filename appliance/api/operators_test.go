@@ -281,6 +281,9 @@ func TestRequestsOfPeopleThatCannotBeReadAreRefused(t *testing.T) {
 		{422, fleet.CodeInvalid, "GET", "/api/v1/jobs?limit=100000", nil},
 		{400, fleet.CodeInvalid, "GET", "/api/v1/jobs?cursor=%25", nil},
 		{404, "no-such-path", "GET", "/api/v1/nothing", nil},
+		{405, "wrong-method", "DELETE", "/api/v1/machines", nil},
+		{405, "wrong-method", "PUT", "/api/v1/groups/lab", []byte(`{}`)},
+		{405, "wrong-method", "POST", "/api/v1/openapi.json", nil},
 		{404, fleet.CodeMachineUnknown, "GET", "/api/v1/machines/nobody", nil},
 		{404, fleet.CodeJobUnknown, "POST", "/api/v1/jobs/none/cancel", nil},
 		{404, fleet.CodeDeploymentUnknown, "GET", "/api/v1/deployments/none", nil},
@@ -288,6 +291,24 @@ func TestRequestsOfPeopleThatCannotBeReadAreRefused(t *testing.T) {
 		{413, "too-large", "POST", "/api/v1/deployments", bytes.Repeat([]byte(" "), 10<<20)},
 	} {
 		v.refused(c.status, c.code, c.method, c.path, c.body)
+	}
+	if _, _, header := v.do("DELETE", "/api/v1/machines", nil); header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("Allow: %q", header.Get("Allow"))
+	}
+	for kind, status := range map[string]int{"text/plain": 415, "application/x-www-form-urlencoded": 415, "text/json": 415, "application/json; charset=utf-8": 201, "": 201} {
+		order := []byte(fmt.Sprintf(`{"name":"as %s"}`, strings.NewReplacer("/", " ", ";", "").Replace(kind)))
+		if as := v.with("Content-Type", kind); status == 415 {
+			as.refused(status, "wrong-content-type", "POST", "/api/v1/groups", order)
+		} else if got, b, _ := as.do("POST", "/api/v1/groups", order); got != status {
+			t.Errorf("a group as %q: %d %s", kind, got, b)
+		}
+	}
+	for kind, status := range map[string]int{"application/json": 415, "multipart/form-data": 415, "text/csv": 200, "text/csv; charset=utf-8": 200} {
+		if as := v.with("Content-Type", kind); status == 415 {
+			as.refused(status, "wrong-content-type", "POST", "/api/v1/machines.csv?dry=true", []byte(table))
+		} else if got, b, _ := as.do("POST", "/api/v1/machines.csv?dry=true", []byte(table)); got != status {
+			t.Errorf("a table as %q: %d %s", kind, got, b)
+		}
 	}
 }
 
@@ -324,15 +345,18 @@ func TestAJobIsSteeredByTheVersionThatSomebodySaw(t *testing.T) {
 			body = []byte(c.body)
 		}
 		status, answer, header := v.with("If-Match", seen).do("POST", path+c.path, body)
-		if status != 200 || header.Get("ETag") == seen {
+		if status != 200 || versionOf(header.Get("ETag")) == versionOf(seen) {
 			t.Fatalf("%s: %d, ETag %q: %s", c.path, status, header.Get("ETag"), answer)
+		}
+		if header.Get("ETag") == versionOf(seen) {
+			t.Errorf("%s told no sum", c.path)
 		}
 		if c.path != "/cancel" {
 			for _, other := range []string{"/priority", "/pause", "/resume", "/cancel"} {
 				v.with("If-Match", seen).refused(412, fleet.CodeChanged, "POST", path+other, []byte(map[bool]string{true: `{"priority":1}`}[other == "/priority"]))
 			}
 		}
-		if seen = header.Get("ETag"); c.path != "/cancel" && seen != tag() {
+		if seen = header.Get("ETag"); c.path != "/cancel" && versionOf(seen) != versionOf(tag()) {
 			t.Errorf("%s told another version than the one that is there", c.path)
 		}
 	}
@@ -402,6 +426,44 @@ func TestListsComeInPages(t *testing.T) {
 	slices.Sort(names)
 	if got := strings.Join(names, " "); got != "one three two" {
 		t.Errorf("machines %s", got)
+	}
+	// What comes and goes between two pages repeats nothing and hides nothing that stays.
+	seen := map[string]int{}
+	for path, n := "/api/v1/groups?limit=2", 0; path != ""; n++ {
+		if n == 0 {
+			for i := range 6 {
+				if _, err := a.operator.NewGroup(t.Context(), fleet.GroupOrder{Name: fmt.Sprintf("g%d", i)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		status, b, _ := v.do("GET", path, nil)
+		var p api.Page[fleet.GroupView]
+		if err := json.Unmarshal(b, &p); err != nil || status != 200 || n > 10 {
+			t.Fatalf("%s: %d %s, %v", path, status, b, err)
+		}
+		for _, g := range p.Items {
+			seen[g.Name]++
+		}
+		if n == 0 { // the last one that was seen goes, one comes before all, one behind
+			last := p.Items[len(p.Items)-1].Name
+			if err := a.operator.RemoveGroup(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"a", "z"} {
+				if _, err := a.operator.NewGroup(t.Context(), fleet.GroupOrder{Name: name}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if path = ""; p.Next != "" {
+			path = "/api/v1/groups?limit=2&cursor=" + p.Next
+		}
+	}
+	for _, name := range []string{"g0", "g1", "g2", "g3", "g4", "g5", "lab", "z"} {
+		if seen[name] != 1 {
+			t.Errorf("group %s was listed %d times: %v", name, seen[name], seen)
+		}
 	}
 	for q, want := range map[api.MachineQuery]int{{Group: "Lab"}: 2, {Text: "TWO"}: 1, {State: "none"}: 3, {State: "running"}: 0, {Admitted: "false"}: 0, {Admitted: "true"}: 3, {Text: "00:03"}: 1} {
 		if list, err := a.operator.Machines(t.Context(), q); err != nil || len(list) != want {
@@ -689,6 +751,9 @@ func (a *appliance) local(method, path string, body []byte) *httptest.ResponseRe
 	r := httptest.NewRequest(method, path, bytes.NewReader(body))
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
+		if strings.HasSuffix(path, ".csv") {
+			r.Header.Set("Content-Type", "text/csv")
+		}
 	}
 	ctx, cancel := context.WithTimeout(a.t.Context(), 300*time.Millisecond) // of /live, which has no end
 	defer cancel()
@@ -765,7 +830,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{200, "GET", "/jobs", "", ""}, {200, "GET", "/jobs/{id}", j, ""}, {200, "POST", "/jobs/{id}/priority", j, `{"priority":5}`}, {200, "POST", "/jobs/{id}/pause", j, ""},
 		{200, "POST", "/jobs/{id}/resume", j, ""}, {200, "GET", "/deployments", "", ""}, {200, "GET", "/deployments/{id}", d.ID, ""}, {200, "POST", "/deployments/{id}/pause", d.ID, ""},
 		{200, "POST", "/deployments/{id}/resume", d.ID, ""}, {200, "POST", "/jobs/{id}/cancel", j, ""}, {201, "POST", "/jobs/{id}/retry", j, ""}, {200, "POST", "/deployments/{id}/cancel", d.ID, ""},
-		{200, "POST", "/deployments/{id}/retry-failed", d.ID, ""}, {400, "POST", "/deployments/{id}/rollback", d.ID, ""}, {204, "POST", "/deployments/{id}/close", d.ID, ""},
+		{200, "POST", "/deployments/{id}/retry-failed", d.ID, ""}, {400, "POST", "/deployments/{id}/rollback", d.ID, ""}, {200, "POST", "/deployments/{id}/close", d.ID, ""},
 		{201, "POST", "/deployments", "", `{"image":"debian","all":true,"seed_for":"90s"}`}, {200, "GET", "/history", "", ""}, {204, "DELETE", "/machines/{name}", "two", ""},
 		{409, "POST", "/captures", "", `{"name":"new","version":"1","machine":"one"}`},
 		{200, "GET", "/images", "", ""}, {200, "POST", "/images", "", `{"path":"/disk","name":"debian"}`}, {200, "GET", "/images/{ref}", "debian", ""}, {204, "DELETE", "/images/{ref}", "debian:1", ""},
@@ -775,7 +840,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{200, "GET", "/tokens", "", ""}, {201, "POST", "/tokens", "", `{"role":"seed","expires":"1h"}`}, {200, "POST", "/tokens/{id}/revoke", token.Token.ID, ""},
 		{400, "POST", "/guests/join", "", `{"role":"get","public_key":"AA==","image":""}`}, {200, "GET", "/nodes", "", ""}, {200, "POST", "/nodes/warm", "", `{"image":"debian","share":0.5}`},
 		{409, "POST", "/nodes/drop", "", `{"image":"debian"}`},
-		{200, "GET", "/users", "", ""}, {201, "POST", "/users", "", `{"name":"anna","role":"admin","password":"` + password + `"}`}, {200, "PATCH", "/users/{name}", "vera", `{"role":"operator"}`},
+		{200, "GET", "/users", "", ""}, {201, "POST", "/users", "", `{"name":"anna","role":"admin","password":"` + password + `"}`}, {200, "GET", "/users/{name}", "vera", ""}, {200, "PATCH", "/users/{name}", "vera", `{"role":"operator"}`},
 		{200, "GET", "/keys", "", ""}, {201, "POST", "/keys", "", `{"name":"more","user":"anna","expires":"1h"}`}, {204, "DELETE", "/keys/{id}", keys[0].ID, ""}, {204, "DELETE", "/users/{name}", "vera", ""},
 		{200, "POST", "/login", "", `{"name":"anna","password":"` + password + `"}`}, {204, "POST", "/logout", "", ""}, {200, "GET", "/me", "", ""},
 		{401, "POST", "/me/password", "", `{"old":"` + password + `","new":"` + password + `"}`},

@@ -13,6 +13,17 @@ func groupAnswer(g *fleet.GroupView, err error) (*versioned[*fleet.GroupView], e
 	return &versioned[*fleet.GroupView]{etag(g.Version), g}, nil
 }
 
+// groupVersion returns what looks up the version of a group.
+func (o *Operators) groupVersion(name string) func() (int64, error) {
+	return func() (int64, error) {
+		g, err := o.fleet.Group(name)
+		if err != nil {
+			return 0, err
+		}
+		return g.Version, nil
+	}
+}
+
 func (o *Operators) addGroups() {
 	f := o.fleet
 	add(o, "GET", "/groups", "listGroups", "List the groups", func(_ context.Context, in *Cut) (*paged[fleet.GroupView], error) {
@@ -25,17 +36,10 @@ func (o *Operators) addGroups() {
 		return groupAnswer(f.Group(in.Name))
 	})
 	add(o, "PATCH", "/groups/{name}", "editGroup", "Change a group", func(ctx context.Context, in *struct {
-		Named
-		Match
+		MatchedName
 		Body GroupPatch
 	}) (*versioned[*fleet.GroupView], error) {
-		version, err := in.wanted(func() (int64, error) {
-			g, err := f.Group(in.Name)
-			if err != nil {
-				return 0, err
-			}
-			return g.Version, nil
-		})
+		version, err := in.wanted(o.groupVersion(in.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -44,22 +48,30 @@ func (o *Operators) addGroups() {
 		}
 		return groupAnswer(f.EditGroup(ctx, in.Name, version, in.Body.GroupOrder))
 	}, matched)
-	add(o, "DELETE", "/groups/{name}", "removeGroup", "Remove a group; its machines stay", func(ctx context.Context, in *Named) (*nothing, error) {
+	add(o, "DELETE", "/groups/{name}", "removeGroup", "Remove a group; its machines stay", func(ctx context.Context, in *MatchedName) (*nothing, error) {
+		ctx, err := in.expecting(ctx, o.groupVersion(in.Name))
+		if err != nil {
+			return nil, err
+		}
 		return done(f.RemoveGroup(ctx, in.Name))
-	})
+	}, matched)
 	for _, c := range []struct {
 		in                bool
 		verb, id, summary string
 	}{{true, "add", "addToGroup", "Put machines into a group"}, {false, "remove", "removeFromGroup", "Take machines out of a group"}} {
 		add(o, "POST", "/groups/{name}/"+c.verb, c.id, c.summary, func(ctx context.Context, in *struct {
-			Named
+			MatchedName
 			Body struct {
 				Machines []string `json:"machines" minItems:"1" nullable:"false"`
 			}
 		}) (*answer[Count], error) {
+			ctx, err := in.expecting(ctx, o.groupVersion(in.Name))
+			if err != nil {
+				return nil, err
+			}
 			n, err := f.GroupMachines(ctx, in.Name, in.Body.Machines, c.in)
 			return body(Count{n}, err)
-		})
+		}, matched)
 	}
 }
 

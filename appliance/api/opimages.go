@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -83,7 +84,14 @@ func (o *Operators) addImages() {
 			return lib.CheckDisk(ctx, in.Ref, in.Body, progress)
 		})
 	long(o, "POST", "/verify", "verifyImages", "Read and hash images", fleet.RoleOperator, func(ctx context.Context, in *verifyImages, progress func(Progress)) (any, error) {
-		return lib.Verify(ctx, in.Body, progress)
+		r, err := lib.Verify(ctx, in.Body, progress)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range r.Events(in.Body.Image == "", true) {
+			err = errors.Join(err, o.noted(ctx, e.Kind, e.Text))
+		}
+		return r, err
 	})
 	long(o, "POST", "/prune", "prune", "Free the room of what no image uses", fleet.RoleAdmin, func(ctx context.Context, in *struct{ Body PruneRequest }, progress func(Progress)) (any, error) {
 		in.Body.PruneOrder.Grace = time.Duration(in.Body.Grace)

@@ -116,14 +116,19 @@ func (o *Operators) addJobs() {
 	}
 	add(o, "POST", "/jobs/{id}/retry", "retryJob", "Have a job that failed or was cancelled done again", func(ctx context.Context, in *struct {
 		JobPath
+		Match
 		Confirm string `query:"confirm" maxLength:"32" doc:"wipe, where the job is one: it destroys everything on the disk."`
 	}) (*answer[Job], error) {
+		ctx, err := in.expecting(ctx, o.jobVersion(in.ID))
+		if err != nil {
+			return nil, err
+		}
 		j, err := f.RetryConfirmed(ctx, in.ID, in.Confirm)
 		if err != nil {
 			return nil, err
 		}
 		return body(viewJob(*j), nil)
-	}, made)
+	}, made, matched)
 	add(o, "POST", "/jobs/{id}/priority", "prioritiseJob", "Give a job another priority", func(ctx context.Context, in *struct {
 		JobPath
 		Match

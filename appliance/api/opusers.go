@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -44,6 +45,30 @@ func (i *Origin) Resolve(c huma.Context) []error {
 	return nil
 }
 
+// user returns the user of a name.
+func (o *Operators) user(ctx context.Context, name string) (*fleet.UserView, error) {
+	list, err := o.fleet.Users(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(list, func(u fleet.UserView) bool { return u.ID == fleet.GroupID(name) })
+	if i < 0 {
+		return nil, &fleet.Refusal{Code: fleet.CodeUserUnknown, Detail: "there is no user " + name + "; `seedbed user ls` lists them"}
+	}
+	return &list[i], nil
+}
+
+// userVersion returns what looks up the version of a user.
+func (o *Operators) userVersion(ctx context.Context, name string) func() (int64, error) {
+	return func() (int64, error) {
+		u, err := o.user(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		return u.Version, nil
+	}
+}
+
 func (o *Operators) addUsers() {
 	o.addStays()
 	f := o.fleet
@@ -63,23 +88,14 @@ func (o *Operators) addUsers() {
 	add(o, "POST", "/users", "newUser", "Make a user", func(ctx context.Context, in *struct{ Body fleet.UserOrder }) (*versioned[*fleet.UserView], error) {
 		return user(f.NewUser(ctx, in.Body))
 	}, made)
+	add(o, "GET", "/users/{name}", "getUser", "Show a user", func(ctx context.Context, in *Named) (*versioned[*fleet.UserView], error) {
+		return user(o.user(ctx, in.Name))
+	})
 	add(o, "PATCH", "/users/{name}", "editUser", "Change a user", func(ctx context.Context, in *struct {
-		Named
-		Match
+		MatchedName
 		Body UserPatch
 	}) (*versioned[*fleet.UserView], error) {
-		version, err := in.wanted(func() (int64, error) {
-			list, err := f.Users(ctx)
-			if err != nil {
-				return 0, err
-			}
-			for _, u := range list {
-				if u.ID == fleet.GroupID(in.Name) {
-					return u.Version, nil
-				}
-			}
-			return 0, &fleet.Refusal{Code: fleet.CodeUserUnknown, Detail: "there is no user " + in.Name}
-		})
+		version, err := in.wanted(o.userVersion(ctx, in.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -88,9 +104,13 @@ func (o *Operators) addUsers() {
 		}
 		return user(f.EditUser(ctx, in.Name, version, in.Body.UserOrder))
 	}, matched)
-	add(o, "DELETE", "/users/{name}", "removeUser", "Remove a user with all API tokens", func(ctx context.Context, in *Named) (*nothing, error) {
+	add(o, "DELETE", "/users/{name}", "removeUser", "Remove a user with all API tokens", func(ctx context.Context, in *MatchedName) (*nothing, error) {
+		ctx, err := in.expecting(ctx, o.userVersion(ctx, in.Name))
+		if err != nil {
+			return nil, err
+		}
 		return done(f.RemoveUser(ctx, in.Name))
-	})
+	}, matched)
 	add(o, "GET", "/keys", "listKeys", "List one's API tokens, or, for an administrator, all", func(ctx context.Context, in *Cut) (*paged[fleet.KeyView], error) {
 		list, err := f.Keys(ctx)
 		if err != nil {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"slices"
@@ -66,9 +67,9 @@ func datedKey(at time.Time, id string) string {
 	return fmt.Sprintf("%019d-%s", n, id)
 }
 
-// Version is the header of an answer that tells which version of a record it is about.
+// Version is the header of an answer that tells which version of a record it is about; held adds a sum of the answer.
 type Version struct {
-	ETag string `header:"ETag" doc:"The version of the record, for If-Match."`
+	ETag string `header:"ETag" doc:"The version of the record, for If-Match, and a sum of the answer, for If-None-Match."`
 }
 
 func etag(v int64) Version { return Version{strconv.Quote(strconv.FormatInt(v, 10))} }
@@ -91,8 +92,9 @@ func (m Match) wanted(present func() (int64, error)) (int64, error) {
 	}
 	var versions []int64
 	for _, tag := range tags {
-		v, err := strconv.ParseInt(tag, 10, 64)
-		if err == nil && v >= 0 && strconv.FormatInt(v, 10) == tag {
+		text, _, _ := strings.Cut(tag.opaque, "-") // reports change the sum behind it each second, and are nobody's decision
+		v, err := strconv.ParseInt(text, 10, 64)
+		if err == nil && v >= 0 && strconv.FormatInt(v, 10) == text && !tag.weak {
 			versions = append(versions, v)
 		}
 	}
@@ -114,8 +116,20 @@ func (m Match) wanted(present func() (int64, error)) (int64, error) {
 	return v, nil
 }
 
-// entityTags returns what stands between the quotes of the strong ones of a list (RFC 9110 §8.8.3).
-func entityTags(list string) (strong []string, err error) {
+// expecting returns the context of a change that is made only to the version that If-Match names.
+func (m Match) expecting(ctx context.Context, present func() (int64, error)) (context.Context, error) {
+	version, err := m.wanted(present)
+	return fleet.Expecting(ctx, version), err
+}
+
+// entityTag is a version of an answer: what stands between the quotes of an ETag.
+type entityTag struct {
+	opaque string
+	weak   bool
+}
+
+// entityTags reads a list of them (RFC 9110 §8.8.3).
+func entityTags(list string) (tags []entityTag, err error) {
 	rest := strings.TrimLeft(list, " \t,")
 	for rest != "" {
 		tag, weak := strings.CutPrefix(rest, "W/")
@@ -124,14 +138,12 @@ func entityTags(list string) (strong []string, err error) {
 		if !quoted || !ended {
 			return nil, fmt.Errorf("an ETag is written %s, with its quotes", strconv.Quote("5"))
 		}
-		if !weak {
-			strong = append(strong, tag)
-		}
+		tags = append(tags, entityTag{tag, weak})
 		next := strings.TrimLeft(more, " \t")
 		if next != "" && next[0] != ',' {
 			return nil, fmt.Errorf("there is no comma behind the ETag %q", tag)
 		}
 		rest = strings.TrimLeft(next, " \t,")
 	}
-	return strong, nil
+	return tags, nil
 }

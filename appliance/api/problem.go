@@ -39,6 +39,9 @@ var statusOf = map[string]int{
 	fleet.CodeTooMany:           http.StatusTooManyRequests,
 	fleet.CodeChanged:           http.StatusPreconditionFailed,
 	codeNoSuchPath:              http.StatusNotFound,
+	codeWrongMethod:             http.StatusMethodNotAllowed,
+	codeWrongKind:               http.StatusUnsupportedMediaType,
+	codeTooLarge:                http.StatusRequestEntityTooLarge,
 	codeTooSlow:                 http.StatusRequestTimeout,
 
 	fleet.CodeCodeUnknown:   http.StatusNotFound,
@@ -109,6 +112,22 @@ func handle(log *slog.Logger, e endpoint) http.Handler {
 	})
 }
 
+// agentsHint ends the sentence about a request that no agent makes.
+const agentsHint = "people and their programs ask below " + Path
+
+// withProblems answers requests that nothing in a mux is for like all others that are refused.
+func withProblems(mux *http.ServeMux, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := unknown(mux, w, r, agentsHint); err != nil {
+			log.Debug("request refused", "path", r.URL.Path, "peer", r.RemoteAddr, "err", err)
+			p := problemOf(err)
+			reply(w, p.Status, "application/problem+json", p)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
 func reply(w http.ResponseWriter, status int, kind string, body any) {
 	if body == nil {
 		w.WriteHeader(http.StatusNoContent)
@@ -157,6 +176,9 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) { // the machine's link may be at fault: an agent asks again after this status
 		return nil, &fleet.Refusal{Code: codeTooSlow, Detail: fmt.Sprintf("the request came too slowly, %d bytes of it; send it again", len(b))}
+	}
+	if _, long := errors.AsType[*http.MaxBytesError](err); long {
+		return nil, &fleet.Refusal{Code: codeTooLarge, Detail: fmt.Sprintf("the request has more than the %d bytes that it may have", limit)}
 	}
 	if err != nil {
 		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the request of at most %d bytes cannot be read: %v", limit, err)}

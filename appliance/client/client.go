@@ -128,7 +128,8 @@ func (c *Client) doAt(ctx context.Context, method, path string, version int64, b
 		return 0, err
 	}
 	defer resp.Body.Close()
-	at, _ := strconv.ParseInt(strings.Trim(resp.Header.Get("ETag"), `"`), 10, 64) // 0 where there is none
+	tag, _, _ := strings.Cut(strings.Trim(resp.Header.Get("ETag"), `"`), "-")
+	at, _ := strconv.ParseInt(tag, 10, 64) // 0 where there is none
 	if into == nil || resp.StatusCode == http.StatusNoContent {
 		return at, nil
 	}

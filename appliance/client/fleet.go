@@ -140,8 +140,8 @@ func (c *Client) OperateDeployment(ctx context.Context, id string, verb fleet.Ve
 }
 
 // CloseDeployment ends the growth of a deployment to all machines.
-func (c *Client) CloseDeployment(ctx context.Context, id string) error {
-	return c.do(ctx, "POST", "/deployments/"+esc(id)+"/close", nil, nil)
+func (c *Client) CloseDeployment(ctx context.Context, id string) (*api.Deployment, error) {
+	return one[api.Deployment](ctx, c, "POST", "/deployments/"+esc(id)+"/close", nil)
 }
 
 // RetryFailed has the failed jobs of a deployment done again, and returns how many.

@@ -354,6 +354,9 @@ func (f *Fleet) Admit(ctx context.Context, name string) (*Machine, error) {
 		} else {
 			return refuse(CodeCodeUnknown, "no machine shows the code %q; read it from the machine's screen again", name)
 		}
+		if err := d.expected(ctx, m, m.Name); err != nil {
+			return err
+		}
 		admitted = m
 		if m.Admitted {
 			return nil
@@ -374,7 +377,7 @@ func (f *Fleet) CloseDeployment(ctx context.Context, id string) error {
 		return err
 	}
 	return f.change(ctx, func(d *draft) error {
-		dep, err := d.known(id)
+		dep, err := d.known(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -384,13 +387,13 @@ func (f *Fleet) CloseDeployment(ctx context.Context, id string) error {
 	})
 }
 
-// known returns the deployment with an ID.
-func (d *draft) known(id string) (*Deployment, error) {
+// known returns the deployment with an ID, if it is as the caller expects.
+func (d *draft) known(ctx context.Context, id string) (*Deployment, error) {
 	dep := d.deployment(id)
 	if dep == nil {
 		return nil, refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", id)
 	}
-	return dep, nil
+	return dep, d.expected(ctx, dep, "deployment "+id)
 }
 
 // Rollback puts on the machines of a deployment what each held before it: the image of its last successful job before. Only
@@ -401,7 +404,7 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 		return nil, 0, err
 	}
 	f.mu.RLock()
-	dep := f.state.deployments[id]
+	dep, err := newDraft(f, nil).known(ctx, id)
 	before := map[images.Digest][]string{} // machines by what they held
 	held := map[string]*Job{}              // the first job of each machine
 	for _, j := range f.state.jobs {
@@ -421,8 +424,8 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 		before[j.Before] = append(before[j.Before], machine)
 	}
 	f.mu.RUnlock()
-	if dep == nil {
-		return nil, 0, refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", id)
+	if err != nil {
+		return nil, 0, err
 	}
 	if len(before) == 0 {
 		return nil, left, refuse(CodeInvalid, "no machine of deployment %s is known to have held an image before it and to have got none since", id)
@@ -537,7 +540,7 @@ func (f *Fleet) OperateDeployment(ctx context.Context, id string, verb Verb) (co
 	}
 	err = f.change(ctx, func(d *draft) error {
 		count = 0
-		dep, err := d.known(id)
+		dep, err := d.known(ctx, id)
 		if err != nil {
 			return err
 		}

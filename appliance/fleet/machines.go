@@ -237,6 +237,9 @@ func (f *Fleet) RemoveMachine(ctx context.Context, name string) error {
 	}
 	return f.change(ctx, func(d *draft) error {
 		m, err := find(d.machines(), name)
+		if err == nil {
+			err = d.expected(ctx, m, m.Name)
+		}
 		if err != nil {
 			return err
 		}
@@ -268,6 +271,9 @@ func (f *Fleet) MergeMachines(ctx context.Context, from, into string) error {
 	return f.change(ctx, func(d *draft) error {
 		all := d.machines()
 		a, err := find(all, from)
+		if err == nil {
+			err = d.expected(ctx, a, a.Name)
+		}
 		if err != nil {
 			return err
 		}
@@ -531,6 +537,9 @@ func (f *Fleet) RemoveGroup(ctx context.Context, name string) error {
 	}
 	return f.change(ctx, func(d *draft) error {
 		g, err := d.group(name)
+		if err == nil {
+			err = d.expected(ctx, g, "group "+g.Name)
+		}
 		if err != nil {
 			return err
 		}
@@ -554,6 +563,9 @@ func (f *Fleet) GroupMachines(ctx context.Context, name string, machines []strin
 	err = f.change(ctx, func(d *draft) error {
 		count = 0
 		g, err := d.group(name)
+		if err == nil {
+			err = d.expected(ctx, g, "group "+g.Name)
+		}
 		if err != nil {
 			return err
 		}

@@ -481,11 +481,13 @@ func (f *Fleet) RetryConfirmed(ctx context.Context, id, confirm string) (*JobVie
 		if j == nil {
 			return refuse(CodeJobUnknown, "no job has the ID %q", id)
 		}
-		if err := confirmed(j.Kind, confirm); err != nil {
-			return err
+		err := confirmed(j.Kind, confirm)
+		if err == nil {
+			err = d.expected(ctx, j, "job "+id)
 		}
-		var err error
-		again, err = d.retry(ctx, j)
+		if err == nil {
+			again, err = d.retry(ctx, j)
+		}
 		return err
 	})
 	if err != nil {
@@ -554,8 +556,8 @@ func (f *Fleet) RetryFailed(ctx context.Context, deployment string) (count int, 
 	err = f.change(ctx, func(d *draft) error {
 		count = 0
 		var left []error
-		if d.deployment(deployment) == nil {
-			return refuse(CodeDeploymentUnknown, "no deployment has the ID %q; `seedbed deployment ls` lists them", deployment)
+		if _, err := d.known(ctx, deployment); err != nil {
+			return err
 		}
 		for _, j := range d.jobs() {
 			if j.Deployment != deployment || j.State != job.Failed || j.RetriedBy != "" {

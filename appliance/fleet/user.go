@@ -278,6 +278,9 @@ func (f *Fleet) RemoveUser(ctx context.Context, name string) error {
 	}
 	return f.change(ctx, func(d *draft) error {
 		u, err := d.user(name)
+		if err == nil {
+			err = d.expected(ctx, u, "user "+u.Name)
+		}
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,120 @@
+package api_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"seedbed/appliance/fleet"
+)
+
+// The judge of the description is libopenapi-validator, by the JSON Schema that the OpenAPI Initiative publishes for 3.1. It is no
+// dependency of this module: its program is built once into the cache.
+const judgeModule, judgeVersion = "github.com/pb33f/libopenapi-validator/cmd/validate", "v0.16.2"
+
+// buildJudge returns the judge's program.
+var buildJudge = sync.OnceValues(func() (program string, err error) {
+	cache := os.Getenv("SEEDBED_CACHE")
+	if cache == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", err
+		}
+		cache = filepath.Join(home, ".cache", "seedbed")
+	}
+	tools := filepath.Join(cache, "tools")
+	program = filepath.Join(tools, "libopenapi-validator-"+judgeVersion)
+	if _, err := os.Stat(program); err == nil {
+		return program, nil
+	}
+	if err := os.MkdirAll(tools, 0o755); err != nil {
+		return "", err
+	}
+	temp, err := os.MkdirTemp(tools, "build-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(temp)
+	cmd := exec.Command("go", "install", judgeModule+"@"+judgeVersion)
+	cmd.Dir, cmd.Env = temp, append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-mod=mod", "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s cannot be built: %w\n%s", judgeModule, err, out)
+	}
+	return program, os.Rename(filepath.Join(temp, "validate"), program)
+})
+
+// judge returns what the judge says of a description, and whether it is valid.
+func judge(t *testing.T, description any) (says string, valid bool) {
+	t.Helper()
+	program, err := buildJudge()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(description)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "openapi.json")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), program, path).CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), err == nil
+}
+
+// at returns what stands at a path of a description.
+func at(description map[string]any, path ...string) map[string]any {
+	for _, key := range path {
+		description = description[key].(map[string]any)
+	}
+	return description
+}
+
+func TestTheDescriptionIsValidOpenAPI(t *testing.T) {
+	a := start(t, fleet.AdmitAuto)
+	b, err := a.operators.OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed := func() (d map[string]any) {
+		if err := json.Unmarshal(b, &d); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	if says, valid := judge(t, parsed()); !valid {
+		t.Errorf("%s", says)
+	}
+	// The judge must be one that can say no.
+	for what, damage := range map[string]func(d map[string]any){
+		"no title":                   func(d map[string]any) { delete(at(d, "info"), "title") },
+		"another version of OpenAPI": func(d map[string]any) { d["openapi"] = "3.1" },
+		"an answer without its words": func(d map[string]any) {
+			delete(at(d, "paths", "/api/v1/machines", "get", "responses", "200"), "description")
+		},
+		"a parameter nowhere": func(d map[string]any) {
+			at(d, "paths", "/api/v1/machines", "get")["parameters"].([]any)[0].(map[string]any)["in"] = "nowhere"
+		},
+		"a path without its slash": func(d map[string]any) {
+			paths := at(d, "paths")
+			paths["machines"] = maps.Clone(paths["/api/v1/machines"].(map[string]any))
+		},
+		"a key that is none": func(d map[string]any) { at(d, "paths", "/api/v1/machines", "get")["sumary"] = "x" },
+	} {
+		d := parsed()
+		damage(d)
+		if says, valid := judge(t, d); valid {
+			t.Errorf("%s: the judge takes it for valid: %s", what, strings.TrimSpace(says))
+		}
+	}
+}
