@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -266,8 +267,8 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 	if claimed.Kind.OfImage() {
 		uris = append(uris, f.config.InfoHashURI(claimed.InfoHash))
 	}
-	if len(claimed.Options.Keep) > 0 && f.config.PartURI != "" {
-		uris = append(uris, f.config.PartURI)
+	if keep := claimed.Options.Keep; len(keep) > 0 && f.config.PartURI != "" {
+		uris = append(uris, f.config.PartURI, job.URIKept+strings.ReplaceAll(strings.Trim(fmt.Sprint(keep), "[]"), " ", ","))
 	}
 	cert, err := f.config.Authority.Machine(c.session.PublicKey, f.now(), uris...)
 	if err != nil {

@@ -192,6 +192,7 @@ type Job struct {
 const (
 	URIMachine = "urn:seedbed:machine:" // + ID
 	URIJob     = "urn:seedbed:job:"     // + ID
+	URIKept    = "urn:seedbed:kept:"    // + numbers of the partitions that the job keeps, ascending, with commas
 	URISite    = "urn:seedbed:site:"    // + hexadecimal Ed25519 key, in the CA certificate
 )
 

@@ -315,3 +315,46 @@ func TestRateOfTheFirstSecondsMakesNobodySlow(t *testing.T) {
 		}
 	})
 }
+
+// Machines that keep the same partitions of their disks fetch from each other across groups; from one that keeps others nobody does.
+func TestMachinesThatKeepTheSameAreEachOthersUpstream(t *testing.T) {
+	for name, c := range map[string]struct {
+		above, below string // what the machines of the two groups keep
+		linked       bool
+	}{"the same": {"3", "3", true}, "other partitions": {"1", "3", false}, "it is not known which": {"", "", false}} {
+		t.Run(name, func(t *testing.T) {
+			p, err := schedule.ParsePolicy([]byte("groups:\n  - {name: g0, members: [10.0.0.0/16]}\n  - {name: g1, members: [10.1.0.0/16]}\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tr := New(Config{Policy: p})
+			tr.AddSeed(debian, seed)
+			say := func(g, n int) announce.Response {
+				q := announce.Request{InfoHash: debian.Wire(), Port: 6881, Left: 100, PeerID: [20]byte{byte(g), byte(n)}}
+				kept := []string{c.above, c.below}[g]
+				answer, ok := tr.note(machineAt(g, n), identity{machine: machineAt(g, n).String(), part: true, kept: kept}, q, time.Now())
+				if !ok || answer.Links == nil {
+					t.Fatalf("%+v", answer)
+				}
+				return answer
+			}
+			for n := range 4 {
+				say(0, n)
+				say(1, n)
+			}
+			shares := 0
+			for n := range 4 {
+				answer := say(1, n)
+				if up := roles(answer)[announce.Upstream]; (len(up) > 0) != c.linked {
+					t.Errorf("machine %d is told of %d upstream", n, len(up))
+				}
+				if answer.Links.Share.Members > 0 {
+					shares++
+				}
+			}
+			if (shares == 4) != c.linked {
+				t.Errorf("%d of 4 machines fetch a share for their group", shares)
+			}
+		})
+	}
+}

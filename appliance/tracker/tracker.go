@@ -225,6 +225,7 @@ func invited(c *x509.Certificate, wire [20]byte) bool {
 type identity struct {
 	machine string // ID, "" for others than machines
 	part    bool   // it takes a part of the content only
+	kept    string // which part: what it keeps of its disk; "" is not known
 	seed    bool   // a seed node
 	plain   bool   // it came under an open swarm's plain v1 name
 
@@ -244,6 +245,9 @@ func identityOf(r *http.Request) (i identity) {
 			i.machine = id
 		}
 		i.part = i.part || name == swarm.URIRolePart
+		if kept, ok := strings.CutPrefix(name, job.URIKept); ok {
+			i.kept = kept
+		}
 		i.seed = i.seed || name == swarm.URIRoleSeed
 	}
 	return i
@@ -251,7 +255,7 @@ func identityOf(r *http.Request) (i identity) {
 
 // who returns what a policy may want to know of a peer.
 func (t *Tracker) who(i identity, a netip.Addr) schedule.Who {
-	w := schedule.Who{Address: a, Part: i.part}
+	w := schedule.Who{Address: a, Part: i.part, Same: i.kept}
 	switch {
 	case i.machine == "":
 	case t.cfg.Names == nil:

@@ -18,6 +18,8 @@ type ExtendedHandshake struct {
 	// MetadataSize the length of the info dictionary that it gives to others, in bytes ("metadata_size").
 	Metadata     byte
 	MetadataSize int
+	// Part says that the sender wants a part of the content only and tells who hands out which, see Wants ("sb_part").
+	Part bool
 	// Requests is how many requests of blocks the sender lets wait ("reqq"); zero means that it does not say.
 	Requests int
 }
@@ -43,6 +45,9 @@ func (h ExtendedHandshake) Message() Extended {
 	d := map[string]any{"m": m, "v": h.Version}
 	if h.MetadataSize > 0 {
 		d["metadata_size"] = h.MetadataSize
+	}
+	if h.Part {
+		d["sb_part"] = 1
 	}
 	if h.Requests > 0 {
 		d["reqq"] = h.Requests
@@ -79,6 +84,8 @@ func DecodeExtendedHandshake(payload []byte) (h ExtendedHandshake, err error) {
 	if n, ok := d["reqq"].(int64); ok && n > 0 && n <= 1<<20 {
 		h.Requests = int(n)
 	}
+	part, _ := d["sb_part"].(int64)
+	h.Part = part == 1
 	h.Version, _ = d["v"].(string)
 	if len(h.Version) > maxVersion {
 		h.Version = h.Version[:maxVersion]

@@ -146,6 +146,7 @@ var tileMessages = []struct {
 	{Shown{5, [20]byte{1, 19: 2}}, "070000000501" + strings.Repeat("00", 18) + "02"},
 	{TakenBack{5}, "0800000005"},
 	{Holds{[]byte{0x80}}, "0980"},
+	{Wants{[]byte{0x40}}, "0a40"},
 }
 
 func TestTileMessages(t *testing.T) {

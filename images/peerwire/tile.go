@@ -31,6 +31,7 @@ const (
 	kindShown   byte = 7
 	kindBack    byte = 8
 	kindHolds   byte = 9
+	kindWants   byte = 10
 )
 
 // TileMessage is one of the sb_tile messages below. All numbers are big-endian; a piece is 4 bytes; a set of tiles is
@@ -85,6 +86,9 @@ type (
 	// Holds tells another peer that hands out what the sender holds, as a bitfield (BEP 3); what it gets later follows as
 	// Have. It comes once, behind the version.
 	Holds struct{ Bits []byte }
+	// Wants tells who hands out which pieces a peer wants that takes a part of the content only, as a bitfield (BEP 3). It comes once,
+	// behind the version of the other side, from who said in its handshake that it would.
+	Wants struct{ Bits []byte }
 )
 
 // IndexedTile is one encoded tile and its index in the piece.
@@ -127,6 +131,7 @@ func (m Shown) appendTile(dst []byte) []byte {
 }
 func (m TakenBack) appendTile(dst []byte) []byte { return appendPiece(dst, kindBack, m.Piece) }
 func (m Holds) appendTile(dst []byte) []byte     { return append(append(dst, kindHolds), m.Bits...) }
+func (m Wants) appendTile(dst []byte) []byte     { return append(append(dst, kindWants), m.Bits...) }
 
 func (m Tiles) appendTile(dst []byte) []byte {
 	dst = appendPiece(dst, kindTiles, m.Piece)
@@ -213,7 +218,7 @@ func AppendTiles(dst []byte, kind byte, m Tiles) (buf []byte, parts [][]byte) {
 func DecodeTile(payload []byte) (TileMessage, error) {
 	d := decoder{b: payload}
 	kind := d.byte()
-	if d.err == nil && kind > kindHolds {
+	if d.err == nil && kind > kindWants {
 		return nil, nil
 	}
 	var m TileMessage
@@ -222,6 +227,8 @@ func DecodeTile(payload []byte) (TileMessage, error) {
 		m = Version{d.uint16(), d.flag()}
 	case kindHolds:
 		m = Holds{d.take(len(d.b))}
+	case kindWants:
+		m = Wants{d.take(len(d.b))}
 	default:
 		piece := d.piece()
 		switch kind {

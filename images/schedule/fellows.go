@@ -268,8 +268,10 @@ func (h *Handout) fellowsHold(word int) (held uint64) {
 // fellowsBusy reports whether a fellow has pieces before it that nobody has.
 func (h *Handout) fellowsBusy() bool {
 	for _, f := range h.fellows {
-		if f.has.Intersects(h.bare) {
-			return true
+		for w := range f.has {
+			if f.has[w]&h.uncovered(w) != 0 {
+				return true
+			}
 		}
 	}
 	return false

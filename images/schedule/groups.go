@@ -123,6 +123,7 @@ type member struct {
 	seed     bool
 	complete bool
 	part     bool
+	same     string // of a part, see Who.Same
 	slow     bool
 	gate     bool    // has links between groups of the mesh
 	rate     float64 // bytes a second, 0 is not known
@@ -216,7 +217,7 @@ func (t *Topology) Join(id ID, w Who, seed bool) {
 	m := &member{id: id, group: g, seed: seed, pin: t.policy.pinOf(w, g), weight: t.policy.weightOf(w, g)}
 	m.class = t.class(t.policy.sidesOf(w, g), g)
 	if m.part = w.Part; m.part {
-		m.weight = 0
+		m.weight, m.same = 0, w.Same
 	}
 	t.members[id] = m
 	for i, n := range t.policy.pins {

@@ -188,6 +188,9 @@ func (c *crossing) seat(n int) {
 // quick reports whether a machine is one to fetch for its group.
 func (m *member) quick() bool { return m != nil && m.weight > 0 && !m.slow }
 
+// suits reports whether the machine gets all that another one wants.
+func (m *member) suits(o *member) bool { return !m.part || m.same != "" && o.part && o.same == m.same }
+
 // source returns the machine for one of so many links, the one in a place of the parent or behind it, or nil.
 func (f *fabric) source(t *Topology, m *member, place, links, room int) *member {
 	fair := min(room, (links+f.parent.live-1)/f.parent.live)
@@ -195,7 +198,7 @@ func (f *fabric) source(t *Topology, m *member, place, links, room int) *member 
 	for _, limit := range []int{fair, room} {
 		for i := range min(places, maxProbes) {
 			o := f.parent.slots[(place+i)%places]
-			if o != nil && o != m && !o.part && len(f.down[o]) < limit && !slices.Contains(m.up.links, o) && t.mayLink(m.class, o.class) {
+			if o != nil && o != m && o.suits(m) && len(f.down[o]) < limit && !slices.Contains(m.up.links, o) && t.mayLink(m.class, o.class) {
 				return o
 			}
 		}

@@ -25,6 +25,8 @@ type Handout struct {
 	only      []int32   // by piece: 1 + the guest that announced it alone, counted in its hoard; 0 for none
 	shown     []int32   // by piece: guests that it was shown to and that are expected to announce it
 	beganAt   time.Time // when a piece was shown first
+	desired   Set       // pieces that some guest wants, where each of them wants some only; nil is all
+	parts     int       // guests that want some only
 	guests    map[int]*guest
 	order     []*guest // as they came, so that equal guests are served in turn and a simulation repeats itself
 	live      int      // sum of shown
@@ -65,6 +67,7 @@ type Handout struct {
 type guest struct {
 	id    int
 	has   Set
+	wants Set // nil is all
 	lacks int
 	shown map[int]*showing
 	live  int // showings that are not stalled
@@ -164,6 +167,46 @@ func (h *Handout) Join(id int, has Set, now time.Time) {
 		h.Have(id, i, now)
 	}
 	g.own = 0
+	h.desire()
+}
+
+// Wants says that a guest which has just joined wants some of the pieces, and is to be shown nothing else.
+func (h *Handout) Wants(id int, wants Set) {
+	g := h.guests[id]
+	if g == nil || g.wants != nil {
+		return
+	}
+	g.wants, g.lacks = slices.Clone(wants), 0
+	for i := range h.data.All() {
+		if wants.Has(i) && !g.has.Has(i) {
+			g.lacks++
+		}
+	}
+	h.parts++
+	h.desire()
+}
+
+// may reports whether the guest wants a piece.
+func (g *guest) may(piece int) bool { return g.wants == nil || g.wants.Has(piece) }
+
+// desire brings desired up to date with the guests.
+func (h *Handout) desire() {
+	h.desired = nil
+	if h.parts == 0 || h.parts < len(h.order) {
+		return
+	}
+	h.desired = NewSet(len(h.holders))
+	for _, g := range h.order {
+		h.desired.Union(g.wants)
+	}
+}
+
+// uncovered are the pieces of a word that nobody covers and some guest may want.
+func (h *Handout) uncovered(word int) uint64 {
+	if h.desired == nil {
+		return h.bare[word]
+	}
+	return h.bare[word] & h.desired[word]
 }
 
 // Leave removes a guest: what was shown to it is shown to another.
@@ -175,6 +218,10 @@ func (h *Handout) Leave(id int) {
 	delete(h.guests, id)
 	h.hoarded -= g.hoard
 	h.order = slices.DeleteFunc(h.order, func(o *guest) bool { return o == g })
+	if g.wants != nil {
+		h.parts--
+	}
+	h.desire()
 	for i := range g.has.All() {
 		if h.holders[i]--; h.holders[i] == 0 {
 			h.only[i] = 0
@@ -245,7 +292,9 @@ func (h *Handout) Have(id, piece int, now time.Time) {
 		return
 	}
 	g.has.Add(piece)
-	g.lacks--
+	if g.may(piece) {
+		g.lacks--
+	}
 	if !h.can.Has(piece) {
 		h.supplied = now
 	}
@@ -378,7 +427,9 @@ func (h *Handout) first(now time.Time) (id, piece int, ok bool) {
 // choose finds out which pieces the first pass may show: of those that nobody covers the ones that no fellow holds, if
 // there are any.
 func (h *Handout) choose(now time.Time) {
-	copy(h.choice, h.bare)
+	for w := range h.choice {
+		h.choice[w] = h.uncovered(w)
+	}
 	if now.Before(h.HoldUntil) {
 		h.choice.longRows(max(len(h.holders)/longRow, MinWindow)) // of what nobody holds, whoever can show it
 	}
@@ -418,7 +469,7 @@ func (h *Handout) guestBut(piece, out int) (id int, ok bool) {
 	var best *guest
 	bestSlow := false
 	for _, g := range h.order {
-		if g.id == out || !g.hungry() || g.has.Has(piece) || g.shown[piece] != nil {
+		if g.id == out || !g.hungry() || !g.may(piece) || g.has.Has(piece) || g.shown[piece] != nil {
 			continue
 		}
 		if slow := h.slow(g); best == nil || bestSlow && !slow || slow == bestSlow && g.before(best) {
@@ -453,7 +504,11 @@ func (h *Handout) second(now time.Time) (id, piece int, ok bool) {
 		return 0, 0, false
 	}
 	for w := range h.can {
-		for p := range (Set{h.can[w] &^ h.broken[w] &^ best.has[w]}).All() {
+		lacks := h.can[w] &^ h.broken[w] &^ best.has[w]
+		if best.wants != nil {
+			lacks &= best.wants[w]
+		}
+		for p := range (Set{lacks}).All() {
 			p += w << 6
 			if best.shown[p] != nil || h.promised[p] > 0 && h.promisedTo(id, p) {
 				continue

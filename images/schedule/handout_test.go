@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -253,6 +254,57 @@ func TestHandoutWaitsAfterARestart(t *testing.T) {
 	}
 }
 
+// Guests that want a part are shown that alone, each piece of it once before any twice; what nobody wants keeps nobody waiting.
+func TestHandoutToGuestsThatWantAPart(t *testing.T) {
+	const pieces, guests = 90, 3
+	for name, whole := range map[string]bool{"all want a part": false, "one wants everything": true} {
+		t.Run(name, func(t *testing.T) {
+			h := NewHandout(allOf(pieces), pieces, time.Minute)
+			wants := NewSet(pieces)
+			for i := range 2 * pieces / 3 {
+				wants.Add(i)
+			}
+			for id := 1; id <= guests; id++ {
+				if h.Join(id, NewSet(pieces), noon); id > 1 || !whole {
+					h.Wants(id, wants)
+				}
+			}
+			want := wants.Len()
+			if whole {
+				want = pieces
+			}
+			times := map[int]int{}
+			for len(times) < want {
+				id, piece, ok := h.Next(noon)
+				if !ok {
+					t.Fatalf("nothing to show after %d pieces", len(times))
+				}
+				if times[piece]++; times[piece] > 1 || !wants.Has(piece) && (!whole || id != 1) {
+					t.Fatalf("piece %d was shown %d times, now to %d, after %d others", piece, times[piece], id, len(times))
+				}
+				h.Have(id, piece, noon)
+			}
+			for piece := range want { // they get the rest from each other
+				for id := 1; id <= guests; id++ {
+					if h.guests[id].may(piece) {
+						h.Have(id, piece, noon)
+					}
+				}
+			}
+			if id, piece, ok := h.Next(noon); ok || h.Hungry(noon) {
+				t.Errorf("everyone has all that it wants, and piece %d is shown to %d", piece, id)
+			}
+			for id := 1; id <= guests; id++ {
+				h.Leave(id)
+			}
+			h.Join(9, NewSet(pieces), noon)
+			if list := showings(h, noon.Add(time.Hour)); len(list) == 0 {
+				t.Error("nothing is shown to a guest that wants everything, behind those that wanted a part")
+			}
+		})
+	}
+}
+
 // Whatever happens, the counts agree with what is known of the guests.
 func TestHandoutCounts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -267,7 +319,7 @@ func TestHandoutCounts(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			id, piece := rapid.IntRange(1, 4).Draw(t, "guest"), rapid.IntRange(0, pieces-1).Draw(t, "piece")
 			fellow := rapid.IntRange(11, 13).Draw(t, "fellow")
-			switch rapid.IntRange(0, 12).Draw(t, "step") {
+			switch rapid.IntRange(0, 13).Draw(t, "step") {
 			case 0:
 				h.Leave(id)
 				has := NewSet(pieces)
@@ -287,7 +339,7 @@ func TestHandoutCounts(t *testing.T) {
 			case 5:
 				h.Retry()
 			case 6:
-				if id, piece, ok := h.Next(now); ok && (h.guests[id].has.Has(piece) || !data.Has(piece)) {
+				if id, piece, ok := h.Next(now); ok && (h.guests[id].has.Has(piece) || !h.guests[id].may(piece) || !data.Has(piece)) {
 					t.Fatalf("piece %d shown to %d", piece, id)
 				}
 			case 7:
@@ -302,6 +354,14 @@ func TestHandoutCounts(t *testing.T) {
 				if h.Lacks(piece); rapid.Bool().Draw(t, "held after all") {
 					h.Holds(piece)
 				}
+			case 13:
+				wants := NewSet(pieces)
+				for i := range pieces {
+					if rapid.Bool().Draw(t, "wanted") {
+						wants.Add(i)
+					}
+				}
+				h.Wants(id, wants)
 			}
 			checkCounts(t, h)
 		}
@@ -336,6 +396,25 @@ func checkCounts(t *rapid.T, h *Handout) {
 			t.Fatalf("piece %d: %d holders, %d showings, %d of fellows, and bare is %v", p, holders, shown, promised, h.bare.Has(p))
 		}
 		live += shown
+	}
+	parts, desired := 0, NewSet(len(h.holders))
+	for id, g := range h.guests {
+		lacks := 0
+		for p := range h.data.All() {
+			if g.may(p) && !g.has.Has(p) {
+				lacks++
+			}
+		}
+		if g.lacks != lacks {
+			t.Fatalf("guest %d lacks %d pieces, want %d", id, g.lacks, lacks)
+		}
+		if g.wants != nil {
+			parts++
+			desired.Union(g.wants)
+		}
+	}
+	if h.parts != parts || (h.desired == nil) != (parts == 0 || parts < len(h.guests)) || h.desired != nil && !slices.Equal(h.desired, desired) {
+		t.Fatalf("%d of %d guests want a part, want %d; together %v, want %v", h.parts, len(h.guests), parts, h.desired, desired)
 	}
 	if h.live != live {
 		t.Fatalf("%d showings, want %d", h.live, live)

@@ -61,9 +61,10 @@ type Who struct {
 	Address netip.Addr
 	// Names are its ID, its name for people and its MACs, as far as they are known, in any case.
 	Names []string
-	// Part says that it wants, and holds, only some of the pieces: it fetches nothing for its group, and is nobody's
-	// upstream.
+	// Part says that it wants, and holds, only some of the pieces: it fetches nothing for its group where others do, and is upstream
+	// only of those who want the same. Same names which; two of the same name that is not empty want the same.
 	Part bool
+	Same string
 }
 
 // kind of a party.

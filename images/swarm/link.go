@@ -56,8 +56,10 @@ type linkState struct {
 	asks             map[int]*assembly      // pieces asked for
 	asked            time.Time              // when the last request went
 	fellow           bool                   // it hands out as we do
-	unnamed          bool                   // it is none of the neighbours that there may be, see SetNeighbours
-	leftOut          int                    // how often in a row it was not named
+	tells            bool                   // it wants a part, and tells us who hand out which; wants says that it did
+	wants            bool
+	unnamed          bool // it is none of the neighbours that there may be, see SetNeighbours
+	leftOut          int  // how often in a row it was not named
 	waitMemory       bool
 	useful, wasted   int64     // bytes of content that it sent
 	stock            *stock    // of a peer that does not speak sb_tile; else nil

@@ -125,7 +125,10 @@ func (st *state) receiveHandshake(l *link, payload []byte) error {
 	}
 	l.tileKind.Store(int32(h.Tile))
 	st.reachable(l, h.Port)
-	st.sendTile(l, peerwire.Version{Version: peerwire.TileVersion, HandsOut: st.hand != nil && !l.part})
+	if st.hand != nil && l.part {
+		st.greetPart(l, h.Part)
+	}
+	st.sendTile(l, peerwire.Version{Version: peerwire.TileVersion, HandsOut: st.hand != nil && (!l.part || l.tells)})
 	if st.hand != nil {
 		return nil
 	}
@@ -174,6 +177,8 @@ func (st *state) receiveTile(l *link, message peerwire.TileMessage, memory *[]by
 	case peerwire.Cancel:
 		l.out.cancel(m.Piece, m.Tiles)
 		st.cancelled(l, m)
+	case peerwire.Wants:
+		return st.receiveWants(l, m)
 	case peerwire.Shown, peerwire.TakenBack, peerwire.Holds:
 		return st.receiveFellow(l, m)
 	}
@@ -217,6 +222,9 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 		return fmt.Errorf("a second version")
 	}
 	l.HandsOut = v.HandsOut && st.hand == nil
+	if l.HandsOut && st.cfg.Part {
+		st.sendTile(l, peerwire.Wants{Bits: st.data.Bitfield(st.cfg.Pieces.Count())})
+	}
 	if st.hand != nil && v.HandsOut {
 		st.meet(l)
 		return nil
@@ -229,14 +237,45 @@ func (st *state) receiveVersion(l *link, v peerwire.Version) error {
 func (st *state) welcome(l *link) {
 	l.Ready = true
 	if st.hand != nil && !l.appliance && !l.part {
-		if hold := st.started.Add(st.cfg.timing.restart); !st.cfg.Fresh && st.now.Before(hold) && l.Has.Intersects(st.data) {
-			st.hand.HoldUntil = hold
-		}
-		st.hand.Join(l.id, l.Has, st.now)
+		st.joinHand(l)
 		st.show()
 	}
 	st.feed(l)
 	st.publish()
+}
+
+// joinHand puts a peer among those who are shown pieces.
+func (st *state) joinHand(l *link) {
+	if hold := st.started.Add(st.cfg.timing.restart); !st.cfg.Fresh && st.now.Before(hold) && l.Has.Intersects(st.data) {
+		st.hand.HoldUntil = hold
+	}
+	st.hand.Join(l.id, l.Has, st.now)
+}
+
+// greetPart says what we hold to a peer that wants a part of the content: one that tells which is shown pieces as others are, one of
+// an earlier version sees all of them and chooses.
+func (st *state) greetPart(l *link, tells bool) {
+	if l.tells = tells; tells {
+		st.send(l, peerwire.HaveNone)
+		return
+	}
+	st.send(l, peerwire.Bitfield{Bits: st.claims().Bitfield(st.cfg.Pieces.Count())})
+}
+
+// receiveWants shows pieces from now on to a peer that wants a part of the content.
+func (st *state) receiveWants(l *link, m peerwire.Wants) error {
+	if st.hand == nil || !l.tells || l.wants {
+		return nil
+	}
+	wants, err := schedule.ParseBitfield(m.Bits, st.cfg.Pieces.Count())
+	if err != nil {
+		return err
+	}
+	l.wants = true
+	st.joinHand(l)
+	st.hand.Wants(l.id, wants)
+	st.show()
+	return nil
 }
 
 func (st *state) receiveHaveTiles(l *link, m peerwire.HaveTiles) error {

@@ -241,10 +241,11 @@ func (st *state) join(l *link) {
 		l.out.send(st.openBits())
 	case st.hand != nil && !l.part:
 		l.out.send(peerwire.HaveNone)
+	case st.hand != nil: // what it may be told its handshake says, see greetPart
 	default:
 		l.out.send(peerwire.Bitfield{Bits: st.claims().Bitfield(n)})
 	}
-	own := peerwire.ExtendedHandshake{Tile: tileKind, Version: "Seedbed"}
+	own := peerwire.ExtendedHandshake{Tile: tileKind, Version: "Seedbed", Part: st.cfg.Part && st.hand == nil}
 	if l.end.mux != nil {
 		own.Port = l.end.mux.Addr().Port()
 	}

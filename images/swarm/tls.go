@@ -20,8 +20,8 @@ const (
 	URIRoleAppliance = "urn:seedbed:role:appliance"
 	// URIRoleSeed marks a machine that may hand out beside the appliance, see Config.HandOut.
 	URIRoleSeed = "urn:seedbed:role:seed"
-	// URIRolePart marks a peer that wants a part of the content only, see Config.Part: who hands out shows it nothing, since
-	// it would not fetch what it is shown, and announces all that it holds.
+	// URIRolePart marks a peer that wants a part of the content only, see Config.Part: who hands out shows it pieces of that part, if
+	// it tells which that is, and else announces all that it holds.
 	URIRolePart = "urn:seedbed:role:part"
 )
 
