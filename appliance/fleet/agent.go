@@ -151,6 +151,9 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 				return answer, err
 			}
 		}
+		if f.isMerged(c.session.Machine) {
+			return nil, nil // the agent tells anew what it is, and learns which machine that is now
+		}
 		again := make(<-chan time.Time)
 		if later > 0 {
 			again = time.After(later)
@@ -170,6 +173,14 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 		case <-again:
 		}
 	}
+}
+
+// isMerged reports whether a person, or its identity, has said that a machine is another one.
+func (f *Fleet) isMerged(machine string) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	m := f.state.machines[machine]
+	return m != nil && m.MergedInto != ""
 }
 
 // looksPerPoll bounds how often a machine that waits looks for its turn in the time of a poll: each 200 ms.

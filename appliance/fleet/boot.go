@@ -217,8 +217,8 @@ type Assignment struct {
 	ESPPartition string // GPT partition GUID
 }
 
-// NextBoot says what a machine boots next: the agent if there is a job for it, or if nobody has admitted it yet; else
-// its own disk. A machine of a group that is kept clean gets the repair of this boot here.
+// NextBoot says what a machine boots next: the agent if there is a job for it, if nobody has admitted it yet, or if it may be a machine
+// for which there is a job; else its own disk. A machine of a group that is kept clean gets the repair of this boot here.
 func (f *Fleet) NextBoot(ctx context.Context, mac, uuid string) Assignment {
 	mac = strings.ToLower(mac)
 	m := f.lookup(identity{macs: []string{mac}, uuid: canonicalUUID(uuid)})
@@ -232,8 +232,9 @@ func (f *Fleet) NextBoot(ctx context.Context, mac, uuid string) Assignment {
 	defer f.mu.RUnlock()
 	a := Assignment{Loader: f.sights[mac].loader}
 	now := f.now()
+	awaited := func(own string) bool { return f.awaited(canonicalUUID(uuid), own) }
 	if m == nil {
-		a.Agent = f.config.Admit == AdmitAsk
+		a.Agent = f.config.Admit == AdmitAsk || awaited("")
 		for _, dep := range f.state.deployments {
 			a.Agent = a.Agent || dep.All && !dep.Closed
 		}
@@ -245,6 +246,7 @@ func (f *Fleet) NextBoot(ctx context.Context, mac, uuid string) Assignment {
 			a.Agent = true
 		}
 	}
+	a.Agent = a.Agent || m.Inventory == nil && awaited(m.ID)
 	if m.Boot != nil {
 		a.Agent = m.Boot.To == BootAgent
 	}
@@ -255,6 +257,20 @@ func (f *Fleet) NextBoot(ctx context.Context, mac, uuid string) Assignment {
 		a.BIOSDrive, a.ESPVolumeID, a.ESPPartition = m.Deployed.BIOSDrive, m.Deployed.ESPVolumeID, m.Deployed.ESPPartition
 	}
 	return a
+}
+
+// awaited reports whether a job waits for another machine that has the UUID of a boot packet: the computer may be that one, with a network
+// card that nobody knows. Its agent tells, and a person decides. The caller holds mu.
+func (f *Fleet) awaited(uuid, own string) bool {
+	if uuid == "" {
+		return false
+	}
+	for _, id := range f.traits.sharing(identity{uuid: uuid}) {
+		if id != own && len(f.todo[id]) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // BootToken makes the second initrd's content for a machine that boots the agent: a token that is redeemed once. The

@@ -248,3 +248,35 @@ func TestHonestMachinesAreKnownAgain(t *testing.T) {
 		t.Run(what, func(t *testing.T) { c(t, newRoom(t, fleet.AdmitAsk)) })
 	}
 }
+
+// TestAJobWaitsForAMachineThatComesWithAnotherCard: where machines are admitted by themselves, one that nobody knows boots its disk, unless
+// a job waits for one with its UUID. It may be that one, and says so.
+func TestAJobWaitsForAMachineThatComesWithAnotherCard(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	v := r.boot(macA, computer(uuidV, "SN-V", "DISK-V", macA))
+	for _, waits := range []bool{false, true} {
+		if waits {
+			if _, err := r.Work(t.Context(), fleet.WorkOrder{Kind: job.InventoryOf, Machines: []string{v.me.Machine}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for uuid, want := range map[string]bool{uuidV: waits, uuidE: false, "": false, "00000000-0000-0000-0000-000000000000": false} {
+			if next := r.NextBoot(t.Context(), macB, uuid); next.Agent != want {
+				t.Errorf("a job waits: %v; an unknown card with UUID %q boots the agent: %v", waits, uuid, next.Agent)
+			}
+		}
+	}
+	e := r.boot(macB, computer(uuidV, "SN-V", "DISK-V", macB))
+	if e.me.Admitted || e.me.Machine == v.me.Machine || r.machine(e.me.Machine).Conflict == "" {
+		t.Fatalf("it is %+v", e.me)
+	}
+	if err := r.MergeMachines(t.Context(), e.me.Machine, v.me.Machine); err != nil {
+		t.Fatal(err)
+	}
+	if me := e.tells(computer(uuidV, "SN-V", "DISK-V", macB)); me.Machine != v.me.Machine || !me.Admitted {
+		t.Fatalf("after the merge it is %+v", me)
+	}
+	if j := e.claim(); j == nil || j.Kind != job.InventoryOf {
+		t.Errorf("its job is %+v", j)
+	}
+}

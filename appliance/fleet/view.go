@@ -175,7 +175,9 @@ func (f *Fleet) jobView(j *Job) JobView {
 	v.Written, v.WriteNanos = r.Written, r.WriteNanos
 	v.FromAppliance, v.FromPeers, v.ToPeers, v.Peers = r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers
 	v.Done, v.Sent, v.BytesPerSecond, v.Left, v.Warnings = r.Done, r.Sent, r.BytesPerSecond, r.Left, r.Warnings
-	v.Found = r.Found
+	if v.Found = r.Found; v.Found == nil {
+		v.Found = j.Last.Found // by the receipt, after which the machine reports on
+	}
 	v.Barred = f.accusations(j.ID)
 	return v
 }

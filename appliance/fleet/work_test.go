@@ -200,6 +200,10 @@ func TestRepairIsProvenAndCounted(t *testing.T) {
 	if m, err := r.Machine(macA); err != nil || m.Deployed == nil || m.Deployed.Job != v.ID {
 		t.Errorf("the machine holds %+v, %v", m.Deployed, err)
 	}
+	a.mustReport(job.PhaseReboot, 1)
+	if v = r.view(v.ID); v.Found == nil || v.Found.Damage[0].Tiles != 7 {
+		t.Errorf("when the machine reported on, what it had repaired was %+v", v.Found)
+	}
 }
 
 func TestWipedMachineHoldsNothing(t *testing.T) {
