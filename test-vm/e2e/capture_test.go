@@ -21,13 +21,9 @@ func TestAMachineIsCapturedOverTheNetworkAndItsDiskKeepsEveryByte(t *testing.T) 
 	must(t, err)
 	before := sum(t, source)
 	m := r.machine("reference", lab.BIOS, source)
-	// The appliance has to have seen a machine before it can be told to capture it.
-	start(t, m, lab.StartOptions{})
-	must(t, a.WaitMachine(within(t, time.Minute), m))
-	must(t, m.Cut())
+	r.known(a, m)
 
-	_, err = a.Command(t.Context(), "capture", m.MAC.String(), "--name", "captured")
-	must(t, err)
+	r.seedbed(a, "capture", m.MAC.String(), "--name", "captured")
 	boot := start(t, m, lab.StartOptions{StopAtReboot: true})
 	must(t, boot.WaitEnd(within(t, 3*time.Minute)))
 	j := waitJob(t, a, m, 10*time.Second, succeeded)
@@ -57,7 +53,7 @@ func TestAMachineIsCapturedOverTheNetworkAndItsDiskKeepsEveryByte(t *testing.T) 
 	for _, e := range events {
 		said += e.Text + "\n"
 	}
-	if !strings.Contains(said, "captured captured:1 from pc-") {
+	if !strings.Contains(said, "captured captured:1 from reference") {
 		t.Errorf("events:\n%s", said)
 	}
 	t.Logf("agent's word %.0f s after the first packet, %.1f MB read in %.1f s, %.2f MB sent", j.HelloAt.Sub(j.BootSeen).Seconds(),

@@ -80,7 +80,7 @@ func openRoom(t *testing.T, name string, c lab.Config) *room {
 
 // removeDisks leaves only logs behind.
 func removeDisks(t *testing.T, dir string) {
-	for _, pattern := range []string{"*.raw", "*.qcow2", "*.vars", "judge-*", "appliance"} {
+	for _, pattern := range []string{"*.raw", "*.qcow2", "*.vars", "judge-*", "appliance", "appliance[0-9]"} {
 		found, err := filepath.Glob(filepath.Join(dir, pattern))
 		must(t, err)
 		for _, path := range found {
@@ -171,7 +171,6 @@ var tools = map[string]string{"sgdisk": "gdisk", "sfdisk": "fdisk", "fsck.ext4":
 
 // tool runs a program to its end and returns what it printed; a failure is the test's.
 func tool(t reporter, name string, args ...string) string {
-	t.Helper()
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Env = append(os.Environ(), "MTOOLS_SKIP_CHECK=1", "LC_ALL=C")

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"seedbed/appliance/api"
@@ -19,16 +22,43 @@ import (
 type Appliance struct {
 	// Program is the seedbed program, BootDir the boot files, Data its directory.
 	Program, BootDir, Data string
+	// Addr is where machines reach it.
+	Addr netip.Addr
+	// Flags are of all its commands, `serve` too: where images and records are, if not in Data.
+	Flags []string
 	// Log receives what the appliance prints.
 	Log io.Writer
 
 	lab     *Lab
+	ns      string // its network namespace
 	process *Process
 }
 
 // Appliance returns the lab's appliance, not yet running; its data lie in the lab's directory.
 func (l *Lab) Appliance(program, bootDir string) (*Appliance, error) {
-	a := &Appliance{Data: filepath.Join(l.Dir, "appliance"), lab: l}
+	return l.appliance(program, bootDir, l.Namespace(), 1)
+}
+
+// AnotherAppliance returns one more appliance, not yet running, on a host of its own: of the same site, if it is given that
+// site's identity, records and images.
+func (l *Lab) AnotherAppliance(ctx context.Context, program, bootDir string) (*Appliance, error) {
+	ns, err := l.plugAppliance(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	n := len(l.others) + 1
+	l.mu.Unlock()
+	return l.appliance(program, bootDir, ns, n)
+}
+
+// appliance returns the n-th appliance, n from 1.
+func (l *Lab) appliance(program, bootDir, ns string, n int) (*Appliance, error) {
+	name := "appliance"
+	if n > 1 {
+		name += strconv.Itoa(n)
+	}
+	a := &Appliance{Data: filepath.Join(l.Dir, name), Addr: applianceAddr(n), lab: l, ns: ns}
 	var err error
 	if a.Program, err = filepath.Abs(program); err != nil {
 		return nil, err
@@ -42,15 +72,18 @@ func (l *Lab) Appliance(program, bootDir string) (*Appliance, error) {
 			return nil, fmt.Errorf("%w; run `%s`", err, how)
 		}
 	}
-	if a.Log, err = os.Create(filepath.Join(l.Dir, "appliance.log")); err != nil {
+	if a.Log, err = os.Create(a.logFile()); err != nil {
 		return nil, err
 	}
 	return a, os.MkdirAll(a.Data, 0o700)
 }
 
+func (a *Appliance) logFile() string { return a.Data + ".log" }
+
 // Start runs `seedbed serve` and returns when it answers.
 func (a *Appliance) Start(ctx context.Context) error {
-	p, err := a.lab.Run(a.Log, a.Program, "serve", "--data", a.Data, "--boot-dir", a.BootDir, "--interface", Interface, "--admit", "auto")
+	args := append([]string{"serve", "--data", a.Data, "--boot-dir", a.BootDir, "--interface", Interface, "--admit", "auto"}, a.Flags...)
+	p, err := a.lab.runIn(a.ns, nil, a.Log, a.Program, args...)
 	if err != nil {
 		return err
 	}
@@ -65,9 +98,9 @@ func (a *Appliance) Start(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-p.Done():
-			return fmt.Errorf("the appliance ended at its start: %w; see %s", p.Err(), filepath.Join(a.lab.Dir, "appliance.log"))
+			return fmt.Errorf("the appliance ended at its start: %w; see %s", p.Err(), a.logFile())
 		case <-ctx.Done():
-			return fmt.Errorf("the appliance does not answer: %w; see %s", ctx.Err(), filepath.Join(a.lab.Dir, "appliance.log"))
+			return fmt.Errorf("the appliance does not answer: %w; see %s", ctx.Err(), a.logFile())
 		}
 	}
 	return nil
@@ -81,7 +114,7 @@ func (a *Appliance) Stop() error { return a.process.Stop() }
 
 // Command runs one of the operator's commands and returns what it prints.
 func (a *Appliance) Command(ctx context.Context, args ...string) ([]byte, error) {
-	return a.lab.Output(ctx, a.Program, append(args, "--data", a.Data)...)
+	return a.lab.output(ctx, a.ns, a.Program, slices.Concat(args, []string{"--data", a.Data}, a.Flags)...)
 }
 
 // AddImage makes an image of a raw disk file.
@@ -93,6 +126,17 @@ func (a *Appliance) AddImage(ctx context.Context, name, file string) (*api.Image
 // Jobs returns the appliance's jobs, oldest first.
 func (a *Appliance) Jobs(ctx context.Context) (jobs []api.Job, err error) {
 	return jobs, a.query(ctx, &jobs, "job", "ls", "--json")
+}
+
+// Machines returns the machines that the appliance knows.
+func (a *Appliance) Machines(ctx context.Context) (list []api.Machine, err error) {
+	return list, a.query(ctx, &list, "machine", "ls", "--json")
+}
+
+// Machine returns a machine by its name, ID, MAC or serial number.
+func (a *Appliance) Machine(ctx context.Context, name string) (*api.Machine, error) {
+	m := new(api.Machine)
+	return m, a.query(ctx, m, "machine", "show", name, "--json")
 }
 
 // Events returns the appliance's events, oldest first.

@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -24,24 +23,6 @@ func (a *Appliance) Job(ctx context.Context, m *Machine) (*api.Job, error) {
 		}
 	}
 	return found, nil
-}
-
-// WaitMachine polls until the appliance has seen the machine.
-func (a *Appliance) WaitMachine(ctx context.Context, m *Machine) error {
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var list []api.Machine
-		err := a.query(ctx, &list, "machine", "ls", "--json")
-		if slices.ContainsFunc(list, func(v api.Machine) bool { return strings.EqualFold(v.MAC, m.MAC.String()) }) {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("machine %s was not seen: %w (%v)", m.Config.Name, ctx.Err(), err)
-		}
-	}
 }
 
 // WaitJob polls until the machine's job is as ok wants it, and returns it. A job that failed or was cancelled, where ok

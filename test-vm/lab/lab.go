@@ -45,9 +45,10 @@ type Lab struct {
 	log      *slog.Logger
 	name     string // of its namespaces: "seedbed-4711-0"
 	uplink   atomic.Int32
-	mu       sync.Mutex // guards machines, children
+	mu       sync.Mutex // guards what follows
 	machines []*Machine
 	children []*Process
+	others   []string // namespaces of appliances beside the first
 }
 
 var sequence atomic.Int32
@@ -84,6 +85,10 @@ func Start(ctx context.Context, c Config) (*Lab, error) {
 func (l *Lab) switchNS() string { return l.name + "-switch" }
 func (l *Lab) dhcpNS() string   { return l.name + "-dhcp" }
 
+// Servers is the name of the network namespace with the servers that belong to somebody else, at DHCPAddr: DHCP, and what a test
+// starts there.
+func (l *Lab) Servers() string { return l.dhcpNS() }
+
 // Namespace is the name of the network namespace in which the appliance runs; its interface is Interface.
 func (l *Lab) Namespace() string { return l.name + "-appliance" }
 
@@ -115,6 +120,36 @@ func (l *Lab) makeNetwork(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// plugAppliance makes a namespace for one more appliance, with a cable of its own to the switch, and returns its name.
+func (l *Lab) plugAppliance(ctx context.Context) (ns string, err error) {
+	l.mu.Lock()
+	n := len(l.others) + 2
+	ns = fmt.Sprintf("%s-appliance%d", l.name, n)
+	l.others = append(l.others, ns)
+	l.mu.Unlock()
+	port := fmt.Sprintf("appliance%d", n)
+	for _, c := range []string{
+		"netns add " + ns, "-n " + ns + " link set lo up",
+		"-n " + l.switchNS() + " link add " + port + " type veth peer name " + Interface + " netns " + ns,
+		"-n " + l.switchNS() + " link set " + port + " master switch up",
+		"-n " + ns + " link set " + Interface + fmt.Sprintf(" address 52:54:00:77:ff:%02x up", 0x10+n),
+		"-n " + ns + " addr add " + addrOn(applianceAddr(n)) + " brd + dev " + Interface,
+	} {
+		if err := ip(ctx, strings.Fields(c)...); err != nil {
+			return "", err
+		}
+	}
+	return ns, nil
+}
+
+// applianceAddr is the address of the n-th appliance, n from 1.
+func applianceAddr(n int) netip.Addr {
+	if n == 1 {
+		return ApplianceAddr
+	}
+	return netip.AddrFrom4([4]byte{10, 77, 0, byte(10 + n)})
 }
 
 func addrOn(a netip.Addr) string { return fmt.Sprintf("%s/%d", a, Network.Bits()) }
@@ -151,8 +186,8 @@ func (l *Lab) StopDHCP() error {
 // Close switches off every machine, ends every process and removes the network. Files in Dir stay.
 func (l *Lab) Close() error {
 	l.mu.Lock()
-	machines, children := l.machines, l.children
-	l.machines, l.children = nil, nil
+	machines, children, others := l.machines, l.children, l.others
+	l.machines, l.children, l.others = nil, nil, nil
 	l.mu.Unlock()
 	var errs []error
 	for _, m := range machines {
@@ -161,7 +196,7 @@ func (l *Lab) Close() error {
 	for _, p := range children {
 		errs = append(errs, p.Kill())
 	}
-	for _, ns := range []string{l.dhcpNS(), l.Namespace(), l.switchNS()} {
+	for _, ns := range append(others, l.dhcpNS(), l.Namespace(), l.switchNS()) {
 		if _, err := os.Stat(filepath.Join("/run/netns", ns)); err == nil {
 			errs = append(errs, ip(context.Background(), "netns", "del", ns))
 		}

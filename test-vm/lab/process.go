@@ -29,8 +29,12 @@ func (l *Lab) Run(out io.Writer, name string, args ...string) (*Process, error) 
 // Output runs a program in the appliance's namespace to its end and returns what it printed to its standard output; an
 // error carries what it printed to the other one.
 func (l *Lab) Output(ctx context.Context, name string, args ...string) ([]byte, error) {
+	return l.output(ctx, l.Namespace(), name, args...)
+}
+
+func (l *Lab) output(ctx context.Context, ns, name string, args ...string) ([]byte, error) {
 	var out, problem strings.Builder
-	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", l.Namespace(), name}, args...)...)
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", ns, name}, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	if err := cmd.Run(); err != nil {
 		return []byte(out.String()), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(problem.String()))

@@ -28,6 +28,18 @@ func Start(t testing.TB, buckets ...string) (endpoint string) {
 // StartAt is Start at another address of this host, so that other hosts reach the service.
 func StartAt(t testing.TB, ip string, buckets ...string) (endpoint string) {
 	t.Helper()
+	return start(t, nil, freeAddress(t, ip), buckets)
+}
+
+// StartIn is Start in a network namespace of ip-netns(8), at an address that is free there: "10.77.0.2:9000".
+func StartIn(t testing.TB, namespace, address string, buckets ...string) (endpoint string) {
+	t.Helper()
+	return start(t, []string{"ip", "netns", "exec", namespace}, address, buckets)
+}
+
+// start starts a service that listens at an address, below the command in prefix.
+func start(t testing.TB, prefix []string, address string, buckets []string) (endpoint string) {
+	t.Helper()
 	program, err := Build()
 	if err != nil {
 		t.Fatal(err)
@@ -49,13 +61,13 @@ func StartAt(t testing.TB, ip string, buckets ...string) (endpoint string) {
 	} {
 		setenv(t, name, value)
 	}
-	address := freeAddress(t, ip)
 	metadata := filepath.Join(folder, "metadata") // beside, since a tmpfs may have no extended attributes
 	if err := os.Mkdir(metadata, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command(program, "--port", address, "--quiet", "--keep-alive", "posix", "--sidecar", metadata, filepath.Join(folder, "data"))
+	args := append(prefix[:len(prefix):len(prefix)], program, "--port", address, "--quiet", "--keep-alive", "posix", "--sidecar", metadata, filepath.Join(folder, "data"))
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY_ID=test", "ROOT_SECRET_ACCESS_KEY="+os.Getenv("AWS_SECRET_ACCESS_KEY"))
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
@@ -71,19 +83,32 @@ func StartAt(t testing.TB, ip string, buckets ...string) (endpoint string) {
 		<-ended
 	})
 	for {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			c.Close()
+		if listens(prefix, address) {
 			return "http://" + address
 		}
 		select {
 		case <-ended:
 			t.Fatalf("versitygw ended: %s", log.String())
 		case <-t.Context().Done():
-			t.Fatalf("versitygw does not listen: %v", err)
+			t.Fatal("versitygw does not listen")
 		case <-time.After(10 * time.Millisecond): // until it listens
 		}
 	}
+}
+
+// listens reports whether a program takes connections at an address, where programs below prefix see it.
+func listens(prefix []string, address string) bool {
+	if len(prefix) > 0 {
+		args := append(prefix[1:len(prefix):len(prefix)], "ss", "-Hltn", "src", address)
+		found, err := exec.Command(prefix[0], args...).Output()
+		return err == nil && len(found) > 0
+	}
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
 
 // memory returns a folder in memory where there is one: what is tested is the protocol and not a disk.
