@@ -90,9 +90,12 @@ func (r *room) mends(a *lab.Appliance, m *lab.Machine, original *source) {
 	if sum(t, disk) != right {
 		t.Error("the disk was not kept clean")
 	}
-	r.login(m)
+	script, err := r.Output(t.Context(), "curl", "-sS", "--max-time", "10", fmt.Sprintf("http://%s/boot.ipxe?mac=%s&platform=pcbios", a.Addr, m.MAC))
+	if must(t, err); !strings.Contains(string(script), "boots its own disk") {
+		t.Errorf("after its repair the machine does not boot its disk at once:\n%s", script)
+	}
 	if j, err := a.Job(t.Context(), m); err != nil || j.ID != cleaned.ID {
-		t.Errorf("after its repair the machine did not boot its disk at once: job %+v, %v", j, err)
+		t.Errorf("after its repair the machine has job %+v, %v", j, err)
 	}
 }
 
