@@ -156,6 +156,8 @@ func (s *siege) uploads() []attack {
 func (s *siege) swarms() []attack {
 	v, f, x := s.victim, s.fellow, s.stranger
 	own, h := certificateOf(v, v.job.Certificate), v.job.InfoHash
+	robbed := s.worker("52:54:00:77:00:1b", "10.77.0.27", "debian")
+	s.steal(robbed)
 	in := func() string { return peers(h, own) }
 	row := func(name string, c *tls.Certificate) attack {
 		return attack{name, func() string { return peers(h, c) }, "out", in, "in"}
@@ -166,11 +168,13 @@ func (s *siege) swarms() []attack {
 		row("the swarm by a machine that nobody admitted", certificateOf(x, x.welcome.Certificate)),
 		row("the swarm by the certificate of another job", certificateOf(f, f.job.Certificate)),
 		row("the swarm by the certificate of the boot, before the job", certificateOf(v, v.welcome.Certificate)),
+		row("the swarm by the certificate of a job whose boot token was used twice", certificateOf(robbed, robbed.job.Certificate)),
 		row("the swarm by a certificate that signed itself", selfMade(s.t, swarm.InfoHashURI(h))),
 		row("the swarm by a certificate that has expired", issued(s.t, s.data, v, time.Now().Add(-73*time.Hour), swarm.InfoHashURI(h))),
 		{"another swarm by the certificate of this one", func() string { return peers(f.job.InfoHash, own) }, "out", in, "in"},
 		{"addresses of a swarm by a machine that nobody admitted", func() string { return told(x, announces(h, 7001, "")) }, "403", func() string { return told(v, announces(h, 7002, "")) }, "200"},
 		{"addresses of a swarm by a machine of another", func() string { return told(f, announces(h, 7004, "")) }, "403", func() string { return told(f, announces(f.job.InfoHash, 7004, "")) }, "200"},
+		{"addresses of a swarm by a machine whose boot token was used twice", func() string { return told(robbed, announces(h, 7007, "")) }, "403", func() string { return told(v, announces(h, 7002, "")) }, "200"},
 		{"addresses of a closed swarm over plain HTTP", func() string {
 			_, b, _ := knocked(s.web, "GET", "http://"+applianceAddr+announces(h, 7001, ""), nil)
 			return failureOf(b)
@@ -558,6 +562,7 @@ func (s *siege) floods() []attack {
 			return "nothing"
 		}
 	}
+	crowd := from(s.t, "10.77.0.69", nil)
 	random := mathrand.New(mathrand.NewChaCha8([32]byte{7}))
 	hardware := func() net.HardwareAddr {
 		return net.HardwareAddr{2, byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}
@@ -630,6 +635,35 @@ func (s *siege) floods() []attack {
 		}, "429 too-many", func() string {
 			return knock(from(s.t, "10.77.0.68", nil), "POST", s.base+"/api/v1/login", encode(api.Login{Name: "vera", Password: siegePassword}))
 		}, "200"},
+		{"logins of sixty people at once", grown(func() {
+			var all []*http.Client
+			for i := range 4 {
+				all = append(all, from(s.t, fmt.Sprintf("10.77.0.%d", 70+i), nil))
+			}
+			together(60, 60, func(i int, _ *http.Client) {
+				knock(all[i%4], "POST", s.base+"/api/v1/login", encode(api.Login{Name: fmt.Sprintf("nobody%d", i), Password: "a password that is wrong"}))
+			}, nil)
+		}), "nothing", func() string {
+			return knock(from(s.t, "10.77.0.74", nil), "POST", s.base+"/api/v1/login", encode(api.Login{Name: "anna", Password: siegePassword}))
+		}, "200"},
+		{"requests without a name", func() (last string) {
+			for i := range 600 {
+				last = knock(crowd, "GET", s.base+"/api/v1/machines", nil, "Authorization", fmt.Sprintf("Bearer seedbed_%d_x", i))
+			}
+			return last
+		}, "429 too-many", func() string {
+			return knock(crowd, "GET", s.base+"/api/v1/machines", nil, "Authorization", "Bearer "+s.viewer) // from the same address
+		}, "200"},
+		{"peers of an open swarm, all of one address", func() (last string) {
+			for i := range 65 {
+				_, b, _ := knocked(crowd, "GET", "http://"+applianceAddr+announces(s.fellow.job.InfoHash, uint16(9000+i), ""), nil)
+				last = failureOf(b)
+			}
+			return last
+		}, "failure", func() string {
+			_, b, _ := knocked(s.web, "GET", "http://"+applianceAddr+announces(s.fellow.job.InfoHash, 9000, ""), nil)
+			return failureOf(b)
+		}, "peers"},
 		{"places for saved tables that are held", func() string {
 			last := "refused"
 			for range 9 { // one more than there are

@@ -75,7 +75,7 @@ func TestAttacks(t *testing.T) {
 	network(t)
 	s := newSiege(t)
 	slow := s.slowOnes() // they have as long as the others take
-	for _, list := range []func() []attack{s.machines, s.swarms, s.boots, s.people, s.paths, s.bodies, s.words, s.floods} {
+	for _, list := range []func() []attack{s.machines, s.inventories, s.claims, s.identities, s.frames, s.swarms, s.boots, s.people, s.paths, s.bodies, s.words, s.floods} {
 		s.run(list())
 	}
 	s.run(slow())

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 
 	"seedbed/appliance/boot"
 	"seedbed/appliance/fleet"
@@ -14,6 +16,7 @@ import (
 type bootFleet struct {
 	fleet *fleet.Fleet
 	log   *slog.Logger
+	told  *atomic.Int64 // Unix seconds when a machine that was not recorded was logged last
 }
 
 // Sighted implements boot.Fleet.
@@ -29,7 +32,12 @@ func (b bootFleet) Sighted(ctx context.Context, s boot.Sighting) {
 	err := b.fleet.Sighted(ctx, fleet.Sighting{
 		MAC: s.MAC.String(), UUID: s.UUID, Addr: s.Addr, Stage: string(s.Stage), Firmware: firmware, Loader: string(s.Loader), Note: s.Note,
 	})
-	if err != nil {
+	_, refused := errors.AsType[*fleet.Refusal](err)
+	switch {
+	case refused && !seldom(b.told): // it comes again, and so do all others of a flood
+	case refused:
+		b.log.Warn("a machine that was seen is not recorded; others are told of once a minute", "mac", s.MAC.String(), "err", err)
+	case err != nil:
 		b.log.Error("a machine that was seen could not be recorded", "mac", s.MAC.String(), "err", err)
 	}
 }

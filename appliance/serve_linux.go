@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -323,7 +324,7 @@ func (a *appliance) openSwarm() error {
 	a.lib.openPeers = a.tracker.Machines
 	a.openTopology()
 	seeders, err := seed.New(seed.Config{
-		Mux: a.mux, Open: a.lib.repo.OpenImage, Layer: a.lib.repo.Layer, LayerRange: a.lib.repo.LayerRange, CA: a.lib.site.CA(), Changed: a.lib.open.changed, Log: a.log,
+		Mux: a.mux, Open: a.lib.repo.OpenImage, Layer: a.lib.repo.Layer, LayerRange: a.lib.repo.LayerRange, CA: a.lib.site.CA(), Refused: a.fleet.Revoked, Changed: a.lib.open.changed, Log: a.log,
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return a.lib.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
@@ -422,7 +423,7 @@ func (a *appliance) openBoot() error {
 	}
 	a.lib.web = strings.TrimSuffix("http://"+netip.AddrPortFrom(a.address, tcpAddr(a.http).Port()).String(), ":80")
 	a.boot, err = boot.New(boot.Config{
-		Files: files, Fleet: bootFleet{a.fleet, a.log}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Open: a.openHTTP(), Asked: a.bootAsked, Others: a.fleet.OtherBoots, Log: a.log,
+		Files: files, Fleet: bootFleet{a.fleet, a.log, new(atomic.Int64)}, Addr: a.address, HTTPPort: tcpAddr(a.http).Port(), Open: a.openHTTP(), Asked: a.bootAsked, Others: a.fleet.OtherBoots, Log: a.log,
 	})
 	if err != nil {
 		return err

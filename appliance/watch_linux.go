@@ -31,6 +31,7 @@ type watched struct {
 	stored    atomic.Int64   // bytes of the repository
 	strangers *limit.Limiter // requests over HTTPS without a certificate
 	loaders   *limit.Limiter // scripts and tokens over HTTP
+	files     *limit.Limiter // all else over HTTP: boot files, torrents and tracker of open images
 	told      atomic.Int64   // Unix seconds when a refused stranger was logged last
 	health    health
 	roomAsked question[roomOf]
@@ -39,10 +40,11 @@ type watched struct {
 }
 
 // What one address may ask without a certificate: a room of 80 machines behind one relay, or a simulated thousand on one host, start
-// at once, and each says hello up to three times; a boot fetches four scripts and a token.
+// at once, and each says hello up to three times; a boot fetches four scripts and a token, and at most six files.
 var (
 	strangersMay = limit.Config{PerSecond: 100, Burst: 3000}
 	loadersMay   = limit.Config{PerSecond: 400, Burst: 4000}
+	filesMay     = limit.Config{PerSecond: 1000, Burst: 10000}
 )
 
 // openWatch makes what is needed before anything listens.
@@ -51,7 +53,7 @@ func (a *appliance) openWatch() error {
 	if a.strangers == nil { // a test may have set it
 		a.strangers = limit.New(strangersMay)
 	}
-	a.loaders = limit.New(loadersMay)
+	a.loaders, a.files = limit.New(loadersMay), limit.New(filesMay)
 	own, err := openOwnCertificate(a.config.TLSCert, a.config.TLSKey, a.log)
 	if err != nil {
 		return err
@@ -67,7 +69,7 @@ func (a *appliance) openWatch() error {
 func (a *appliance) watch() {
 	a.metrics.Watch(metrics.Config{
 		Fleet: a.fleet.Measures, Seeders: a.seeders.Stats, Tracked: a.tracker.Totals, Room: a.room, Stored: a.stored.Load,
-		Refused: map[string]func() int64{"https": a.strangers.Refusals, "boot": a.loaders.Refusals}, Version: programVersion(), Log: a.log,
+		Refused: map[string]func() int64{"https": a.strangers.Refusals, "boot": func() int64 { return a.loaders.Refusals() + a.files.Refusals() }}, Version: programVersion(), Log: a.log,
 	})
 	a.parts = append(a.parts, a.countStored)
 }
@@ -160,25 +162,30 @@ func isWatching(path string) bool {
 // tellStrangerEvery bounds the lines in the log about strangers who ask too much.
 const tellStrangerEvery = 60
 
+// seldom reports whether tellStrangerEvery has gone by since it did last; told has when that was.
+func seldom(told *atomic.Int64) bool {
+	now, before := time.Now().Unix(), told.Load()
+	return now-before >= tellStrangerEvery && told.CompareAndSwap(before, now)
+}
+
 func (a *appliance) tellStranger(from, what string) {
-	now, before := time.Now().Unix(), a.told.Load()
-	if now-before >= tellStrangerEvery && a.told.CompareAndSwap(before, now) {
+	if seldom(&a.told) {
 		a.log.Warn("requests without a certificate are refused: too many from one address; others are told of once a minute", "peer", from, "path", what)
 	}
 }
 
-// bootAsked counts a boot file that was asked for, and bounds how often one address asks for what has to be made for it.
+// bootAsked counts a boot file that was asked for, and bounds how often one address asks, less often for what has to be made for it.
 func (a *appliance) bootAsked(client netip.Addr, what string) time.Duration {
 	a.metrics.BootFile(what)
-	switch what {
-	case boot.AskedScript, boot.AskedToken:
-		wait := a.loaders.Wait(client, time.Now())
-		if wait > 0 {
-			a.tellStranger(client.String(), what)
-		}
-		return wait
+	bound := a.files
+	if what == boot.AskedScript || what == boot.AskedToken {
+		bound = a.loaders
 	}
-	return 0
+	wait := bound.Wait(client, time.Now())
+	if wait > 0 {
+		a.tellStranger(client.String(), "a boot file")
+	}
+	return wait
 }
 
 func remoteAddr(r *http.Request) netip.Addr {

@@ -25,8 +25,10 @@ import (
 	"testing"
 	"time"
 
+	"seedbed/appliance/boot"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/limit"
+	"seedbed/appliance/metrics"
 )
 
 // aCommand is a command of the program.
@@ -235,6 +237,23 @@ func TestPeopleGetTheirOwnCertificate(t *testing.T) {
 	hangUp("certificate read again")
 	if again, _ := serial("seedbed.example"); again == first {
 		t.Error("the certificate is the one before")
+	}
+}
+
+// TestLoadersWhoAskTooMuchWait, for files too, and one kind keeps nobody from the other.
+func TestLoadersWhoAskTooMuchWait(t *testing.T) {
+	a := &appliance{log: slog.New(slog.DiscardHandler)}
+	a.metrics, a.loaders, a.files = metrics.New(a.log), limit.New(limit.Config{PerSecond: 0.001, Burst: 2}), limit.New(limit.Config{PerSecond: 0.001, Burst: 3})
+	one, other := netip.MustParseAddr("10.77.0.66"), netip.MustParseAddr("10.77.0.67")
+	for i, c := range []struct {
+		from  netip.Addr
+		what  string
+		waits bool
+	}{{one, boot.AskedKernel, false}, {one, boot.AskedTorrent, false}, {one, "undionly.kpxe", false}, {one, boot.AskedTorrent, true}, {one, boot.AskedKernel, true},
+		{one, boot.AskedScript, false}, {one, boot.AskedToken, false}, {one, boot.AskedToken, true}, {other, boot.AskedToken, false}, {other, boot.AskedInitramfs, false}} {
+		if got := a.bootAsked(c.from, c.what) > 0; got != c.waits {
+			t.Errorf("request %d, %s: waits %v, want %v", i+1, c.what, got, c.waits)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
+	"seedbed/appliance/limit"
 )
 
 // CookieName is that of a stay; the prefix has browsers take it over TLS and for this host alone (RFC 6265bis §4.1.3).
@@ -60,10 +61,17 @@ func (o *Operators) Local() http.Handler {
 	})
 }
 
+// strangersMay is how often one address may ask without a name: for the description, for a login, or with a token or cookie that is
+// not known. Who has a name may ask as often as he likes.
+var strangersMay = limit.Config{PerSecond: 20, Burst: 400}
+
 // Remote returns the handler for requests over TLS: by an API token, or by the cookie of a login.
 func (o *Operators) Remote() http.Handler {
 	return o.door(func(r *http.Request) (context.Context, error) {
 		a, err := o.who(r)
+		if a.Name == "" && o.strangers.Wait(remoteOf(r), time.Now()) > 0 {
+			return nil, &fleet.Refusal{Code: fleet.CodeTooMany, Detail: "too many requests from this address without a login or an API token that is known here; try again in a moment"}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -190,7 +198,7 @@ func levelOf(p job.Problem) slog.Level {
 	switch {
 	case p.Code == codeInternal:
 		return slog.LevelError
-	case p.Status == http.StatusUnauthorized: // strangers do not fill the log
+	case p.Status == http.StatusUnauthorized, p.Status == http.StatusTooManyRequests: // strangers do not fill the log
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo

@@ -21,6 +21,7 @@ import (
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
+	"seedbed/appliance/limit"
 )
 
 // base is where this version of the operators' interface is, Path the pattern of all below it.
@@ -47,13 +48,15 @@ type Operators struct {
 	mux    *http.ServeMux
 	api    huma.API
 	knocks *knocks
-	live   *live
+	// strangers bounds requests without a name.
+	strangers *limit.Limiter
+	live      *live
 }
 
 // NewOperators makes the operators' interface. Nothing is started.
 func NewOperators(c Config) *Operators {
 	humaOnce.Do(ownHuma)
-	o := &Operators{fleet: c.Fleet, images: c.Images, log: c.Log, mux: http.NewServeMux(), knocks: newKnocks(), live: newLive(c.Fleet)}
+	o := &Operators{fleet: c.Fleet, images: c.Images, log: c.Log, mux: http.NewServeMux(), knocks: newKnocks(), strangers: limit.New(strangersMay), live: newLive(c.Fleet)}
 	if o.log == nil {
 		o.log = slog.New(slog.DiscardHandler)
 	}

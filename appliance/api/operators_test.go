@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -240,7 +241,46 @@ func TestALoginIsForOurPagesAlone(t *testing.T) {
 	if status, _, _ := in.with(api.CSRFHeader, csrf).do("POST", "/api/v1/logout", nil); status != 204 {
 		t.Errorf("logout: %d", status)
 	}
+	events, err := a.operator.Events(t.Context(), api.EventQuery{Actor: "olaf", Kind: "user.logout", Limit: 10})
+	if err != nil || len(events) != 1 || events[0].From != "127.0.0.1" {
+		t.Errorf("who logged out: %+v, %v", events, err)
+	}
 	in.refused(401, fleet.CodeUnauthorised, "GET", "/api/v1/me", nil)
+}
+
+// TestWhoHasNoNameAsksInBounds, and keeps nobody out who has one, from the same address either.
+func TestWhoHasNoNameAsksInBounds(t *testing.T) {
+	a := start(t, fleet.AdmitAuto)
+	known := a.visit().with("Authorization", "Bearer "+a.user("vera", fleet.RoleViewer))
+	stranger := a.visit()
+	limited := 0
+	for i := range 600 {
+		v, path := stranger, "/api/v1/machines"
+		switch i % 4 {
+		case 0:
+			v = v.with("Authorization", fmt.Sprintf("Bearer seedbed_%d_0", i))
+		case 1:
+			v = v.with("Cookie", fmt.Sprintf("%s=%d", api.CookieName, i))
+		case 2:
+			path = "/api/v1/openapi.json"
+		}
+		switch status, b, _ := v.do("GET", path, nil); status {
+		case 200, 401:
+		case 429:
+			limited++
+		default:
+			t.Fatalf("request %d: %d %s", i, status, b)
+		}
+	}
+	if limited < 50 {
+		t.Errorf("%d of 600 requests were refused unseen", limited)
+	}
+	stranger.refused(429, fleet.CodeTooMany, "GET", "/api/v1/openapi.json", nil)
+	for range 50 {
+		if status, b, _ := known.do("GET", "/api/v1/machines", nil); status != 200 {
+			t.Fatalf("who has a token: %d %s", status, b)
+		}
+	}
 }
 
 func TestLoginsAreBounded(t *testing.T) {
@@ -785,6 +825,7 @@ func (s *shelf) Torrent(context.Context, string, api.TorrentOrder) ([]byte, erro
 	return []byte("d4:infod"), nil
 }
 
+// TestEveryOperationOfTheDescriptionAnswers, and of each one that changes something an event says who did it.
 func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 	a := start(t, fleet.AdmitAuto)
 	if _, err := a.operator.ImportMachines(t.Context(), strings.NewReader(table), false); err != nil {
@@ -814,6 +855,21 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := map[string]bool{}
+	last := int64(0)
+	happened := func() []fleet.Event { // since it was asked last
+		t.Helper()
+		list, err := a.fleet.Events(t.Context(), fleet.EventQuery{After: last})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) > 0 {
+			last = list[len(list)-1].ID
+		}
+		return list
+	}
+	// What changes nothing here: it is so already, or nothing was wrong, or nobody is logged in by a cookie.
+	silent := map[string]bool{"POST /machines/{name}/admit": true, "POST /verify": true, "POST /logout": true}
+	actor := map[string]string{"POST /login": "anna"}
 	for _, c := range []struct {
 		status       int
 		method, path string // as in the description
@@ -834,8 +890,8 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{201, "POST", "/deployments", "", `{"image":"debian","all":true,"seed_for":"90s"}`}, {200, "GET", "/history", "", ""}, {204, "DELETE", "/machines/{name}", "two", ""},
 		{409, "POST", "/captures", "", `{"name":"new","version":"1","machine":"one"}`},
 		{200, "GET", "/images", "", ""}, {200, "POST", "/images", "", `{"path":"/disk","name":"debian"}`}, {200, "GET", "/images/{ref}", "debian", ""}, {204, "DELETE", "/images/{ref}", "debian:1", ""},
-		{200, "GET", "/images/{ref}/usage", "debian", ""}, {200, "GET", "/images/{ref}/diff/{to}", "debian", ""}, {200, "POST", "/images/{ref}/check-disk", "debian", `{"path":"/disk"}`},
-		{200, "POST", "/verify", "", `{"image":"debian"}`}, {200, "POST", "/prune", "", `{"dry_run":true,"grace":"24h"}`}, {200, "POST", "/images/{ref}/open", "debian", ""},
+		{200, "GET", "/images/{ref}/usage", "debian", ""}, {200, "GET", "/images/{ref}/diff/{to}", "debian", ""}, {200, "POST", "/images/{ref}/check-disk", "debian", `{"path":"/disk","repair":true}`},
+		{200, "POST", "/verify", "", `{"image":"debian"}`}, {200, "POST", "/prune", "", `{"grace":"24h"}`}, {200, "POST", "/images/{ref}/open", "debian", ""},
 		{204, "POST", "/images/{ref}/close", "debian", ""}, {200, "GET", "/images/{ref}/torrent", "debian", ""}, {200, "GET", "/images/{ref}/disk", "debian", ""},
 		{200, "GET", "/tokens", "", ""}, {201, "POST", "/tokens", "", `{"role":"seed","expires":"1h"}`}, {200, "POST", "/tokens/{id}/revoke", token.Token.ID, ""},
 		{400, "POST", "/guests/join", "", `{"role":"get","public_key":"AA==","image":""}`}, {200, "GET", "/nodes", "", ""}, {200, "POST", "/nodes/warm", "", `{"image":"debian","share":0.5}`},
@@ -852,8 +908,16 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		if c.body != "" {
 			body = []byte(c.body)
 		}
+		happened()
 		if w := a.local(c.method, path, body); w.Code != c.status {
 			t.Errorf("%s %s: %d, want %d: %.300s", c.method, path, w.Code, c.status, w.Body)
+		}
+		if c.method == "GET" || c.status >= 300 || silent[c.method+" "+c.path] {
+			continue
+		}
+		by := cmp.Or(actor[c.method+" "+c.path], "root")
+		if list := happened(); !slices.ContainsFunc(list, func(e fleet.Event) bool { return e.Actor == by }) {
+			t.Errorf("%s %s: no event says that %s did it: %+v", c.method, path, by, list)
 		}
 	}
 	for path, methods := range paths(t, a) {

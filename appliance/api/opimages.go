@@ -81,6 +81,11 @@ func (o *Operators) addImages() {
 	})
 	long(o, "POST", "/images/{ref}/check-disk", "checkDisk", "Compare a disk of the appliance's host with an image, and repair it", fleet.RoleOperator,
 		func(ctx context.Context, in *checkDisk, progress func(Progress)) (any, error) {
+			if in.Body.Repair { // before anything is written
+				if err := o.noted(ctx, "disk.repair", "the disk "+in.Body.Path+" of the appliance's host is compared with image "+in.Ref+", and what differs is written"); err != nil {
+					return nil, err
+				}
+			}
 			return lib.CheckDisk(ctx, in.Ref, in.Body, progress)
 		})
 	long(o, "POST", "/verify", "verifyImages", "Read and hash images", fleet.RoleOperator, func(ctx context.Context, in *verifyImages, progress func(Progress)) (any, error) {

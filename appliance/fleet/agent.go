@@ -29,6 +29,7 @@ func (f *Fleet) Inventory(ctx context.Context, c Caller, inv job.Inventory) (job
 	if len(inv.NICs) > maxNICs || len(inv.Disks) > maxDisks {
 		return answer, refuse(CodeInvalid, "a machine with %d network cards and %d disks is not known here: at most %d and %d are", len(inv.NICs), len(inv.Disks), maxNICs, maxDisks)
 	}
+	inv = bounded(inv)
 	encoded, err := json.Marshal(inv)
 	if err != nil {
 		return answer, refuse(CodeInvalid, "the inventory cannot be kept: %v", err)
@@ -57,6 +58,24 @@ func (f *Fleet) Inventory(ctx context.Context, c Caller, inv job.Inventory) (job
 	return answer, err
 }
 
+// bounded cuts what an inventory says in words: they go into records, events and lists.
+func bounded(inv job.Inventory) job.Inventory {
+	inv.Disks, inv.NICs = slices.Clone(inv.Disks), slices.Clone(inv.NICs)
+	words := []*string{&inv.UUID, &inv.Manufacturer, &inv.Product, &inv.Serial, &inv.Firmware, &inv.SecureBoot}
+	for i := range inv.Disks {
+		d := &inv.Disks[i]
+		words = append(words, &d.Name, &d.Model, &d.Serial, &d.WWN, &d.Bus)
+	}
+	for i := range inv.NICs {
+		n := &inv.NICs[i]
+		words = append(words, &n.Name, &n.MAC, &n.Driver, &n.Addr)
+	}
+	for _, word := range words {
+		cut(word, maxWord)
+	}
+	return inv
+}
+
 func quoteEmpty(s string) string {
 	if s == "" {
 		return "unknown"
@@ -64,17 +83,19 @@ func quoteEmpty(s string) string {
 	return s
 }
 
-// merge makes one machine of two records: from was only ever seen in boot packets.
+// merge makes one machine of two records. The one that ends is kept for its history, unless it was made by boot packets alone: of these
+// there may be as many as somebody makes up.
 func (d *draft) merge(from, into *Machine) {
-	gone := d.editMachine(from)
-	gone.MergedInto = into.ID
+	bare := d.isBare(from)
 	into.inherit(from, func(id string) bool {
 		g := lookup[*Group](d, KindGroup, id)
 		return g != nil && g.Kind == Room
 	})
-	for _, j := range d.jobs() {
+	for _, j := range d.jobsOf(from.ID) {
 		switch {
-		case j.Machine != from.ID || j.State.Ended():
+		case j.State.Ended():
+		case bare:
+			d.remove(j.Ref()) // nothing was done of it, and the machine has one of its own
 		case j.Kind == job.Capture:
 			own := d.editJob(j)
 			own.Machine = into.ID
@@ -84,6 +105,11 @@ func (d *draft) merge(from, into *Machine) {
 		}
 	}
 	d.event(Event{Kind: "machine.merged", Machine: into.ID, Text: from.Name + " turned out to be " + into.Name})
+	if bare {
+		d.remove(from.Ref())
+	} else {
+		d.editMachine(from).MergedInto = into.ID
+	}
 	d.enlist(into)
 }
 
@@ -381,6 +407,9 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 	f.accuse(ctx, c, name, j.ImageName, liars)
 	if !transition {
 		return directive, nil
+	}
+	if changes && !f.tellers.mayChange(j.Machine, f.now()) {
+		return job.Directive{}, refuse(CodeTooMany, "%s says something else of job %s too often; once a second is enough", name, j.ID)
 	}
 	err := f.change(ctx, func(d *draft) error {
 		j := d.job(r.Job)

@@ -72,6 +72,8 @@ func (f *Fleet) Sighted(ctx context.Context, s Sighting) error {
 		if (said || s.Note == "" && s.Stage != "local") && !once {
 			return nil
 		}
+	} else if !f.tellers.sights.AllowN(f.now(), 1) {
+		return refuse(CodeTooMany, "more machines are seen for the first time than are recorded, which is %d a second; %s is when it comes again", sightsRate, mac)
 	}
 	return f.change(ctx, func(d *draft) error {
 		m, err := d.sighted(id, s.UUID, maxUnknown)
@@ -158,13 +160,7 @@ func (d *draft) sighted(id identity, uuid string, limit int) (*Machine, error) {
 	if m := byMAC(id, d.like(id)); m != nil {
 		return m, nil
 	}
-	unknown := 0
-	for _, m := range d.machines() {
-		if m.Inventory == nil {
-			unknown++
-		}
-	}
-	if unknown >= limit {
+	if unknown := d.crowd().packets; unknown >= limit {
 		return nil, refuse(CodeInvalid, "%d machines were seen that never said what they are; %s is not recorded",
 			unknown, id.macs[0])
 	}
@@ -177,7 +173,9 @@ func (d *draft) record(id identity, uuid string) *Machine {
 		ID: newID(), Name: nameOf(id.macs[0]), MACs: slices.Clone(id.macs), UUID: uuid, FirstSeen: d.f.now().UTC(),
 		Admitted: d.f.config.Admit == AdmitAuto,
 	}
-	if !m.Admitted {
+	if m.Admitted {
+		m.ByItself = m.FirstSeen
+	} else {
 		m.Code = newCode()
 	}
 	d.add(m)

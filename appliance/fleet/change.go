@@ -145,6 +145,10 @@ func (f *Fleet) commit(ctx context.Context, d *draft) error {
 	if c.empty() {
 		return nil
 	}
+	c.Events = f.strays.keep(d, c.Events, f.now())
+	if c.empty() { // it was nothing but what is left out
+		return nil
+	}
 	c.Base = f.number
 	if d.office {
 		if c.Epoch = f.office.Load().Epoch; c.Epoch == 0 || !f.InOffice() {
@@ -225,7 +229,7 @@ func (f *Fleet) reload(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state, f.open, f.todo, f.keys = newRecords(), map[string]*Job{}, map[string][]*Job{}, map[string]string{}
-	f.traits = traits{}
+	f.traits, f.crowd = traits{}, crowd{}
 	f.number = snap.Number
 	f.apply(snap.Put, snap.Remove)
 	f.wake()

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -201,6 +202,7 @@ func (d *draft) importLine(ctx context.Context, l line, known *register, done *I
 	fresh := m == nil
 	if fresh {
 		m = d.record(identity{macs: []string{l.mac}}, "")
+		m.ByItself = time.Time{} // it is a person who says so
 		known.put(m)
 	}
 	if l.order.Groups != nil {
@@ -221,17 +223,21 @@ func (d *draft) importLine(ctx context.Context, l line, known *register, done *I
 	if err != nil {
 		return err
 	}
-	admits := l.admitted != nil && *l.admitted && !own.Admitted
+	admits := l.admitted != nil && *l.admitted && !own.vouched()
 	if admits {
+		if !own.Admitted {
+			what = append(what, "was admitted")
+		}
 		own.admit()
-		what = append(what, "was admitted")
+		d.event(by(ctx, Event{Kind: "machine.admitted", Machine: own.ID, Text: own.Name + " was admitted by an import"}))
 	}
 	switch {
 	case fresh:
 		done.Added++
 	case len(what) == 0:
-		done.Same++
-		return nil
+		if done.Same++; !admits {
+			return nil
+		}
 	default:
 		done.Changed++
 	}

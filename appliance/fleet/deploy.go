@@ -358,7 +358,7 @@ func (f *Fleet) Admit(ctx context.Context, name string) (*Machine, error) {
 			return err
 		}
 		admitted = m
-		if m.Admitted {
+		if m.vouched() {
 			return nil
 		}
 		own := d.editMachine(m)

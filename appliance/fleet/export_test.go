@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,9 +21,11 @@ const MaxUnknown = maxUnknown
 
 // Flood fills the memory with n machines that were only seen in boot packets.
 func Flood(f *Fleet, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for range n {
 		id := newID()
-		f.state.machines[id] = &Machine{ID: id, MACs: []string{id}}
+		f.apply([]Record{&Machine{ID: id, MACs: []string{id}}}, nil)
 	}
 }
 
@@ -264,3 +267,46 @@ func Hear(f *Fleet, p Presence) error { return f.hear(p) }
 
 // MaxSaved is of how many jobs of one machine the old tables are kept.
 const MaxSaved = maxSaved
+
+// Bounds of machines that no person admitted.
+const (
+	MaxByThemselves     = maxByThemselves
+	MaxByThemselvesHour = maxByThemselvesHour
+	LongInventories     = longInventories
+)
+
+// Gather fills the memory with n machines that told an inventory of some length; byItself is when they were admitted at first sight,
+// zero not at all.
+func Gather(f *Fleet, n, length int, byItself time.Time) {
+	inv := &job.Inventory{Product: strings.Repeat("x", length)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for range n {
+		id := newID()
+		f.apply([]Record{&Machine{ID: id, MACs: []string{id}, Inventory: inv, ByItself: byItself, Admitted: !byItself.IsZero()}}, nil)
+	}
+}
+
+// CountsOfStrangers returns the counts of machines that no person admitted as the fleet keeps them, and as its records are.
+func CountsOfStrangers(f *Fleet) (kept, counted any) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var c crowd
+	for _, m := range f.state.machines {
+		c.count(m, 1)
+	}
+	return f.crowd, c
+}
+
+// DrainSights and DrainStrays use up the machines that may be seen for the first time, and the events about strangers.
+func DrainSights(f *Fleet) {
+	for f.tellers.sights.AllowN(f.now(), 1) {
+	}
+}
+
+func DrainStrays(f *Fleet) {
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	for f.strays.may.AllowN(f.now(), 1) {
+	}
+}

@@ -127,6 +127,7 @@ type Fleet struct {
 
 	// writing is held across changes and their transaction, and while others' changes are taken over: one after the other.
 	writing sync.Mutex
+	strays  strays
 	office  atomic.Pointer[Office] // as this appliance saw it last
 
 	mu       sync.RWMutex      // guards what follows; held for moments, never during I/O
@@ -144,6 +145,7 @@ type Fleet struct {
 	changed   chan struct{}         // closed and replaced at every change
 	keys      map[string]string     // session ID by public key
 	traits    traits                // of the machines of state
+	crowd     crowd                 // of those that no person admitted
 	beat      int64                 // of what the other appliances are told
 	peers     map[string]*neighbour // the other appliances, by ID
 	seen      map[string]time.Time  // last time that anything was heard of a machine, by ID
@@ -220,7 +222,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, traits: traits{}, seen: map[string]time.Time{},
 		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{},
 		accused: map[string]*accused{}, accusers: map[string]int{}, barred: map[string][]string{}, maxPending: maxGreeted,
-		tellers: newTellers(),
+		tellers: newTellers(), strays: newStrays(),
 	}
 	f.started = f.now()
 	f.office.Store(&Office{})
@@ -297,6 +299,7 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 		switch r := r.(type) {
 		case *Machine:
 			f.traits.put(r.ID, f.state.machines[r.ID], r)
+			f.crowd.move(f.state.machines[r.ID], r)
 			f.state.machines[r.ID] = r
 		case *Job:
 			f.applyJob(r)
@@ -317,7 +320,9 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 		switch k.Kind {
 		case KindMachine:
 			f.traits.put(k.ID, f.state.machines[k.ID], nil)
+			f.crowd.move(f.state.machines[k.ID], nil)
 			delete(f.state.machines, k.ID)
+			delete(f.seen, k.ID)
 		case KindJob:
 			f.forgetJob(k.ID)
 		case KindDeployment:

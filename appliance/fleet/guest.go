@@ -64,7 +64,7 @@ func (f *Fleet) join(ctx context.Context, cert *x509.Certificate, local bool, re
 	var joined *Session
 	var refusal error
 	admit := func(d *draft) error {
-		joined, refusal = d.admit(r, key, cert != nil, local, remote, image, now)
+		joined, refusal = d.admit(ctx, r, key, cert != nil, local, remote, image, now)
 		return nil // what a refusal records is written too
 	}
 	if r.Image != "" { // nobody who may not join learns what images there are
@@ -132,7 +132,7 @@ func (d *draft) guest(r job.Join, key string, known, local bool, remote netip.Ad
 }
 
 // admit lets a guest in, for an image unless that is nil.
-func (d *draft) admit(r job.Join, key string, known, local bool, remote netip.Addr, image *Image, now time.Time) (*Session, error) {
+func (d *draft) admit(ctx context.Context, r job.Join, key string, known, local bool, remote netip.Addr, image *Image, now time.Time) (*Session, error) {
 	s, err := d.guest(r, key, known, local, remote, now)
 	if err != nil {
 		return nil, err
@@ -154,14 +154,14 @@ func (d *draft) admit(r job.Join, key string, known, local bool, remote netip.Ad
 	if image != nil && !slices.Contains(g.Images, image.Digest) {
 		g.Images = append(slices.Clone(g.Images), image.Digest)
 		g.Images = g.Images[max(0, len(g.Images)-maxGuestImages):]
-		by := ", on the appliance's own host"
+		how := ", on the appliance's own host"
 		if g.Token != "" {
-			by = ", from " + remote.String() + " by token " + g.Token[:12]
+			how = ", from " + remote.String() + " by token " + g.Token[:12]
 		}
 		if r.Unverified {
-			by += "; UNVERIFIED: what it writes is not read back, as was asked"
+			how += "; UNVERIFIED: what it writes is not read back, as was asked"
 		}
-		d.event(Event{Kind: "guest.joined", Text: g.Name + " joined to " + string(g.Role) + " " + image.Name() + by})
+		d.event(by(ctx, Event{Kind: "guest.joined", Text: g.Name + " joined to " + string(g.Role) + " " + image.Name() + how}))
 	}
 	g.Expires = now.Add(GuestLifetime)
 	if s.Version == 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"seedbed/appliance/job"
 )
@@ -68,6 +69,7 @@ func (d *draft) identify(s *Session, inv *job.Inventory) (*Machine, error) {
 		d.event(Event{Kind: "machine.inventory", Machine: own.ID, Text: own.Name + " is a " +
 			strings.TrimSpace(inv.Manufacturer+" "+inv.Product) + ", serial number " + quoteEmpty(told.Serial)})
 	}
+	d.admitItself(own)
 	own.Inventory = told
 	if canonicalUUID(told.UUID) != "" {
 		own.UUID = told.UUID
@@ -79,18 +81,12 @@ func (d *draft) identify(s *Session, inv *job.Inventory) (*Machine, error) {
 	}
 	own.have(append([]string{bootMAC}, taken.own...))
 	d.contest(own, rivals, words)
-	return own, nil
+	return own, d.hasRoomToTell(own)
 }
 
 // recordTold makes a machine of what an agent told, unless too many wait for a person's word already.
 func (d *draft) recordTold(bootMAC string, inv *job.Inventory, rivals []*Machine) (*Machine, error) {
-	strangers := 0
-	for _, m := range d.machines() {
-		if m.Inventory != nil && !m.Admitted {
-			strangers++
-		}
-	}
-	if strangers >= maxGreeted {
+	if strangers := d.crowd().told; strangers >= maxGreeted {
 		return nil, refuse(CodeTooMany, "%d machines told what they are and nobody admitted them; admit them or remove them (`seedbed machine ls`), "+
 			"and look for a strange device on the boot network", strangers)
 	}
@@ -192,8 +188,7 @@ func (d *draft) takeCards(own *Machine, macs []string, lists ...[]*Machine) (c c
 
 // isBare reports whether a record was made by boot packets and nothing else: no person and no job knows of it.
 func (d *draft) isBare(m *Machine) bool {
-	byPerson := m.Admitted && d.f.config.Admit != AdmitAuto
-	if m.Inventory != nil || byPerson || m.Deployed != nil || len(m.Groups) > 0 || m.Seat != nil || m.Notes != "" || m.Boot != nil || m.Name != nameOf(m.MAC()) {
+	if m.Inventory != nil || m.vouched() || m.Deployed != nil || len(m.Groups) > 0 || m.Seat != nil || m.Notes != "" || m.Boot != nil || m.Name != nameOf(m.MAC()) {
 		return false
 	}
 	return !slices.ContainsFunc(d.jobsOf(m.ID), func(j *Job) bool {
@@ -276,7 +271,7 @@ func (d *draft) contest(own *Machine, rivals []*Machine, words []string) {
 	text := strings.Join(words, "; ")
 	if len(rivals) > 0 {
 		text += fmt.Sprintf(". If it is that machine, with another network card: `seedbed machine merge %s %s`; if it is another one, admit it by the code on its screen", own.ID, rivals[0].ID)
-		if own.Admitted || own.Code == "" {
+		if own.Crowded = false; own.Admitted || own.Code == "" { // it waits for a person, whoever else is admitted
 			own.Admitted, own.Code = false, newCode()
 		}
 	}
@@ -288,7 +283,7 @@ func (d *draft) contest(own *Machine, rivals []*Machine, words []string) {
 
 // admit says that a person knows the machine, and that it is none of those that it passes for.
 func (m *Machine) admit() {
-	m.Admitted, m.Code = true, ""
+	m.Admitted, m.Code, m.ByItself, m.Crowded = true, "", time.Time{}, false
 	if len(m.Like) == 0 {
 		return
 	}

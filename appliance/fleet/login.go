@@ -198,9 +198,16 @@ func (f *Fleet) stayed(cookie, from string) (a Actor, csrf string, err error) {
 // Logout ends a stay.
 func (f *Fleet) Logout(ctx context.Context, cookie string) error {
 	return f.change(ctx, func(d *draft) error {
-		if l := lookup[*Login](d, KindLogin, secretHash(cookie)); l != nil {
-			d.remove(l.Ref())
+		l := lookup[*Login](d, KindLogin, secretHash(cookie))
+		if l == nil {
+			return nil
 		}
+		d.remove(l.Ref())
+		name := l.User
+		if u := lookup[*User](d, KindUser, l.User); u != nil {
+			name = u.Name
+		}
+		d.event(by(ctx, Event{Kind: "user.logout", Text: name + " logged out"}))
 		return nil
 	})
 }

@@ -302,8 +302,9 @@ func (f *Fleet) MergeMachines(ctx context.Context, from, into string) error {
 				own.Conflict = ""
 			}
 		}
-		gone := d.editMachine(a)
-		gone.MACs = nil
+		if d.machine(a.ID) != nil {
+			d.editMachine(a).MACs = nil
+		}
 		d.event(by(ctx, Event{Kind: "machine.merged", Machine: b.ID, Text: "a person said that " + a.Name + " is " + b.Name}))
 		return nil
 	})

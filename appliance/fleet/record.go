@@ -24,8 +24,12 @@ type Machine struct {
 	// UUID is the SMBIOS UUID as a boot packet or the inventory said it; see canonicalUUID.
 	UUID string `json:"uuid,omitempty"`
 	// Admitted says that jobs may run on it; Code is what a person types to admit it.
-	Admitted  bool           `json:"admitted"`
-	Code      string         `json:"code,omitempty"`
+	Admitted bool   `json:"admitted"`
+	Code     string `json:"code,omitempty"`
+	// ByItself is when it was admitted at first sight (AdmitAuto), zero where a person did. Crowded says that it was not, since too
+	// many were.
+	ByItself  time.Time      `json:"by_itself,omitzero"`
+	Crowded   bool           `json:"crowded,omitempty"`
 	FirstSeen time.Time      `json:"first_seen"`
 	Inventory *job.Inventory `json:"inventory,omitempty"` // of the last boot of the agent
 	Deployed  *Deployed      `json:"deployed,omitempty"`  // what its disk holds, by its last receipt

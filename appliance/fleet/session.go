@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -87,7 +88,11 @@ func (d *draft) redeem(h job.Hello, key string, remote netip.Addr, now time.Time
 	}
 	own := d.editSession(s)
 	own.Redeemed, own.Key, own.PublicKey = now, key, h.PublicKey
-	d.event(Event{Kind: "machine.hello", Machine: m.ID, Text: m.Name + " booted the agent"})
+	text := m.Name + " booted the agent"
+	if given, err := netip.ParseAddr(s.Addr); err == nil && remote.IsValid() && given != remote {
+		text += fmt.Sprintf(", at %s; its boot script was given to %s", remote, given)
+	}
+	d.event(Event{Kind: "machine.hello", Machine: m.ID, Text: text})
 	return nil
 }
 

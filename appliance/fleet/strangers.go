@@ -16,9 +16,12 @@ import (
 const (
 	tellBurst = 30 // of one network card, and then one each tellEvery
 	tellEvery = time.Second
-	// maxTellers bounds the network cards that are remembered; some of them are forgotten then.
+	// Of one machine, reports that change the records: a job has some fourteen such changes, from its claim to its end.
+	changeBurst = 300
+	changeEvery = time.Second
+	// maxTellers bounds the network cards, and the machines, that are remembered; some of them are forgotten then.
 	maxTellers = 20000
-	// Of all machines that nobody admitted: inventories that change the records, and so many a second then.
+	// Of all machines that no person admitted: inventories that change the records, and so many a second then.
 	strangersBurst = 2000
 	strangersRate  = 50
 	// maxClaims are those of one machine that wait at once: those of a boot that is gone end within 20 s. maxStrangeClaims are
@@ -27,46 +30,60 @@ const (
 	maxStrangeClaims = 5000
 )
 
-// MaxStrangeInventory bounds the inventory of a machine that nobody admitted, in bytes of JSON: some 250 disks.
+// MaxStrangeInventory bounds the inventory of a machine that no person admitted, in bytes of JSON: some 250 disks.
 const MaxStrangeInventory = 64 << 10
 
 // tellers bounds how often machines tell what they are. Safe for concurrent use.
 type tellers struct {
 	mu        sync.Mutex
 	by        map[string]*rate.Limiter // by MAC of the boot
+	changes   map[string]*rate.Limiter // of jobs by reports, by machine
 	strangers *rate.Limiter
+	sights    *rate.Limiter // of machines that were never seen before
 }
 
 func newTellers() *tellers {
-	return &tellers{by: map[string]*rate.Limiter{}, strangers: rate.NewLimiter(strangersRate, strangersBurst)}
+	return &tellers{by: map[string]*rate.Limiter{}, changes: map[string]*rate.Limiter{}, strangers: rate.NewLimiter(strangersRate, strangersBurst), sights: rate.NewLimiter(sightsRate, sightsBurst)}
 }
 
 // may reports whether the machine that booted from this network card may tell its inventory now.
 func (t *tellers) may(mac string, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := t.by[mac]
+	return one(t.by, mac, tellEvery, tellBurst).AllowN(now, 1)
+}
+
+// mayChange reports whether a machine's report may change the records now.
+func (t *tellers) mayChange(machine string, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return one(t.changes, machine, changeEvery, changeBurst).AllowN(now, 1)
+}
+
+// one returns the bucket of a name, which is made where it is missing.
+func one(by map[string]*rate.Limiter, name string, every time.Duration, burst int) *rate.Limiter {
+	l := by[name]
 	if l == nil {
-		if len(t.by) >= maxTellers {
-			for other := range t.by { // some tenth, so that this is rare
-				if delete(t.by, other); len(t.by) < maxTellers*9/10 {
+		if len(by) >= maxTellers {
+			for other := range by { // some tenth, so that this is rare
+				if delete(by, other); len(by) < maxTellers*9/10 {
 					break
 				}
 			}
 		}
-		l = rate.NewLimiter(rate.Every(tellEvery), tellBurst)
-		t.by[mac] = l
+		l = rate.NewLimiter(rate.Every(every), burst)
+		by[name] = l
 	}
-	return l.AllowN(now, 1)
+	return l
 }
 
-// Stranger reports whether nobody has admitted the machine whose network card the caller booted from.
+// Stranger reports whether no person has admitted the machine whose network card the caller booted from.
 func (f *Fleet) Stranger(c Caller) bool {
 	if c.session.Guest != nil {
 		return true
 	}
 	m := f.lookup(identity{macs: []string{c.session.MAC}})
-	return m == nil || !m.Admitted
+	return m == nil || !m.vouched()
 }
 
 // mayTell returns a Refusal where a machine tells its inventory too often, or one of length bytes that is too long of a stranger.
@@ -76,10 +93,10 @@ func (f *Fleet) mayTell(c Caller, length int) error {
 	case !f.Stranger(c):
 		return nil
 	case length > MaxStrangeInventory:
-		return refuse(CodeInvalid, "the inventory of %s has %d bytes, and one of a machine that nobody admitted has at most %d; admit it first by that address "+
+		return refuse(CodeInvalid, "the inventory of %s has %d bytes, and one of a machine that no person admitted has at most %d; admit it first by that address "+
 			"(`seedbed machine admit %s`)", c.session.MAC, length, MaxStrangeInventory, c.session.MAC)
 	case !f.tellers.strangers.AllowN(now, 1):
-		return refuse(CodeTooMany, "too many machines that nobody admitted tell what they are; ask again in a moment")
+		return refuse(CodeTooMany, "too many machines that no person admitted tell what they are; ask again in a moment")
 	}
 	return nil
 }
@@ -99,7 +116,7 @@ func (f *Fleet) told(c Caller, sum string) (answer job.Admission, known bool) {
 		return answer, false
 	}
 	m := f.state.machines[s.Machine]
-	if m == nil || m.MergedInto != "" {
+	if m == nil || m.MergedInto != "" || m.Crowded { // there may be room for it now
 		return answer, false
 	}
 	return m.admission(), true

@@ -170,7 +170,13 @@ func TestClaimsThatWaitAreBounded(t *testing.T) {
 func (r *room) reboot(mac string) *agent {
 	r.t.Helper()
 	r.powerOn(mac)
-	b, err := r.BootToken(r.t.Context(), mac, netip.MustParseAddr("10.77.0.100"))
+	return r.hello(mac, "10.77.0.100")
+}
+
+// hello redeems a boot token that was given to an address, with a key of its own.
+func (r *room) hello(mac, address string) *agent {
+	r.t.Helper()
+	b, err := r.BootToken(r.t.Context(), mac, netip.MustParseAddr(address))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ type Wanted struct {
 	Open *swarm.Open
 }
 
-// Config of Seeders. All but Layer and LayerRange, Others, Damaged, Transport, MemoryBytes and Log are needed.
+// Config of Seeders. All but Layer and LayerRange, Refused, Others, Damaged, Transport, MemoryBytes and Log are needed.
 type Config struct {
 	// Mux is the listener that all seeders share; its owner runs it.
 	Mux *swarm.Mux
@@ -39,6 +39,9 @@ type Config struct {
 	// Certificate returns the seeder's certificate for a swarm, with swarm.URIRoleAppliance among its URIs.
 	Certificate func(h images.InfoHash) (tls.Certificate, error)
 	CA          *x509.Certificate
+	// Refused returns an error where the holder of a certificate that names the swarm was shut out since: there are no new links with it.
+	// nil is nobody.
+	Refused func(*x509.Certificate) error
 	// Wanted returns the swarms to serve now; Changed a channel that is closed when that may have changed.
 	Wanted  func() []Wanted
 	Changed func() <-chan struct{}
@@ -188,7 +191,7 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder, fresh bool) 
 		if err != nil {
 			return fmt.Errorf("certificate of the seeder: %w", err)
 		}
-		secure = swarm.TLSConfig(cert, s.config.CA, w.InfoHash)
+		secure = s.guarded(swarm.TLSConfig(cert, s.config.CA, w.InfoHash))
 	}
 	storage := newStorage(reader, s.config.Damaged)
 	var others []netip.AddrPort
@@ -216,6 +219,20 @@ func (s *Seeders) serve(ctx context.Context, w Wanted, one *seeder, fresh bool) 
 	s.mu.Unlock()
 	s.log.Info("seeder started", "image", w.Image.String(), "infohash", w.InfoHash.String())
 	return peer.Run(ctx)
+}
+
+// guarded has a swarm's TLS leave out those who were shut out, too.
+func (s *Seeders) guarded(c *tls.Config) *tls.Config {
+	invited := c.VerifyConnection
+	if s.config.Refused != nil {
+		c.VerifyConnection = func(cs tls.ConnectionState) error {
+			if err := invited(cs); err != nil {
+				return err
+			}
+			return s.config.Refused(cs.PeerCertificates[0])
+		}
+	}
+	return c
 }
 
 // relay gives machines what describes the image, before they take part in its swarm, until stop is called.

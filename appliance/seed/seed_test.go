@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
@@ -95,6 +96,7 @@ type room struct {
 	mu      sync.Mutex // guards all below
 	wanted  []seed.Wanted
 	changed chan struct{}
+	refused error // of everybody
 }
 
 func newRoom(t *testing.T) *room {
@@ -123,6 +125,7 @@ func newRoom(t *testing.T) *room {
 		Certificate: func(h images.InfoHash) (tls.Certificate, error) {
 			return r.site.Peer(swarm.InfoHashURI(h), swarm.URIRoleAppliance)
 		},
+		Refused: func(*x509.Certificate) error { r.mu.Lock(); defer r.mu.Unlock(); return r.refused },
 		Wanted:  func() []seed.Wanted { r.mu.Lock(); defer r.mu.Unlock(); return r.wanted },
 		Changed: func() <-chan struct{} { r.mu.Lock(); defer r.mu.Unlock(); return r.changed },
 	})
@@ -267,6 +270,47 @@ func TestMachinesGetWhatDescribesAnImageFromItsSeeder(t *testing.T) {
 	}
 	if foreign := fetch(other.PieceLayer); len(foreign.Objects) != 0 {
 		t.Error("a certificate of one image gets layers of another")
+	}
+}
+
+// TestWhoWasShutOutGetsNothing though the certificate is good for hours: neither content nor what describes it.
+func TestWhoWasShutOutGetsNothing(t *testing.T) {
+	r := newRoom(t)
+	a, disk := r.add("a", 1)
+	r.want(a)
+	image, err := r.repo.Manifest(t.Context(), a.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refs := []images.Ref{image.Manifest.Partitions[0].PieceLayer}
+	describe := func() error {
+		f := relay.Fetcher{TLS: r.tls(a), Sources: func(context.Context, []netip.AddrPort) ([]netip.AddrPort, error) {
+			return []netip.AddrPort{r.mux.Addr()}, nil
+		}}
+		got, err := f.Fetch(t.Context(), refs)
+		if err == nil && len(got.Objects) == 0 {
+			err = errors.New("nothing came")
+		}
+		return err
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if got, _ := r.fetch(ctx, a); !bytes.Equal(got, disk) {
+		t.Fatal("a machine that may does not get the image")
+	}
+	if err := describe(); err != nil {
+		t.Fatalf("what describes it, for one that may: %v", err)
+	}
+	r.mu.Lock()
+	r.refused = errors.New("was shut out")
+	r.mu.Unlock()
+	short, stop := context.WithTimeout(t.Context(), 2*time.Second)
+	defer stop()
+	if _, stats := r.fetch(short, a); stats.Held != 0 || stats.FromAppliance != 0 {
+		t.Errorf("one that was shut out gets %d bytes", stats.FromAppliance)
+	}
+	if describe() == nil {
+		t.Error("one that was shut out gets what describes the image")
 	}
 }
 

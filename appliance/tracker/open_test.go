@@ -132,6 +132,41 @@ func TestPeersOfTheOtherTorrentAreNotTold(t *testing.T) {
 	}
 }
 
+// TestOneAddressTakesFewPlacesOfAnOpenSwarm: anybody may announce there, by any port. In a closed one the certificate says who it is.
+func TestOneAddressTakesFewPlacesOfAnOpenSwarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := New(Config{})
+		come := func(address string, n int) (ok bool) {
+			r := request(debian, 0, 1, announce.Regular)
+			r.PeerID = [20]byte{1, byte(n), byte(n >> 8)}
+			_, ok = tr.note(netip.AddrPortFrom(netip.MustParseAddr(address), uint16(1000+n)), identity{}, r, time.Now())
+			return ok
+		}
+		for i := range 2 * maxOpenOfOne {
+			if !come("192.0.2.7", i) {
+				t.Fatalf("no place for peer %d of a closed swarm", i)
+			}
+		}
+		tr.Close(debian)
+		tr.Open(debian, debianV1, debianPlain)
+		for i := range maxOpenOfOne {
+			if !come("192.0.2.7", i) || !come(fmt.Sprintf("2001:db8::%x", i+1), i) {
+				t.Fatalf("no place for peer %d", i)
+			}
+		}
+		if come("192.0.2.7", maxOpenOfOne) || come("2001:db8::ffff", maxOpenOfOne) {
+			t.Error("a place for one more of an address, or of a network of IPv6")
+		}
+		if !come("192.0.2.7", 0) || !come("192.0.2.8", 0) || !come("2001:db8:0:1::1", 0) {
+			t.Error("no place for one that is known, or for another address")
+		}
+		time.Sleep(2 * openExpiry)
+		if !come("192.0.2.7", maxOpenOfOne) {
+			t.Error("no place after the others were gone")
+		}
+	})
+}
+
 func TestStockPeersThatAnnounceSeldomAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := New(Config{})

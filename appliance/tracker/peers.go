@@ -17,7 +17,8 @@ type swarmPeers struct {
 	machines map[netip.AddrPort]*machine
 	byID     map[peerAt]*machine
 	byNumber map[schedule.ID]*machine
-	complete int // machines that hold everything
+	at       map[netip.Prefix]int // machines, by networkOf
+	complete int                  // machines that hold everything
 	next     schedule.ID
 	top      *schedule.Topology // nil in an open swarm
 	desk     *desk              // nil in an open swarm
@@ -61,7 +62,7 @@ const sweep = time.Second
 
 func newSwarmPeers(p *schedule.Policy) *swarmPeers {
 	s := &swarmPeers{
-		machines: map[netip.AddrPort]*machine{}, byID: map[peerAt]*machine{}, byNumber: map[schedule.ID]*machine{},
+		machines: map[netip.AddrPort]*machine{}, byID: map[peerAt]*machine{}, byNumber: map[schedule.ID]*machine{}, at: map[netip.Prefix]int{},
 		top: schedule.NewTopology(p, rand.Uint64()),
 	}
 	s.desk = newDesk(p, func() []netip.AddrPort { return s.seeds })
@@ -99,6 +100,7 @@ func (s *swarmPeers) add(a netip.AddrPort, w schedule.Who, seed bool, r announce
 	m := &machine{address: a, id: r.PeerID, who: w, number: s.next, seed: seed, left: r.Left, downloaded: r.Downloaded, seen: now}
 	s.next++
 	s.machines[a], s.byID[peerAt{a.Addr(), r.PeerID}], s.byNumber[m.number] = m, m, m
+	s.at[networkOf(a.Addr())]++
 	if m.left == 0 {
 		s.complete++
 	}
@@ -114,6 +116,11 @@ func (s *swarmPeers) remove(m *machine, now time.Time) {
 	delete(s.machines, m.address)
 	delete(s.byID, peerAt{m.address.Addr(), m.id})
 	delete(s.byNumber, m.number)
+	if n := networkOf(m.address.Addr()); s.at[n] == 1 {
+		delete(s.at, n)
+	} else {
+		s.at[n]--
+	}
 	if m.left == 0 {
 		s.complete--
 	}
@@ -255,6 +262,16 @@ func (t *Tracker) policy() *schedule.Policy {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.cfg.Policy
+}
+
+// networkOf is what one host has of addresses: one of IPv4, 64 bits of IPv6 (RFC 4291 §2.5.1).
+func networkOf(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits) // zero for what is no address
+	return p
 }
 
 // bare returns an address as policies have it.

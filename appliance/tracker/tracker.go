@@ -42,6 +42,8 @@ const (
 	maxSwarms   = 4096
 	maxMachines = 10000
 	expiry      = 3 // intervals
+	// maxOpenOfOne are the peers of an open swarm at one address, of IPv6 in one network: anybody may announce there, by any port.
+	maxOpenOfOne = 64
 )
 
 // Tracker is an http.Handler for the path of announces. Safe for concurrent use.
@@ -286,7 +288,7 @@ func (t *Tracker) note(a netip.AddrPort, i identity, r announce.Request, now tim
 		return answer, true
 	}
 	if m == nil {
-		if len(s.machines) >= maxMachines {
+		if len(s.machines) >= maxMachines || s.open && s.at[networkOf(a.Addr())] >= maxOpenOfOne {
 			return answer, false
 		}
 		m = s.add(a, t.who(i, a.Addr()), i.seed, r, now)
