@@ -223,7 +223,7 @@ func (s *siege) identities() []attack {
 			return shown(v.me.Machine).ID
 		}, v.me.Machine, func() string { return shown(own.Serial).ID }, v.me.Machine},
 		{"another computer that boots by the network card of one that is known", func() string {
-			other := s.greeted(known.mac, "10.77.0.29") // whoever controls the boot network can do that
+			other := s.greeted(known.mac, known.own) // whoever controls the boot network can do that
 			inv := inventoryOf(other)
 			inv.UUID, inv.Serial = "5d7c8f10-2222-4222-8333-0123456789ab", "OTHER-1"
 			answer, b, _ := knocked(other.client, "POST", s.base+job.PathInventory, encode(inv))

@@ -563,6 +563,7 @@ func (s *siege) floods() []attack {
 		}
 	}
 	crowd := from(s.t, "10.77.0.69", nil)
+	open := decode[api.OpenSwarm](s.t, s.data, "image", "open", "other")
 	random := mathrand.New(mathrand.NewChaCha8([32]byte{7}))
 	hardware := func() net.HardwareAddr {
 		return net.HardwareAddr{2, byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}
@@ -656,12 +657,12 @@ func (s *siege) floods() []attack {
 		}, "200"},
 		{"peers of an open swarm, all of one address", func() (last string) {
 			for i := range 65 {
-				_, b, _ := knocked(crowd, "GET", "http://"+applianceAddr+announces(s.fellow.job.InfoHash, uint16(9000+i), ""), nil)
+				_, b, _ := knocked(crowd, "GET", "http://"+applianceAddr+announces(open.InfoHash, uint16(9000+i), ""), nil)
 				last = failureOf(b)
 			}
 			return last
 		}, "failure", func() string {
-			_, b, _ := knocked(s.web, "GET", "http://"+applianceAddr+announces(s.fellow.job.InfoHash, 9000, ""), nil)
+			_, b, _ := knocked(s.web, "GET", "http://"+applianceAddr+announces(open.InfoHash, 9000, ""), nil)
 			return failureOf(b)
 		}, "peers"},
 		{"places for saved tables that are held", func() string {
