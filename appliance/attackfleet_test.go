@@ -139,7 +139,7 @@ func (s *siege) claims() []attack {
 
 // atOnce has a machine without a job ask for one so often at once, and counts those that are refused.
 func (s *siege) atOnce(m *machine, n int) (refused int) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Second)
 	defer cancel()
 	var all sync.WaitGroup
 	var mu sync.Mutex
