@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -42,9 +43,14 @@ type agents struct {
 	content Content
 	frames  chan struct{}
 
-	mu     sync.Mutex
+	mu     sync.Mutex      // guards what follows
 	saving map[string]bool // machines of which a frame is being read: one has one of the few places
+	asking map[string]int  // requests under way, by boot
 }
+
+// requestsAtOnce bounds those of one boot that are under way: an agent reports, claims, fetches what describes an image and uploads
+// tiles, some at once. With more of them one machine could hold as much memory as its link fills.
+const requestsAtOnce = 16
 
 // Agents returns the handler of the endpoints of package job. The server's TLS has verified client certificates under
 // the site's CA where one was given. announce answers PathAnnounce and PathSources and checks its callers itself; nil leaves it out.
@@ -52,7 +58,8 @@ func Agents(f *fleet.Fleet, content Content, announce http.Handler, log *slog.Lo
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	a := &agents{fleet: f, content: content, frames: make(chan struct{}, framesAtOnce), saving: map[string]bool{}}
+	a := newAgents(f)
+	a.content, a.frames = content, make(chan struct{}, framesAtOnce)
 	mux := http.NewServeMux()
 	mux.Handle("POST "+job.PathHello, handle(log, a.hello))
 	mux.Handle("POST "+job.PathInventory, handle(log, a.known(a.inventory)))
@@ -69,17 +76,52 @@ func Agents(f *fleet.Fleet, content Content, announce http.Handler, log *slog.Lo
 	return withProblems(mux, log)
 }
 
+func newAgents(f *fleet.Fleet) *agents {
+	return &agents{fleet: f, saving: map[string]bool{}, asking: map[string]int{}}
+}
+
 // called is an endpoint for callers with a certificate.
 type called func(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error)
 
 // known wraps an endpoint for callers whose certificate belongs to a boot of the agent.
 func (a *agents) known(e called) endpoint {
-	return authenticated(a.fleet.Authenticate, e)
+	return authenticated(a.fleet.Authenticate, a.fewAtOnce(e))
 }
 
 // reader wraps an endpoint for callers whose certificate belongs to a boot of the agent or to a guest.
 func (a *agents) reader(e called) endpoint {
-	return authenticated(a.fleet.AuthenticateReader, e)
+	return authenticated(a.fleet.AuthenticateReader, a.fewAtOnce(e))
+}
+
+// fewAtOnce refuses the requests of a boot that has too many under way.
+func (a *agents) fewAtOnce(e called) called {
+	return func(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+		a.mu.Lock()
+		full := a.asking[c.Boot()] >= requestsAtOnce
+		if !full {
+			a.asking[c.Boot()]++
+		}
+		a.mu.Unlock()
+		if full {
+			return nil, &fleet.Refusal{Code: fleet.CodeTooMany, Detail: fmt.Sprintf("%d requests of this machine are under way; ask again in a moment", requestsAtOnce)}
+		}
+		defer func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.asking[c.Boot()]--; a.asking[c.Boot()] == 0 {
+				delete(a.asking, c.Boot())
+			}
+		}()
+		return e(c, w, r)
+	}
+}
+
+// longest returns the bound of a body by which a machine speaks of its work: little where it is not admitted, and has none.
+func (a *agents) longest(c fleet.Caller, limit int64) int64 {
+	if a.fleet.Admitted(c) {
+		return limit
+	}
+	return maxHello
 }
 
 func authenticated(authenticate func(*x509.Certificate) (fleet.Caller, error), e called) endpoint {
@@ -130,7 +172,7 @@ func (a *agents) claim(c fleet.Caller, w http.ResponseWriter, r *http.Request) (
 }
 
 func (a *agents) report(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
-	report, err := read[job.Report](w, r, maxReport)
+	report, err := read[job.Report](w, r, a.longest(c, maxReport))
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +218,7 @@ func (a *agents) save(machine string) (leave func(), err error) {
 }
 
 func (a *agents) receipt(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
-	signed, err := read[job.SignedReceipt](w, r, maxReceipt)
+	signed, err := read[job.SignedReceipt](w, r, a.longest(c, maxReceipt))
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func Captures(f *fleet.Fleet, uploads Uploads, log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	a := &captures{agents: &agents{fleet: f}, uploads: uploads, bodies: make(chan struct{}, tileBodies), specs: make(chan struct{}, 1),
+	a := &captures{agents: newAgents(f), uploads: uploads, bodies: make(chan struct{}, tileBodies), specs: make(chan struct{}, 1),
 		short: make(chan struct{}, shortSpecs)}
 	mux := http.NewServeMux()
 	on := func(pattern string, e func(fleet.Caller, http.ResponseWriter, *http.Request) (any, error)) {
@@ -78,6 +78,9 @@ func (a *captures) begin(c fleet.Caller, w http.ResponseWriter, r *http.Request)
 }
 
 func (a *captures) have(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+	if err := a.fleet.AtWork(c); err != nil { // before it takes room
+		return nil, err
+	}
 	raw, err := readTimed(w, r, intake.MaxKeysLength)
 	if err != nil {
 		return nil, err

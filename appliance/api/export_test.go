@@ -8,3 +8,6 @@ func SetBodyGrace(d time.Duration) (back func()) {
 	bodyGrace = d
 	return func() { bodyGrace = was }
 }
+
+// RequestsAtOnce is how many requests of one boot may be under way.
+const RequestsAtOnce = requestsAtOnce

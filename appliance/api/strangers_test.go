@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,6 +68,59 @@ func TestMachinesWithoutAJobTakeNoRoomForOldTables(t *testing.T) {
 	for range 9 {
 		if status := stranger.trickle(ctx, job.PathFrame); status != http.StatusNotFound {
 			t.Fatalf("a machine without a job that sends an old table: %d", status)
+		}
+	}
+}
+
+// TestOneBootHasFewRequestsUnderWay, so that a machine, which may be one that nobody admitted, takes little memory however many it begins.
+func TestOneBootHasFewRequestsUnderWay(t *testing.T) {
+	a := start(t, fleet.AdmitAsk)
+	g, other := a.newAgent("52:54:00:77:00:66"), a.newAgent(mac)
+	g.hello()
+	other.hello()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	for range api.RequestsAtOnce {
+		all.Go(func() { g.trickle(ctx, job.PathInventory) })
+	}
+	says := func(g *agent) int {
+		status, _, _ := g.do("POST", job.PathReport, job.Report{Job: "none", State: job.Running}, nil)
+		return status
+	}
+	until := func(want int) {
+		deadline := time.Now().Add(10 * time.Second)
+		for got := says(g); got != want; got = says(g) {
+			if time.Now().After(deadline) {
+				t.Fatalf("one request more: %d, want %d", got, want)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	until(http.StatusTooManyRequests)
+	if got := says(other); got != http.StatusNotFound {
+		t.Errorf("another machine: %d", got)
+	}
+	cancel()
+	all.Wait()
+	until(http.StatusNotFound)
+}
+
+// TestMachinesThatAreNotAdmittedSayLittleOfWork: they have none.
+func TestMachinesThatAreNotAdmittedSayLittleOfWork(t *testing.T) {
+	a := start(t, fleet.AdmitAsk)
+	g := a.newAgent(mac)
+	g.hello()
+	var me job.Admission
+	g.must(200, "POST", job.PathInventory, job.Inventory{Serial: "SN1"}, &me)
+	report := job.Report{Job: "none", State: job.Running, Log: strings.Repeat("x", 20<<10)}
+	for _, want := range []string{fleet.CodeInvalid, fleet.CodeJobUnknown} {
+		if _, p, _ := g.do("POST", job.PathReport, report, nil); p.Code != want {
+			t.Errorf("a report of 20 KB: %+v, want %s", p, want)
+		}
+		if _, err := a.operator.Admit(t.Context(), me.Machine); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -32,8 +32,12 @@ func (f *Fleet) AtWork(c Caller) error {
 	_, err := knowing(f, func() (_ struct{}, err error) {
 		f.mu.RLock()
 		defer f.mu.RUnlock()
-		for _, j := range f.state.jobs {
-			if j.Session == c.session.ID {
+		its := func(j *Job) bool { return j.Session == c.session.ID }
+		if slices.ContainsFunc(f.todo[c.session.Machine], its) {
+			return struct{}{}, nil
+		}
+		for _, j := range f.state.jobs { // one that has ended
+			if its(j) {
 				return struct{}{}, nil
 			}
 		}

@@ -108,6 +108,9 @@ func (c Caller) At(a netip.Addr) Caller {
 	return c
 }
 
+// Boot is the ID of the caller's boot, or of the guest's stay.
+func (c Caller) Boot() string { return c.session.ID }
+
 // Machine is the caller's machine ID, "" before its inventory.
 func (c Caller) Machine() string { return c.session.Machine }
 

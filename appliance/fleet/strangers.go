@@ -86,6 +86,14 @@ func (f *Fleet) Stranger(c Caller) bool {
 	return m == nil || !m.vouched()
 }
 
+// Admitted reports whether the caller's machine may have jobs.
+func (f *Fleet) Admitted(c Caller) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	m := f.state.machines[c.session.Machine]
+	return m != nil && m.Admitted
+}
+
 // mayTell returns a Refusal where a machine tells its inventory too often, or one of length bytes that is too long of a stranger.
 func (f *Fleet) mayTell(c Caller, length int) error {
 	now := f.now()
