@@ -97,8 +97,8 @@ func (s *siege) inventories() []attack {
 	return []attack{
 		{"an inventory without a certificate", tell(s.nobody(), nil), "401 unauthorised", right, "200"},
 		{"an inventory by a guest", func() string { return s.by(s.guest, "POST", job.PathInventory, inventoryOf(x)) }, "401 unauthorised", right, "200"},
-		{"an inventory of 78 KB by a machine that nobody admitted", tell(x, with(300, 150)), "400 invalid", tell(v, with(300, 150)), "200"},
-		{"an inventory of 1.2 MB", tell(v, with(1000, 1100)), "400 invalid", tell(v, with(1000, 200)), "200"},
+		{"an inventory of 78 KB by a machine that nobody admitted", tell(x, with(300, 150)), "413 too-large", tell(v, with(300, 150)), "200"},
+		{"an inventory of 1.2 MB", tell(v, with(1000, 1100)), "413 too-large", tell(v, with(1000, 200)), "200"},
 		{"an inventory with 1,025 disks", tell(v, with(1025, 10)), "400 invalid", tell(v, with(1024, 10)), "200"},
 		{"an inventory with 65 network cards", tell(x, having(65)), "400 invalid", tell(x, having(64)), "200"},
 		{"an inventory of other types", func() string { return s.by(x, "POST", job.PathInventory, []byte(`{"disks":7}`)) }, "400 invalid", right, "200"},

@@ -161,7 +161,7 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 		t.Errorf("machine verify: %s", out)
 	}
 	must(t, data, "machine", "rm", "two")
-	if events := decode[[]fleet.Event](t, data, "event", "ls", "--kind", "machine.", "--actor", "root"); len(events) != 5 {
+	if events := decode[[]fleet.Event](t, data, "event", "ls", "--kind", "machine.", "--actor", "root"); len(events) != 7 {
 		t.Errorf("events %+v", events)
 	}
 }

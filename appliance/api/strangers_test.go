@@ -115,7 +115,7 @@ func TestMachinesThatAreNotAdmittedSayLittleOfWork(t *testing.T) {
 	var me job.Admission
 	g.must(200, "POST", job.PathInventory, job.Inventory{Serial: "SN1"}, &me)
 	report := job.Report{Job: "none", State: job.Running, Log: strings.Repeat("x", 20<<10)}
-	for _, want := range []string{fleet.CodeInvalid, fleet.CodeJobUnknown} {
+	for _, want := range []string{"too-large", fleet.CodeJobUnknown} {
 		if _, p, _ := g.do("POST", job.PathReport, report, nil); p.Code != want {
 			t.Errorf("a report of 20 KB: %+v, want %s", p, want)
 		}
