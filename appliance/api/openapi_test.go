@@ -3,57 +3,22 @@ package api_test
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"seedbed/appliance/fleet"
+	"seedbed/images/judge"
 )
 
-// The judge of the description is libopenapi-validator, by the JSON Schema that the OpenAPI Initiative publishes for 3.1. It is no
-// dependency of this module: its program is built once into the cache.
-const judgeModule, judgeVersion = "github.com/pb33f/libopenapi-validator/cmd/validate", "v0.16.2"
-
-// buildJudge returns the judge's program.
-var buildJudge = sync.OnceValues(func() (program string, err error) {
-	cache := os.Getenv("SEEDBED_CACHE")
-	if cache == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", err
-		}
-		cache = filepath.Join(home, ".cache", "seedbed")
-	}
-	tools := filepath.Join(cache, "tools")
-	program = filepath.Join(tools, "libopenapi-validator-"+judgeVersion)
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if err := os.MkdirAll(tools, 0o755); err != nil {
-		return "", err
-	}
-	temp, err := os.MkdirTemp(tools, "build-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(temp)
-	cmd := exec.Command("go", "install", judgeModule+"@"+judgeVersion)
-	cmd.Dir, cmd.Env = temp, append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-mod=mod", "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s cannot be built: %w\n%s", judgeModule, err, out)
-	}
-	return program, os.Rename(filepath.Join(temp, "validate"), program)
-})
-
-// judge returns what the judge says of a description, and whether it is valid.
-func judge(t *testing.T, description any) (says string, valid bool) {
+// judged returns what libopenapi-validator says of a description, and whether it is valid by the JSON Schema that the OpenAPI Initiative
+// publishes for 3.1.
+func judged(t *testing.T, description any) (says string, valid bool) {
 	t.Helper()
-	program, err := buildJudge()
+	program, err := judge.Build("github.com/pb33f/libopenapi-validator/cmd/validate", "v0.16.2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +57,7 @@ func TestTheDescriptionIsValidOpenAPI(t *testing.T) {
 		}
 		return d
 	}
-	if says, valid := judge(t, parsed()); !valid {
+	if says, valid := judged(t, parsed()); !valid {
 		t.Errorf("%s", says)
 	}
 	// The judge must be one that can say no.
@@ -113,7 +78,7 @@ func TestTheDescriptionIsValidOpenAPI(t *testing.T) {
 	} {
 		d := parsed()
 		damage(d)
-		if says, valid := judge(t, d); valid {
+		if says, valid := judged(t, d); valid {
 			t.Errorf("%s: the judge takes it for valid: %s", what, strings.TrimSpace(says))
 		}
 	}

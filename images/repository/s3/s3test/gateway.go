@@ -4,14 +4,14 @@ package s3test
 import (
 	"bytes"
 	"crypto/rand"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
+
+	"seedbed/images/judge"
 )
 
 // Version is the version of versitygw that is built. It honours If-None-Match for objects in one and in several parts.
@@ -137,39 +137,8 @@ func freeAddress(t testing.TB, ip string) string {
 	return l.Addr().String()
 }
 
-var building sync.Mutex
-
 // Build returns the program, which it builds once into the cache: it is no dependency of this module. Start calls it;
 // tests in a network namespace call it before they are in there.
 func Build() (program string, err error) {
-	building.Lock()
-	defer building.Unlock()
-	cache := os.Getenv("SEEDBED_CACHE")
-	if cache == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", err
-		}
-		cache = filepath.Join(home, ".cache", "seedbed")
-	}
-	tools := filepath.Join(cache, "tools")
-	program = filepath.Join(tools, "versitygw-"+Version)
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if err := os.MkdirAll(tools, 0o755); err != nil {
-		return "", err
-	}
-	temp, err := os.MkdirTemp(tools, "build-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(temp)
-	cmd := exec.Command("go", "install", "github.com/versity/versitygw/cmd/versitygw@"+Version)
-	cmd.Dir = temp
-	cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-mod=mod", "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("versitygw, the S3 service of the tests, cannot be built: %w\n%s", err, out)
-	}
-	return program, os.Rename(filepath.Join(temp, "versitygw"), program)
+	return judge.Build("github.com/versity/versitygw/cmd/versitygw", Version)
 }
