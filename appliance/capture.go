@@ -116,7 +116,7 @@ func waitCapture(ctx context.Context, c *client.Client, id string, show *progres
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("job %s goes on: %w", id, ctx.Err())
+			return nil, errInterrupted
 		}
 	}
 }

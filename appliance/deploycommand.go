@@ -19,13 +19,7 @@ import (
 	"seedbed/appliance/queue"
 )
 
-func imageNames(ctx context.Context, c *client.Client) (names []string, err error) {
-	list, err := c.List(ctx)
-	for _, i := range list {
-		names = append(names, i.Name+":"+i.Version)
-	}
-	return names, err
-}
+var imageNames = listed((*client.Client).List, func(i api.ImageListing) string { return i.Name + ":" + i.Version })
 
 // deployFlags are what the flags of deploy say beside what goes into the order as it is.
 type deployFlags struct {
@@ -207,13 +201,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	return at, nil
 }
 
-func deploymentIDs(ctx context.Context, c *client.Client) (ids []string, err error) {
-	list, err := c.Deployments(ctx)
-	for _, d := range list {
-		ids = append(ids, d.ID)
-	}
-	return ids, err
-}
+var deploymentIDs = listed((*client.Client).Deployments, func(d api.Deployment) string { return d.ID })
 
 func deploymentCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "deployment", Short: "List deployments; steer all jobs of one; roll one back"}

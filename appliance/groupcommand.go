@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,13 +11,7 @@ import (
 	"seedbed/appliance/fleet"
 )
 
-func groupNames(ctx context.Context, c *client.Client) (names []string, err error) {
-	list, err := c.Groups(ctx)
-	for _, g := range list {
-		names = append(names, g.Name)
-	}
-	return names, err
-}
+var groupNames = listed((*client.Client).Groups, func(g fleet.GroupView) string { return g.Name })
 
 func groupCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "group", Short: "Put machines into rooms, lines and other groups, with limits and times of their own"}

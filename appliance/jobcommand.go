@@ -17,13 +17,7 @@ import (
 	"seedbed/appliance/queue"
 )
 
-func jobIDs(ctx context.Context, c *client.Client) (ids []string, err error) {
-	list, err := c.Jobs(ctx, api.JobQuery{})
-	for _, j := range list {
-		ids = append(ids, j.ID)
-	}
-	return ids, err
-}
+var jobIDs = listed(func(c *client.Client, ctx context.Context) ([]api.Job, error) { return c.Jobs(ctx, api.JobQuery{}) }, func(j api.Job) string { return j.ID })
 
 func jobCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "job", Short: "List jobs; cancel, pause, resume and retry them"}
@@ -100,7 +94,7 @@ func printJobs(w io.Writer, list []api.Job) error {
 		if j.Place > 0 {
 			place = strconv.Itoa(j.Place)
 		}
-		t.row(j.ID, j.Kind, j.MachineName, j.ImageName, stateText(j), place, dash(string(j.Phase)), doneText(j), bytesText(j.FromAppliance), bytesText(j.FromPeers), or(j.Reason, strings.Join(j.Barred, "; ")))
+		t.row(j.ID, j.Kind, or(j.MachineName, j.Machine), dash(j.ImageName), stateText(j), place, dash(string(j.Phase)), doneText(j), bytesText(j.FromAppliance), bytesText(j.FromPeers), or(j.Reason, strings.Join(j.Barred, "; ")))
 	}
 	return t.flush()
 }
@@ -132,7 +126,7 @@ func listHistory(cmd *cobra.Command, c *client.Client, q api.JobQuery, n int, as
 	}
 	t := newTable(cmd.OutOrStdout(), "JOB", "KIND", "MACHINE", "IMAGE", "STATE", "ENDED", "REASON")
 	for _, j := range list {
-		t.row(j.ID, j.Kind, or(j.MachineName, j.Machine), j.ImageName, j.State, timeText(j.Ended), j.Reason)
+		t.row(j.ID, j.Kind, or(j.MachineName, j.Machine), dash(j.ImageName), j.State, timeText(j.Ended), j.Reason)
 	}
 	return t.flush()
 }

@@ -22,6 +22,9 @@ const waitEvery = 500 * time.Millisecond
 // waitShare bounds the share of the time in which it is looked: thousands of jobs keep the appliance busy that tells of them.
 const waitShare = 5
 
+// errInterrupted says that a person, or a program, ended the waiting.
+var errInterrupted = errors.New("interrupted; the jobs go on, and `seedbed job ls` follows them")
+
 // waitJobs shows how far jobs are until all of them have ended, and returns them. An appliance that is away for a while is waited
 // for; where there is no job yet, the first one is too.
 func waitJobs(ctx context.Context, c *client.Client, q api.JobQuery, out *os.File) ([]api.Job, error) {
@@ -36,7 +39,7 @@ func waitJobs(ctx context.Context, c *client.Client, q api.JobQuery, out *os.Fil
 				return list, nil
 			}
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("the jobs go on: %w", ctx.Err())
+			return nil, errInterrupted
 		case !errors.Is(err, client.ErrNotRunning):
 			return nil, err
 		default:
@@ -45,7 +48,7 @@ func waitJobs(ctx context.Context, c *client.Client, q api.JobQuery, out *os.Fil
 		select {
 		case <-time.After(max(waitEvery, waitShare*time.Since(began))):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("the jobs go on: %w", ctx.Err())
+			return nil, errInterrupted
 		}
 	}
 }

@@ -16,13 +16,9 @@ import (
 	"seedbed/appliance/fleet"
 )
 
-func machineNames(ctx context.Context, c *client.Client) (names []string, err error) {
-	list, err := c.Machines(ctx, api.MachineQuery{})
-	for _, m := range list {
-		names = append(names, m.Name)
-	}
-	return names, err
-}
+var machineNames = listed(func(c *client.Client, ctx context.Context) ([]api.Machine, error) {
+	return c.Machines(ctx, api.MachineQuery{})
+}, func(m api.Machine) string { return m.Name })
 
 func machineCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "machine", Short: "List, admit, name, wake and remove machines; verify, repair and wipe their disks",

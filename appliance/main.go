@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -153,7 +154,9 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVar(&o.recordsPassword, "store-password-file", "", "`FILE` with the password of records in PostgreSQL, mode 0600 (default: none, or what PGPASSFILE says)")
 	root.PersistentFlags().StringVar(&o.configFile, "config", configPath(), configUsage)
 	root.PersistentPreRunE = o.configure
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%s; see `%s --help`", goWords.ReplaceAllString(err.Error(), ""), c.CommandPath())}
+	})
 	serve := serveCommand(o)
 	root.AddCommand(serve, getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o),
 		groupCommand(o), userCommand(o), settingsCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), configCommand(o), manCommand(), siteCommand(o), doctorCommand(o, serve))
@@ -169,6 +172,9 @@ func command() *cobra.Command {
 	root.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	return root
 }
+
+// goWords are what errors about flags tell of the functions that read them.
+var goWords = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": |time: `)
 
 // markUsage makes a wrong number of arguments a usageError, for the command and those below it.
 func markUsage(c *cobra.Command) {

@@ -254,6 +254,8 @@ func TestExitCodes(t *testing.T) {
 		{exitUsage, []string{"serve", "--admit", "perhaps"}},
 		{exitUsage, []string{"serve", "--address", "nowhere"}},
 		{exitUsage, []string{"deploy", "debian"}},
+		{exitUsage, []string{"job", "ls", "--history", "x"}},
+		{exitUsage, []string{"machine", "ls", "--appliance", "http://127.0.0.1"}},
 		{exitNotFound, []string{"image", "show", "nothing"}},
 		{exitStopped, []string{"job", "ls"}},
 		{exitStopped, []string{"deploy", "debian", "--all"}},
@@ -261,6 +263,8 @@ func TestExitCodes(t *testing.T) {
 	} {
 		if out, code := seedbed(t, data, c.args...); code != c.code {
 			t.Errorf("seedbed %v: exit code %d, want %d: %s", c.args, code, c.code, out)
+		} else if strings.Contains(out, "strconv") {
+			t.Errorf("seedbed %v speaks of functions: %s", c.args, out)
 		}
 	}
 	bucket, err := repository.OpenDir(filepath.Join(data, "repository"))

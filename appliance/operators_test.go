@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +162,13 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 		t.Errorf("machine verify: %s", out)
 	}
 	must(t, data, "machine", "rm", "two")
+	gone := work[slices.IndexFunc(work, func(j api.Job) bool { return j.MachineName == "two" })].Machine
+	if out := must(t, data, "job", "ls"); !strings.Contains(out, gone) {
+		t.Errorf("jobs of a machine that was removed are nobody's: %s", out)
+	}
+	if list := decode[[]fleet.ApplianceView](t, data, "appliance", "ls"); len(list) != 1 || list[0].Program == "" {
+		t.Errorf("appliances %+v", list)
+	}
 	if events := decode[[]fleet.Event](t, data, "event", "ls", "--kind", "machine.", "--actor", "root"); len(events) != 7 {
 		t.Errorf("events %+v", events)
 	}
@@ -194,6 +202,29 @@ func TestWhoWaitsLearnsTheOutcome(t *testing.T) {
 	<-waiting.ended
 	if code := waiting.cmd.ProcessState.ExitCode(); code != exitJobs || !strings.Contains(waiting.log.String(), "2 were cancelled") {
 		t.Errorf("exit code %d: %s", code, waiting.log)
+	}
+	idle := startProcess(t, exec.Command(os.Args[0], "--data", data, "deploy", "debian", "--all", "--wait"))
+	for list := []api.Job(nil); len(list) == 0; {
+		var err error
+		if list, err = c.Jobs(t.Context(), api.JobQuery{State: "open"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := idle.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	<-idle.ended
+	if code := idle.cmd.ProcessState.ExitCode(); code != exitFailure || !strings.Contains(idle.log.String(), "interrupted; the jobs go on") {
+		t.Errorf("ctrl-C: exit code %d: %s", code, idle.log)
+	}
+	list, err := c.Deployments(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range list {
+		if _, err := c.OperateDeployment(t.Context(), d.ID, fleet.CancelAll); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, args := range [][]string{{"capture", "one", "--name", "mine", "--wait"}, {"machine", "inventory", "one", "--wait"}} {
 		waiting := startProcess(t, exec.Command(os.Args[0], append([]string{"--data", data}, args...)...))
@@ -246,6 +277,9 @@ func TestAnotherHostAsksWithAToken(t *testing.T) {
 	}
 	if out, code := ask(token, "image", "add", "/etc/passwd", "--name", "x"); code != exitDenied || !strings.Contains(out, "own host") {
 		t.Errorf("image add: %d %s", code, out)
+	}
+	if out, code := say(t, token, elsewhere, "machine", "ls", "--token-file", "-", "--appliance", "https://"+applianceAddr); code != exitFailure || !strings.Contains(out, "--fingerprint") {
+		t.Errorf("an appliance whose certificate nobody knows: %d %s", code, out)
 	}
 	if out, code := ask("seedbed_00_11", "machine", "ls"); code != exitDenied {
 		t.Errorf("a token that is none: %d %s", code, out)

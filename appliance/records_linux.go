@@ -105,7 +105,7 @@ func (a *appliance) self() *fleet.Appliance {
 	if err != nil {
 		name = a.id
 	}
-	self := &fleet.Appliance{Name: name, URL: a.url(), Seeder: a.seeder(), Started: time.Now().UTC()}
+	self := &fleet.Appliance{Name: name, Program: programVersion(), URL: a.url(), Seeder: a.seeder(), Started: time.Now().UTC()}
 	if a.http != nil {
 		self.Boot = netip.AddrPortFrom(a.address, tcpAddr(a.http).Port())
 	}

@@ -48,7 +48,11 @@ func (o *options) client(stdin io.Reader) (*client.Client, error) {
 			return nil, err
 		}
 	}
-	return client.New(c)
+	made, err := client.New(c)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return made, nil
 }
 
 // clientConfig is what the flags say, without a token.
@@ -112,6 +116,17 @@ func (o *options) withAppliance(fn func(cmd *cobra.Command, c *client.Client, ar
 
 // namesOf lists names of things that the appliance has.
 type namesOf func(ctx context.Context, c *client.Client) ([]string, error)
+
+// listed are the names of what a list has.
+func listed[T any](list func(c *client.Client, ctx context.Context) ([]T, error), name func(T) string) namesOf {
+	return func(ctx context.Context, c *client.Client) (names []string, err error) {
+		items, err := list(c, ctx)
+		for _, i := range items {
+			names = append(names, name(i))
+		}
+		return names, err
+	}
+}
 
 // completes returns a function that completes the first arguments of a command, all of them where first is 0, by what the appliance lists:
 // each by its own list, those after the last one by that.

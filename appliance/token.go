@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -26,13 +25,7 @@ const tokenVariable = "SEEDBED_TOKEN"
 // maxTicket bounds an encoded ticket in bytes.
 const maxTicket = 64 << 10
 
-func tokenIDs(ctx context.Context, c *client.Client) (ids []string, err error) {
-	list, err := c.Tokens(ctx)
-	for _, t := range list {
-		ids = append(ids, t.Short())
-	}
-	return ids, err
-}
+var tokenIDs = listed((*client.Client).Tokens, func(t fleet.Token) string { return t.Short() })
 
 func tokenCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Let programs on other machines fetch and seed images",

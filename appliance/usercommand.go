@@ -18,21 +18,9 @@ import (
 	"seedbed/appliance/fleet"
 )
 
-func userNames(ctx context.Context, c *client.Client) (names []string, err error) {
-	list, err := c.Users(ctx)
-	for _, u := range list {
-		names = append(names, u.Name)
-	}
-	return names, err
-}
+var userNames = listed((*client.Client).Users, func(u fleet.UserView) string { return u.Name })
 
-func keyIDs(ctx context.Context, c *client.Client) (ids []string, err error) {
-	list, err := c.Keys(ctx)
-	for _, k := range list {
-		ids = append(ids, k.ID)
-	}
-	return ids, err
-}
+var keyIDs = listed((*client.Client).Keys, func(k fleet.KeyView) string { return k.ID })
 
 func userCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "user", Short: "Make and change users and their API tokens",

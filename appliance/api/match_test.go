@@ -46,11 +46,7 @@ func TestIfMatchComparesAsTheStandardSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs, err := a.operator.Jobs(t.Context(), api.JobQuery{Deployment: d.ID})
-	if err != nil || len(jobs) != 1 {
-		t.Fatal(err)
-	}
-	at := "/jobs/" + jobs[0].ID
+	at := "/jobs/" + a.jobOf(d.ID)
 	for _, c := range []struct{ get, method, path, body string }{
 		{"/machines/one", "PATCH", "/machines/one", `{"notes":"x"}`}, {"/settings", "PATCH", "/settings", `{"limit":7}`},
 		{at, "POST", at + "/priority", `{"priority":5}`}, {at, "POST", at + "/pause", ""},
@@ -67,6 +63,16 @@ func TestIfMatchComparesAsTheStandardSays(t *testing.T) {
 			t.Errorf("%s %s with If-Match: %s: %d %s", c.method, c.path, list, status, answer)
 		}
 	}
+}
+
+// jobOf returns the ID of the only job of a deployment.
+func (a *appliance) jobOf(deployment string) string {
+	a.t.Helper()
+	jobs, err := a.operator.Jobs(a.t.Context(), api.JobQuery{Deployment: deployment})
+	if err != nil || len(jobs) != 1 {
+		a.t.Fatalf("%+v, %v", jobs, err)
+	}
+	return jobs[0].ID
 }
 
 // bound says whether an operation takes If-Match.
@@ -91,19 +97,11 @@ func TestEveryChangeOfARecordIsForTheVersionThatSomebodySaw(t *testing.T) {
 		}
 		return d.ID
 	}
-	jobOf := func(deployment string) string {
-		t.Helper()
-		jobs, err := a.operator.Jobs(t.Context(), api.JobQuery{Deployment: deployment})
-		if err != nil || len(jobs) != 1 {
-			t.Fatalf("%+v, %v", jobs, err)
-		}
-		return jobs[0].ID
-	}
-	d, cancelled := deploy("one"), jobOf(deploy("two"))
+	d, cancelled := deploy("one"), a.jobOf(deploy("two"))
 	if _, err := a.operator.Operate(t.Context(), cancelled, "cancel"); err != nil {
 		t.Fatal(err)
 	}
-	j := jobOf(d)
+	j := a.jobOf(d)
 	tried := map[string]bool{}
 	for _, c := range []struct {
 		status             int // with the version that is there
@@ -180,12 +178,8 @@ func TestWhatIsReadAgainAndIsTheSameIsNotSentAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs, err := a.operator.Jobs(t.Context(), api.JobQuery{Deployment: d.ID})
-	if err != nil || len(jobs) != 1 {
-		t.Fatal(err)
-	}
 	v := a.visit().with("Authorization", "Bearer "+a.user("anna", fleet.RoleAdmin))
-	names := strings.NewReplacer("/machines/{name}", "/machines/one", "/groups/{name}", "/groups/lab", "/users/{name}", "/users/anna", "/jobs/{id}", "/jobs/"+jobs[0].ID,
+	names := strings.NewReplacer("/machines/{name}", "/machines/one", "/groups/{name}", "/groups/lab", "/users/{name}", "/users/anna", "/jobs/{id}", "/jobs/"+a.jobOf(d.ID),
 		"/deployments/{id}", "/deployments/"+d.ID, "{ref}", "debian", "{to}", "debian")
 	asked := 0
 	for path, methods := range paths(t, a) {

@@ -364,12 +364,8 @@ func TestAJobIsSteeredByTheVersionThatSomebodySaw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs, err := a.operator.Jobs(t.Context(), api.JobQuery{Deployment: d.ID})
-	if err != nil || len(jobs) != 1 {
-		t.Fatalf("%+v, %v", jobs, err)
-	}
 	v := a.visit().with("Authorization", "Bearer "+a.user("otto", fleet.RoleOperator))
-	path := "/api/v1/jobs/" + jobs[0].ID
+	path := "/api/v1/jobs/" + a.jobOf(d.ID)
 	tag := func() string {
 		t.Helper()
 		status, _, header := v.do("GET", path, nil)
@@ -841,11 +837,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs, err := a.operator.Jobs(t.Context(), api.JobQuery{Deployment: d.ID})
-	if err != nil || len(jobs) != 1 {
-		t.Fatalf("%+v, %v", jobs, err)
-	}
-	j := jobs[0].ID
+	j := a.jobOf(d.ID)
 	token, err := a.operator.NewToken(t.Context(), api.TokenOrder{TokenOrder: fleet.TokenOrder{Role: job.RoleGet}})
 	if err != nil || token.Token.Uses != 1 {
 		t.Fatalf("%+v, %v", token, err)

@@ -222,13 +222,23 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	case slow:
 		c.http.CloseIdleConnections() // the next request does not wait behind this one
 		err = fmt.Errorf("%w: %w", errSlow, err)
-	case !network || ctx.Err() != nil:
+	case ctx.Err() != nil:
+		return err
+	case c.config.Fingerprint.IsZero() && isUntrusted(err):
+		return fmt.Errorf("the certificate of %s is of no authority that this host trusts: %w; name the site's with --fingerprint (`seedbed site show` there tells it), or its CA with --ca-file", c.config.URL, err)
+	case !network:
 		return err
 	}
 	if c.config.URL != "" {
 		return fmt.Errorf("%w, or is not reached at %s: %w", ErrNotRunning, c.config.URL, err)
 	}
 	return fmt.Errorf("%w (start it with `seedbed serve`): %w", ErrNotRunning, err)
+}
+
+// isUntrusted reports whether an error is about the certificate of the other end.
+func isUntrusted(err error) bool {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	return untrusted
 }
 
 // all returns all pages of a list.

@@ -3,6 +3,7 @@
 package configuration
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +29,7 @@ type File struct {
 	// Open says that every user of the host may read it. It holds no secrets, and tells how the site is built.
 	Open     bool
 	settings []setting
+	wrong    []complaint // of lines that are no setting
 }
 
 // setting is one key with its value.
@@ -39,7 +42,7 @@ type setting struct {
 // Key returns the key of a flag: "boot_dir" of --boot-dir.
 func Key(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 
-// Read reads a file; an empty one says nothing. The error lists everything that is wrong, each as "FILE:LINE: sentence". It
+// Read reads a file; an empty one says nothing. What is wrong with single lines Apply tells; an error says that it is no configuration at all. It
 // wraps fs.ErrNotExist or fs.ErrPermission where there is no file, or none that may be read.
 func Read(path string) (*File, error) {
 	f, err := os.Open(path)
@@ -117,20 +120,35 @@ func parse(path string, b []byte) (*File, error) {
 		first[key.Value] = key.Line
 		file.settings = append(file.settings, setting{key.Value, key.Line, value})
 	}
-	return file, c.err()
+	file.wrong = c.list
+	return file, nil
+}
+
+// complaint is one thing that is wrong with a file.
+type complaint struct {
+	line int
+	text string
 }
 
 // complaints collect what is wrong with a file.
 type complaints struct {
 	path string
-	list []error
+	list []complaint
 }
 
 func (c *complaints) add(line int, format string, a ...any) {
-	c.list = append(c.list, fmt.Errorf("%s:%d: %s", c.path, line, fmt.Sprintf(format, a...)))
+	c.list = append(c.list, complaint{line, fmt.Sprintf(format, a...)})
 }
 
-func (c *complaints) err() error { return errors.Join(c.list...) }
+// err tells all of it, in the order of the lines.
+func (c *complaints) err() error {
+	slices.SortStableFunc(c.list, func(a, b complaint) int { return cmp.Compare(a.line, b.line) })
+	var list []error
+	for _, one := range c.list {
+		list = append(list, fmt.Errorf("%s:%d: %s", c.path, one.line, one.text))
+	}
+	return errors.Join(list...)
+}
 
 // Apply gives the flags what the file says; those that were given on the command line keep their value, and what the file says
 // of them is checked all the same. The error lists everything that is wrong, each as "FILE:LINE: sentence".
@@ -141,7 +159,7 @@ func (f *File) Apply(flags []*pflag.Flag) error {
 		byKey[Key(flag.Name)] = flag
 		keys = append(keys, Key(flag.Name))
 	}
-	c := complaints{path: f.Path}
+	c := complaints{path: f.Path, list: slices.Clone(f.wrong)}
 	for _, s := range f.settings {
 		flag := byKey[s.key]
 		if flag == nil {
