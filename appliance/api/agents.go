@@ -49,8 +49,12 @@ type agents struct {
 }
 
 // requestsAtOnce bounds those of one boot that are under way: an agent reports, claims, fetches what describes an image and uploads
-// tiles, some at once. With more of them one machine could hold as much memory as its link fills.
-const requestsAtOnce = 16
+// tiles, some at once. With more of them one machine could hold as much memory as its link fills. A seed node fetches what describes
+// many images at once.
+const (
+	requestsAtOnce      = 16
+	guestRequestsAtOnce = 256
+)
 
 // Agents returns the handler of the endpoints of package job. The server's TLS has verified client certificates under
 // the site's CA where one was given. announce answers PathAnnounce and PathSources and checks its callers itself; nil leaves it out.
@@ -96,14 +100,18 @@ func (a *agents) reader(e called) endpoint {
 // fewAtOnce refuses the requests of a boot that has too many under way.
 func (a *agents) fewAtOnce(e called) called {
 	return func(c fleet.Caller, w http.ResponseWriter, r *http.Request) (any, error) {
+		most := requestsAtOnce
+		if c.IsGuest() {
+			most = guestRequestsAtOnce
+		}
 		a.mu.Lock()
-		full := a.asking[c.Boot()] >= requestsAtOnce
+		full := a.asking[c.Boot()] >= most
 		if !full {
 			a.asking[c.Boot()]++
 		}
 		a.mu.Unlock()
 		if full {
-			return nil, &fleet.Refusal{Code: fleet.CodeTooMany, Detail: fmt.Sprintf("%d requests of this machine are under way; ask again in a moment", requestsAtOnce)}
+			return nil, &fleet.Refusal{Code: fleet.CodeTooMany, Detail: fmt.Sprintf("%d requests of this machine are under way; ask again in a moment", most)}
 		}
 		defer func() {
 			a.mu.Lock()

@@ -111,6 +111,9 @@ func (c Caller) At(a netip.Addr) Caller {
 // Boot is the ID of the caller's boot, or of the guest's stay.
 func (c Caller) Boot() string { return c.session.ID }
 
+// IsGuest reports whether the caller is no boot of a machine, but a program that joined swarms.
+func (c Caller) IsGuest() bool { return c.session.Guest != nil }
+
 // Machine is the caller's machine ID, "" before its inventory.
 func (c Caller) Machine() string { return c.session.Machine }
 
