@@ -131,6 +131,10 @@ func TestCountsOfStrangersAreThoseOfTheRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		look()
+		if err := fleet.Reload(r.Fleet, t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		look()
 		r.kill()
 		look()
 		for _, m := range r.Machines() {

@@ -310,3 +310,10 @@ func DrainStrays(f *Fleet) {
 	for f.strays.may.AllowN(f.now(), 1) {
 	}
 }
+
+// Reload begins again with all records, as an appliance does that was away for long.
+func Reload(f *Fleet, ctx context.Context) error {
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	return f.reload(ctx)
+}

@@ -386,17 +386,17 @@ func (f *Fleet) editGroup(ctx context.Context, name string, version int64, o Gro
 			own = edit(d, have)
 		}
 		id = own.ID
-		was := own.Kind
+		was := *own
 		if err := own.take(o); err != nil {
 			return err
 		}
-		if own.Kind == Room && was != Room {
+		if own.Kind == Room && was.Kind != Room {
 			if err := d.roomFor(own); err != nil {
 				return err
 			}
 		}
 		kind := map[bool]string{true: "group.created", false: "group.changed"}[fresh]
-		d.event(by(ctx, Event{Kind: kind, Text: "group " + own.Name + map[bool]string{true: " was made", false: " was changed"}[fresh]}))
+		d.event(by(ctx, Event{Kind: kind, Text: "group " + own.Name + map[bool]string{true: " was made", false: " was changed"}[fresh] + differences(was, *own)}))
 		return nil
 	})
 	if err != nil {
@@ -684,6 +684,7 @@ func (f *Fleet) EditSettings(ctx context.Context, version int64, o SettingsOrder
 			return refuse(CodeChanged, "the settings were changed by somebody else meanwhile; look again")
 		}
 		own := edit(d, have)
+		was := *own
 		if o.Limit != nil {
 			own.Limit = *o.Limit
 		}
@@ -693,7 +694,7 @@ func (f *Fleet) EditSettings(ctx context.Context, version int64, o SettingsOrder
 		if o.Retries != nil {
 			own.Retries = *o.Retries
 		}
-		d.event(by(ctx, Event{Kind: "settings.changed", Text: "the settings of the site were changed"}))
+		d.event(by(ctx, Event{Kind: "settings.changed", Text: "the settings of the site were changed" + differences(was, *own)}))
 		made = *own
 		made.Version++
 		return nil
