@@ -46,6 +46,7 @@ type scenario struct {
 
 var scenarios = []scenario{
 	{"room", "all begin together, 100 Mbit/s each way, TLS", scenarioRoom},
+	{"kept", "a room whose machines keep partitions, against one that lacks everything", scenarioKept},
 	{"one", "one to one over loopback, against a copy with SHA-256", scenarioOne},
 	{"system", "a tar of this host's files in an ext4 image, zstd", scenarioSystem},
 	{"trouble", "one slow, one killed, one late, one that lies", scenarioTrouble},

@@ -51,6 +51,8 @@ type engineOrder struct {
 	Plain bool
 	// Seed makes the station a seed node, with a repository of its own.
 	Seed bool
+	// Part makes the station a machine that keeps partitions of its disk, which are none of the content: it says that it wants a part.
+	Part bool
 	// Transport is how the network is used.
 	Transport swarm.Transport
 }

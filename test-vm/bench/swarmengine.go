@@ -186,11 +186,11 @@ func playPeer(ctx context.Context, a *actor) error {
 	}
 	defer dev.Close()
 	store := disk.NewStorage(dev, shape)
-	cfg, err := a.swarmConfig(identity)
+	cfg, err := a.swarmConfig(identity, a.part()...)
 	if err != nil {
 		return err
 	}
-	cfg.Pieces, cfg.Storage = shape, store
+	cfg.Pieces, cfg.Part, cfg.Storage = shape, a.Engine.Part, store
 	lies := &liar{Storage: store, every: int64(a.Engine.Lies)}
 	if a.Engine.Lies > 0 {
 		// What is in memory is given away as it came: little is, so that nearly all comes from the storage.
@@ -219,9 +219,17 @@ func playPeer(ctx context.Context, a *actor) error {
 	return group.Wait()
 }
 
+// part are the names in the certificate of a machine that keeps partitions.
+func (a *actor) part() []string {
+	if !a.Engine.Part {
+		return nil
+	}
+	return []string{swarm.URIRolePart, job.URIKept + "1"}
+}
+
 // announce tells the tracker of the peer, each endpoint by itself, and the peer of those that the tracker names.
 func (a *actor) announce(ctx context.Context, identity *site.Site, peer *swarm.Swarm, left func() int64) error {
-	uris := []string{swarm.InfoHashURI(a.Content.InfoHash)}
+	uris := append(a.part(), swarm.InfoHashURI(a.Content.InfoHash))
 	if a.Engine.Seed {
 		uris = append(uris, swarm.URIRoleSeed)
 	}
