@@ -3,9 +3,11 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/pem"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,19 +205,29 @@ func TestWhoWaitsLearnsTheOutcome(t *testing.T) {
 	if code := waiting.cmd.ProcessState.ExitCode(); code != exitJobs || !strings.Contains(waiting.log.String(), "2 were cancelled") {
 		t.Errorf("exit code %d: %s", code, waiting.log)
 	}
-	idle := startProcess(t, exec.Command(os.Args[0], "--data", data, "deploy", "debian", "--all", "--wait"))
-	for list := []api.Job(nil); len(list) == 0; {
-		var err error
-		if list, err = c.Jobs(t.Context(), api.JobQuery{State: "open"}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := idle.cmd.Process.Signal(os.Interrupt); err != nil {
+	idle := exec.CommandContext(t.Context(), os.Args[0], "--data", data, "deploy", "debian", "--all", "--wait")
+	idle.Env = commandEnv()
+	said, err := idle.StderrPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
-	<-idle.ended
-	if code := idle.cmd.ProcessState.ExitCode(); code != exitFailure || !strings.Contains(idle.log.String(), "interrupted; the jobs go on") {
-		t.Errorf("ctrl-C: exit code %d: %s", code, idle.log)
+	if err := idle.Start(); err != nil {
+		t.Fatal(err)
+	}
+	text := bufio.NewReader(said)
+	if line, err := text.ReadString('\n'); err != nil || !strings.HasPrefix(line, "deployment ") { // from here on it waits
+		t.Fatalf("%q, %v", line, err)
+	}
+	if err := idle.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle.Wait() // its exit code is looked at
+	if code := idle.ProcessState.ExitCode(); code != exitFailure || !strings.Contains(string(rest), "interrupted; the jobs go on") {
+		t.Errorf("ctrl-C: exit code %d: %s", code, rest)
 	}
 	list, err := c.Deployments(t.Context())
 	if err != nil {
