@@ -275,7 +275,7 @@ func (r *room) operate(machines []*machine, random *mathrand.Rand, person int) {
 				}
 			}
 			if len(chosen) > 0 {
-				r.order(ctx, time.Hour+time.Duration(person)*time.Minute+time.Duration(n)*time.Second, chosen)
+				r.order(ctx, time.Hour+time.Duration(2*n+person)*time.Second, chosen) // a mark that no other order has, however many there are
 			}
 		case 2:
 			r.operateOne(ctx, random, "cancel", func(j api.Job) bool { return !j.State.Ended() })

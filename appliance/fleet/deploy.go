@@ -509,6 +509,9 @@ func (f *Fleet) Steer(ctx context.Context, id string, version int64, verb Verb) 
 		if d.changed(j, version) {
 			return refuse(CodeChanged, "job %s is %s, and was changed meanwhile; look again", id, j.State)
 		}
+		if m := d.today(j.Machine); verb == ResumeAll && j.Kind == job.WipeDisk && !j.begun() && m != nil && m.Deployed != nil && m.Deployed.written().After(j.Created) {
+			return refuse(CodeInvalid, "%s got %s since the wipe %s was ordered, which would take it away; cancel the job, and order the wipe anew if it is to be", m.Name, m.Deployed.ImageName, id)
+		}
 		do(d, ctx, d.editJob(j))
 		return nil
 	})

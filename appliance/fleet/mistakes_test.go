@@ -164,6 +164,40 @@ func TestAWipeComesBeforeALaterDeployment(t *testing.T) {
 	}
 }
 
+// TestAWipeForTonightLeavesTheMachineItsDiskUntilThen, though a deployment waits behind it; and one that was paused meanwhile does not
+// take away what the machine got.
+func TestAWipeForTonightLeavesTheMachineItsDiskUntilThen(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	a := r.machines(1, "")[0]
+	tonight := r.clock.now().Add(10 * time.Hour)
+	wipe := r.work(fleet.WorkOrder{Kind: job.WipeDisk, Machines: []string{a.mac}, Confirm: "wipe", NotBefore: tonight})
+	r.deploy(fleet.Order{Machines: []string{a.mac}})
+	if v := r.view(wipe.ID); v.Wait != "start-time" {
+		t.Errorf("the wipe waits for %s: %s", v.Wait, v.Reason)
+	}
+	if got := r.powerOn(a.mac); got.Agent {
+		t.Error("the machine stands in its agent all day")
+	}
+	if a.claim() != nil || a.waits != "" {
+		t.Errorf("it is told to wait: %q", a.waits)
+	}
+	if err := r.Pause(t.Context(), wipe.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.powerOn(a.mac); !got.Agent {
+		t.Error("a wipe that was paused keeps the deployment")
+	}
+	r.clock.add(time.Minute)
+	a.mustClaim()
+	a.finish()
+	if err := r.Resume(t.Context(), wipe.ID); codeOf(err) != fleet.CodeInvalid {
+		t.Errorf("a wipe that was forgotten goes on over what the machine got since: %v", err)
+	}
+	if err := r.Cancel(t.Context(), wipe.ID); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestARestartForgetsNoPreload: seed nodes are heard of again some seconds after an appliance was started.
 func TestARestartForgetsNoPreload(t *testing.T) {
 	r := newRoom(t, fleet.AdmitAuto)

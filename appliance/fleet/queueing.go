@@ -28,10 +28,10 @@ func (t *turns) may(id string) bool { return t.begin[id] }
 // boots its own disk.
 const soon = 5 * time.Minute
 
-// later reports whether a job waits for a time that is not soon.
+// later reports whether a job waits for a time that is not soon, or for another job of its machine, which is asked about itself.
 func (t *turns) later(id string, now time.Time) bool {
 	w := t.Waits[id]
-	if w.Code == queue.WaitsWindow && w.Until.IsZero() { // never
+	if w.Code == queue.WaitsTurn || w.Code == queue.WaitsWindow && w.Until.IsZero() { // never
 		return true
 	}
 	return (w.Code == queue.WaitsTime || w.Code == queue.WaitsWindow) && w.Until.Sub(now) > soon
