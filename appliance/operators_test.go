@@ -174,6 +174,16 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 	if events := decode[[]fleet.Event](t, data, "event", "ls", "--kind", "machine.", "--actor", "root"); len(events) != 7 {
 		t.Errorf("events %+v", events)
 	}
+	// A deployment to all is for machines that are admitted later too, and who admits one learns that.
+	if out, code := say(t, "mac;name;groups\n525400000003;three;lob\n;;\n", data, "machine", "import", "-"); code != 0 || !strings.Contains(out, "groups that were not there: lob") {
+		t.Errorf("import: %d %s", code, out)
+	}
+	if out := must(t, data, "deploy", "debian", "--all"); !strings.Contains(out, "to 1 machine, and those seen later; ") {
+		t.Errorf("deploy: %s", out)
+	}
+	if out := must(t, data, "machine", "admit", "three"); !strings.Contains(out, "is admitted\nit has job ") || !strings.Contains(out, "(deploy debian:1)") {
+		t.Errorf("admit: %s", out)
+	}
 }
 
 func TestWhoWaitsLearnsTheOutcome(t *testing.T) {
