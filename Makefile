@@ -66,6 +66,10 @@ DESTDIR ?=
 install: build ## install the program as a service of systemd; DESTDIR and PREFIX say where
 	install -D -m 0755 $(BUILD)/seedbed $(DESTDIR)$(PREFIX)/bin/seedbed
 	install -D -m 0644 appliance/README.md $(DESTDIR)$(PREFIX)/share/doc/seedbed/README.md
+	$(BUILD)/seedbed man $(DESTDIR)$(PREFIX)/share/man/man1
+	for shell in bash-completion/completions/seedbed zsh/vendor-completions/_seedbed fish/vendor_completions.d/seedbed.fish; do \
+	  $(BUILD)/seedbed completion $$(echo $$shell | sed 's/[-/].*//') > $(BUILD)/completion && \
+	  install -D -m 0644 $(BUILD)/completion $(DESTDIR)$(PREFIX)/share/$$shell; done
 	install -D -m 0644 appliance/systemd/seedbed.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/seedbed.conf
 	install -D -m 0644 appliance/systemd/seedbed.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/seedbed.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system

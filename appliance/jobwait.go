@@ -88,7 +88,7 @@ func (b *bars) say(j api.Job) {
 func (b *bars) state(id string) func(decor.Statistics) string {
 	return func(decor.Statistics) string {
 		text, _ := b.words.Load(id)
-		return fmt.Sprint(text)
+		return fmt.Sprint("  ", text)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 func manCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "man DIR", Short: "Write the manual pages", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "man DIR", Short: "Write the manual pages", Args: cobra.ExactArgs(1), Annotations: map[string]string{withoutConfig: "yes"},
 		Long: "Man writes a manual page for each command into a directory: seedbed.1, seedbed-deploy.1, ... Copy them to /usr/local/share/man/man1."}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := os.MkdirAll(args[0], 0o755); err != nil {

@@ -28,7 +28,8 @@ func TestInstalledServiceIsAsSystemdWantsIt(t *testing.T) {
 	}
 	tools(t, "", "make", "-C", "..", "-o", "build", "install", "DESTDIR="+root, "BUILD="+build)
 	for path, mode := range map[string]os.FileMode{"usr/bin/seedbed": 0o755, "usr/lib/systemd/system/seedbed.service": 0o644, "usr/lib/sysusers.d/seedbed.conf": 0o644,
-		"usr/lib/tmpfiles.d/seedbed.conf": 0o644, "etc/seedbed": 0o750, "etc/seedbed/seedbed.yaml": 0o640, "var/lib/seedbed": 0o700, "var/lib/seedbed/boot/vmlinuz": 0o644} {
+		"usr/share/man/man1/seedbed-user-token-new.1": 0o644, "usr/share/bash-completion/completions/seedbed": 0o644, "usr/share/zsh/vendor-completions/_seedbed": 0o644,
+		"usr/share/fish/vendor_completions.d/seedbed.fish": 0o644, "usr/lib/tmpfiles.d/seedbed.conf": 0o644, "etc/seedbed": 0o750, "etc/seedbed/seedbed.yaml": 0o640, "var/lib/seedbed": 0o700, "var/lib/seedbed/boot/vmlinuz": 0o644} {
 		if info, err := os.Stat(filepath.Join(root, path)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v %v", path, info, err)
 		}

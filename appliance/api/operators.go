@@ -265,7 +265,7 @@ func ownHuma() {
 		case status == http.StatusRequestEntityTooLarge:
 			p.Code = codeTooLarge
 		case status == http.StatusUnsupportedMediaType:
-			p.Code = codeWrongKind
+			p.Code, p.Detail = codeWrongKind, "the body is to be JSON, and to say so: Content-Type: application/json"
 		case status >= 500:
 			p.Code = codeInternal
 		}
