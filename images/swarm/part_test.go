@@ -81,7 +81,7 @@ func TestWhoHoldsAPartHandsItOut(t *testing.T) {
 func TestARoomThatWantsAPartIsHandedItOnce(t *testing.T) {
 	for name, whole := range map[string]int{"all keep something": 0, "some lack everything": 2} {
 		t.Run(name, func(t *testing.T) {
-			s, c := newSite(t), newContent(24*mib, 64<<10)
+			s, c := newSite(t), newContent(12*mib, 64<<10)
 			a := s.appliance(c, fullStore(c), func(cfg *Config) { cfg.Fresh, cfg.Transport.UploadLimit = true, 12*mib })
 			wanted := func(piece int) bool { return piece < 2*c.Count()/3 }
 			peers, disks := []*peer{a}, []*store{}
