@@ -27,6 +27,7 @@ func suites(full bool) []suite {
 	return []suite{
 		{name: "set-up", budget: 10 * time.Minute, needs: true, steps: []step{
 			run("make", "setup", "build", "programs", "assets", "initramfs", "golden"),
+			run("go", "test", "-count=1", "./images/judge/"),
 			run("go", "vet", "./..."),
 			run("go", "vet", "-tags", "full", "./test-vm/e2e/", "./appliance/"),
 		}},

@@ -14,9 +14,6 @@ import (
 	"seedbed/images/judge"
 )
 
-// Version is the version of versitygw that is built. It honours If-None-Match for objects in one and in several parts.
-const Version = "v1.8.0"
-
 // Start starts a service of its own on loopback with the buckets given and ends it with the test. It sets the
 // environment's credentials to that service's, and returns its endpoint. A service that cannot be built or started fails
 // the test.
@@ -140,5 +137,5 @@ func freeAddress(t testing.TB, ip string) string {
 // Build returns the program, which it builds once into the cache: it is no dependency of this module. Start calls it;
 // tests in a network namespace call it before they are in there.
 func Build() (program string, err error) {
-	return judge.Build("github.com/versity/versitygw/cmd/versitygw", Version)
+	return judge.S3.Build()
 }
