@@ -67,8 +67,13 @@ func model(m api.Machine) string {
 
 func admittedText(m api.Machine) string {
 	text := "yes"
-	if !m.Admitted {
+	switch {
+	case !m.Admitted && m.Crowded:
+		text = "code " + m.Code + ", too many by themselves"
+	case !m.Admitted:
 		text = "code " + m.Code
+	case !m.ByItself.IsZero():
+		text = "by itself"
 	}
 	if m.Conflict != "" {
 		text += ", conflict"
