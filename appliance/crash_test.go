@@ -58,7 +58,7 @@ type room struct {
 func TestABusyApplianceIsKilledAtAnyMoment(t *testing.T) {
 	network(t)
 	const machines = 4
-	kills := 10
+	kills := 6
 	if os.Getenv("SEEDBED_FULL") != "" {
 		kills = 100
 	}

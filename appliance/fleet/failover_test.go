@@ -174,7 +174,7 @@ func insist(t *testing.T, what string, do func() error) {
 // SEEDBED_FULL=1 more often. Whether a commit was lost or only its answer, each step of each machine is recorded once.
 func TestNothingIsLostOrDoneTwiceThoughTheDatabaseIsKilledAtAnyMoment(t *testing.T) {
 	const machines = 12
-	kills := 4
+	kills := 3
 	if os.Getenv("SEEDBED_FULL") != "" {
 		kills = 60
 	}
