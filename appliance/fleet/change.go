@@ -140,11 +140,17 @@ func refuseNone(batch []*asked, err error) error {
 }
 
 // commit writes a draft and makes it visible. The caller holds writing.
-func (f *Fleet) commit(ctx context.Context, d *draft) error {
+func (f *Fleet) commit(ctx context.Context, d *draft) (err error) {
 	c := d.change()
 	if c.empty() {
 		return nil
 	}
+	before := f.strays
+	defer func() {
+		if err != nil {
+			f.strays = before // nothing was told
+		}
+	}()
 	c.Events = f.strays.keep(d, c.Events, f.now())
 	if c.empty() { // it was nothing but what is left out
 		return nil

@@ -92,6 +92,9 @@ func (d *draft) hasRoomToTell(own *Machine) error {
 	if own.vouched() || weight(own.Inventory) <= shortInventory {
 		return nil
 	}
+	if was := d.f.state.machines[own.ID]; was != nil && weight(was.Inventory) >= weight(own.Inventory) {
+		return nil // it adds nothing
+	}
 	if c := d.crowd(); c.long > longInventories {
 		return refuse(CodeTooMany, "the long inventories of machines that no person admitted take %d MiB already, and that of %s is one of more than %d KiB; "+
 			"admit it first (`seedbed machine admit %s`), or look for a strange device on the boot network", longInventories>>20, own.Name, shortInventory>>10, own.MAC())

@@ -22,6 +22,8 @@ func TestLongInventoriesOfStrangersHaveABoundTogether(t *testing.T) {
 	for _, admit := range []fleet.Admit{fleet.AdmitAsk, fleet.AdmitAuto} {
 		r := newRoom(t, admit)
 		b := r.boot(macB, invB)
+		server := withDisks(job.Inventory{Serial: "SN9"}, 30)
+		told := r.boot("52:54:00:77:00:19", server)
 		byItself := time.Time{}
 		if admit == fleet.AdmitAuto {
 			byItself = r.clock.now().Add(-2 * time.Hour)
@@ -33,6 +35,10 @@ func TestLongInventoriesOfStrangersHaveABoundTogether(t *testing.T) {
 		}
 		if _, err := r.Inventory(t.Context(), b.caller, short); err != nil {
 			t.Errorf("%s: one of a common computer: %v", admit, err)
+		}
+		server.Disks = server.Disks[:29]
+		if _, err := r.Inventory(t.Context(), told.caller, server); err != nil {
+			t.Errorf("%s: one of a server that told as much before: %v", admit, err)
 		}
 		if _, err := r.Admit(t.Context(), macB); err != nil {
 			t.Fatal(err)
@@ -274,5 +280,26 @@ func TestAHelloFromElsewhereIsTold(t *testing.T) {
 	list, err := r.Events(t.Context(), fleet.EventQuery{Kind: "machine.hello"})
 	if err != nil || len(list) != 1 || !strings.HasSuffix(list[0].Text, "at 10.77.0.100; its boot script was given to 10.77.0.55") {
 		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// TestCardsThatAnEarlierVersionSawAreTheirMachines: it did not write who had admitted a machine.
+func TestCardsThatAnEarlierVersionSawAreTheirMachines(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.deployAll()
+	r.powerOn(macB)
+	card, err := r.Machine(macB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier := card.Machine
+	earlier.ByItself = time.Time{}
+	if err := fleet.Put(r.Fleet, t.Context(), &earlier); err != nil {
+		t.Fatal(err)
+	}
+	r.boot(macA, job.Inventory{Serial: "SN1", NICs: []job.NIC{{Name: "eth0", MAC: macA}, {Name: "eth1", MAC: macB}}})
+	m, err := r.Machine(macB)
+	if err != nil || m.MAC != macA || m.Conflict != "" || len(r.Machines()) != 1 {
+		t.Errorf("the card is of %+v, %v", m, err)
 	}
 }

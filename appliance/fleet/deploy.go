@@ -149,6 +149,9 @@ func (f *Fleet) deploy(ctx context.Context, o Order, image *Image, instead strin
 		if err := admitted(machines); err != nil && !o.All {
 			return err
 		}
+		if err := d.kept(machines, dep.Options); err != nil {
+			return err
+		}
 		for _, m := range machines {
 			if m.Admitted {
 				d.addJob(dep, m)
@@ -177,6 +180,23 @@ func admitted(machines []*Machine) error {
 		return refuse(CodeInvalid, "%s is not admitted; admit it by the code on its screen first", not[0])
 	}
 	return refuse(CodeInvalid, "%d machines are not admitted: %s; admit them by the codes on their screens first", len(not), someOf(not))
+}
+
+// kept returns a Refusal that names the machines of which a wipe, which goes first, would take away what an order keeps.
+func (d *draft) kept(machines []*Machine, o job.Options) error {
+	var lost, wipes []string
+	for _, m := range machines {
+		for _, j := range d.jobsOf(m.ID) {
+			if len(o.Keep) > 0 && j.Kind == job.WipeDisk && !j.State.Ended() && j.State != job.Paused {
+				lost, wipes = append(lost, m.Name), append(wipes, j.ID)
+			}
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	return refuse(CodeInvalid, "a wipe that was ordered before goes first on %s, and takes away the partitions that are to be kept; cancel it (`seedbed job cancel %s`), or deploy without --keep",
+		someOf(lost), wipes[0])
 }
 
 // whom says for people which machines an order is for.
@@ -509,12 +529,28 @@ func (f *Fleet) Steer(ctx context.Context, id string, version int64, verb Verb) 
 		if d.changed(j, version) {
 			return refuse(CodeChanged, "job %s is %s, and was changed meanwhile; look again", id, j.State)
 		}
-		if m := d.today(j.Machine); verb == ResumeAll && j.Kind == job.WipeDisk && !j.begun() && m != nil && m.Deployed != nil && m.Deployed.written().After(j.Created) {
-			return refuse(CodeInvalid, "%s got %s since the wipe %s was ordered, which would take it away; cancel the job, and order the wipe anew if it is to be", m.Name, m.Deployed.ImageName, id)
+		if m := d.today(j.Machine); verb == ResumeAll && j.Kind == job.WipeDisk && m != nil {
+			if image := d.overtook(j, m); image != "" {
+				return refuse(CodeInvalid, "%s got %s since the wipe %s was ordered, or is at it, and the wipe would take it away; cancel the wipe, and order it anew if it is to be", m.Name, image, id)
+			}
 		}
 		do(d, ctx, d.editJob(j))
 		return nil
 	})
+}
+
+// overtook returns the name of the image that came onto a machine's disk, or began to, while a wipe that was ordered before was held; "" is
+// none.
+func (d *draft) overtook(wipe *Job, m *Machine) (image string) {
+	if m.Deployed != nil && m.Deployed.written().After(wipe.Created) {
+		return m.Deployed.ImageName
+	}
+	for _, o := range d.jobsOf(m.ID) {
+		if o.Kind == job.Deploy && o.Epoch > 0 && !o.State.Ended() {
+			return o.ImageName
+		}
+	}
+	return ""
 }
 
 // Verb is what can be done with a job, or with all jobs of a deployment, that have not ended.

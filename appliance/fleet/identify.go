@@ -188,7 +188,8 @@ func (d *draft) takeCards(own *Machine, macs []string, lists ...[]*Machine) (c c
 
 // isBare reports whether a record was made by boot packets and nothing else: no person and no job knows of it.
 func (d *draft) isBare(m *Machine) bool {
-	if m.Inventory != nil || m.vouched() || m.Deployed != nil || len(m.Groups) > 0 || m.Seat != nil || m.Notes != "" || m.Boot != nil || m.Name != nameOf(m.MAC()) {
+	byPerson := m.vouched() && d.f.config.Admit != AdmitAuto // where versions before this one did not write who admitted it
+	if m.Inventory != nil || byPerson || m.Deployed != nil || len(m.Groups) > 0 || m.Seat != nil || m.Notes != "" || m.Boot != nil || m.Name != nameOf(m.MAC()) {
 		return false
 	}
 	return !slices.ContainsFunc(d.jobsOf(m.ID), func(j *Job) bool {

@@ -293,3 +293,65 @@ func TestARefusalNamesAllThatStandInTheWay(t *testing.T) {
 		}
 	}
 }
+
+// TestAWipeThatWasHeldTakesNothingAwayThatIsOnItsWay: the machine is at work on a later deployment, or got it after the wipe had begun.
+func TestAWipeThatWasHeldTakesNothingAwayThatIsOnItsWay(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	a := r.machines(1, "")[0]
+	only := []string{a.mac}
+	held := func() string {
+		t.Helper()
+		wipe := r.work(fleet.WorkOrder{Kind: job.WipeDisk, Machines: only, Confirm: "wipe"})
+		if a.claim() == nil {
+			t.Fatal("no wipe to begin")
+		}
+		a.mustReport(job.PhaseWipe, 1)
+		if err := r.Pause(t.Context(), wipe.ID); err != nil {
+			t.Fatal(err)
+		}
+		a = r.machines(1, "")[0]
+		return wipe.ID
+	}
+	wipe := held()
+	if err := r.Resume(t.Context(), wipe); err != nil {
+		t.Fatalf("a wipe that nothing overtook: %v", err)
+	}
+	if err := r.Pause(t.Context(), wipe); err != nil {
+		t.Fatal(err)
+	}
+	r.clock.add(time.Minute)
+	d := r.deploy(fleet.Order{Machines: only})
+	if err := r.Resume(t.Context(), wipe); err != nil {
+		t.Fatalf("a wipe before a deployment that has not begun: %v", err)
+	}
+	if err := r.Pause(t.Context(), wipe); err != nil {
+		t.Fatal(err)
+	}
+	if j := a.claim(); j == nil || j.Deployment != d.ID {
+		t.Fatalf("job %+v", j)
+	}
+	if err := r.Resume(t.Context(), wipe); codeOf(err) != fleet.CodeInvalid || !strings.Contains(err.Error(), "cancel the wipe") {
+		t.Errorf("while the machine is at the deployment: %v", err)
+	}
+	a.finish()
+	if err := r.Resume(t.Context(), wipe); codeOf(err) != fleet.CodeInvalid {
+		t.Errorf("after the deployment: %v", err)
+	}
+}
+
+// TestAWipeThatGoesFirstTakesNothingAwayThatIsToBeKept: it was ordered before, and whoever orders the deployment has forgotten it.
+func TestAWipeThatGoesFirstTakesNothingAwayThatIsToBeKept(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	a := r.machines(1, "")[0]
+	wipe := r.work(fleet.WorkOrder{Kind: job.WipeDisk, Machines: []string{a.mac}, Confirm: "wipe"})
+	for name, o := range map[string]fleet.Order{"named": {Machines: []string{a.mac}}, "all": {All: true}} {
+		o.Image, o.Options = "debian", job.Options{Keep: []int{2}}
+		if _, err := r.Deploy(t.Context(), o); codeOf(err) != fleet.CodeInvalid || !strings.Contains(err.Error(), "job cancel "+wipe.ID) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := r.Pause(t.Context(), wipe.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.deploy(fleet.Order{Machines: []string{a.mac}, Options: job.Options{Keep: []int{2}}})
+}

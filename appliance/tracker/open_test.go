@@ -154,8 +154,18 @@ func TestOneAddressTakesFewPlacesOfAnOpenSwarm(t *testing.T) {
 				t.Fatalf("no place for peer %d", i)
 			}
 		}
-		if come("192.0.2.7", maxOpenOfOne) || come("2001:db8::ffff", maxOpenOfOne) {
-			t.Error("a place for one more of an address, or of a network of IPv6")
+		tr.AddSeed(debian, seed)
+		for _, address := range []string{"192.0.2.7", "2001:db8::ffff"} { // it is told of the others, who are not told of it
+			a := netip.AddrPortFrom(netip.MustParseAddr(address), uint16(1000+maxOpenOfOne))
+			r := request(debian, 0, 1, announce.Regular)
+			r.PeerID = [20]byte{1, maxOpenOfOne}
+			answer, ok := tr.note(a, identity{}, r, time.Now())
+			if !ok || len(answer.Peers) < 2 || answer.Peers[0] != seed {
+				t.Errorf("one more of an address, or of a network of IPv6, is told of %v", answer.Peers)
+			}
+			if tr.swarms[debian.Wire()].machines[a] != nil {
+				t.Error("a place for one more of an address, or of a network of IPv6")
+			}
 		}
 		if !come("192.0.2.7", 0) || !come("192.0.2.8", 0) || !come("2001:db8:0:1::1", 0) {
 			t.Error("no place for one that is known, or for another address")

@@ -42,7 +42,8 @@ const (
 	maxSwarms   = 4096
 	maxMachines = 10000
 	expiry      = 3 // intervals
-	// maxOpenOfOne are the peers of an open swarm at one address, of IPv6 in one network: anybody may announce there, by any port.
+	// maxOpenOfOne are the peers of an open swarm at one address, of IPv6 in one network, that others are told of: anybody may announce
+	// there, by any port. More, as of a room behind one router, are told of the seeders and of others all the same.
 	maxOpenOfOne = 64
 )
 
@@ -288,8 +289,13 @@ func (t *Tracker) note(a netip.AddrPort, i identity, r announce.Request, now tim
 		return answer, true
 	}
 	if m == nil {
-		if len(s.machines) >= maxMachines || s.open && s.at[networkOf(a.Addr())] >= maxOpenOfOne {
+		if len(s.machines) >= maxMachines {
 			return answer, false
+		}
+		if s.open && s.at[networkOf(a.Addr())] >= maxOpenOfOne {
+			t.answerOpen(s, &machine{address: a, id: r.PeerID, who: t.who(i, a.Addr()), plain: i.plain, left: r.Left}, &answer)
+			answer.Seeds, answer.Leechers = s.complete+len(s.seeds), len(s.machines)-s.complete
+			return answer, true
 		}
 		m = s.add(a, t.who(i, a.Addr()), i.seed, r, now)
 	}

@@ -272,3 +272,31 @@ func TestSeedNodeThatWantsAShare(t *testing.T) {
 		t.Errorf("the appliance sent %.2f images, the seed node %.2f", sent, copies(c, n))
 	}
 }
+
+// A seed node that fetches announces nothing to machines that keep partitions and tell which: it shows them what they want as it shows
+// others. One of an earlier version hears of all that the node gets, behind its bitfield, which comes before anything else.
+func TestSeedNodeThatFetchesAnnouncesPiecesToWhoDoesNotTell(t *testing.T) {
+	s, c := newSite(t), newContent(4*mib, 256<<10)
+	swarm, err := New(Config{InfoHash: s.hash, Pieces: c, Storage: emptyStore(c), TLS: s.tls(URIRoleSeed), HandOut: true, ListenAddr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := newState(swarm, t.Context(), &sync.WaitGroup{})
+	t.Cleanup(func() { st.net.close() })
+	for i, l := range []struct {
+		name                  string
+		greeted, tells, heard bool
+	}{{name: "before its handshake"}, {name: "that tells", greeted: true, tells: true}, {name: "that does not", greeted: true, heard: true}} {
+		o := &link{id: i + 1, part: true, out: newOutbox()}
+		if o.tells = l.tells; l.greeted {
+			o.tileKind.Store(1)
+		}
+		o.Source = st.pull.Join()
+		clear(st.all)
+		st.all[o.id] = o
+		st.announce(i, nil)
+		if heard := len(o.out.control) > 0; heard != l.heard {
+			t.Errorf("a peer %s heard of a piece: %v", l.name, heard)
+		}
+	}
+}

@@ -217,7 +217,7 @@ func (st *state) announce(piece int, told map[*link]bool) {
 	for _, l := range st.all {
 		switch {
 		case told[l]:
-		case st.hand != nil && !l.fellow && !l.part:
+		case st.hand != nil && !l.fellow && (!l.part || l.tells || l.tileKind.Load() == 0): // it is shown it, or told by greetPart
 		case st.hand == nil && l.content(st.have, piece):
 			st.sendLate(l, peerwire.Have(piece))
 		default:
