@@ -28,6 +28,7 @@ type deployFlags struct {
 	verify, free          string
 	retries               int
 	wait, asJSON, anyTime bool
+	dry                   bool
 }
 
 func deployCommand(o *options) *cobra.Command {
@@ -36,6 +37,9 @@ func deployCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "deploy IMAGE", Short: "Put an image on machines", Args: cobra.ExactArgs(1), ValidArgsFunction: o.completes(1, imageNames),
 		Long: `Deploy gives machines a job; each gets the image when it boots from the network next. With --all that is every machine
 of the site, those seen later too, until another deployment to all or until "seedbed deployment close".
+
+With --dry-run nothing is changed: it says of each machine which disk would be written and what is on it, what would be fetched, what
+is refused and what would be waited for, by what the machines told of themselves last.
 
 With --wait the exit code is 10 unless every job of the deployment succeeds.`}
 	f := cmd.Flags()
@@ -54,6 +58,7 @@ With --wait the exit code is 10 unless every job of the deployment succeeds.`}
 	f.DurationVar(&d.seedFor, "seed-for", time.Minute, "how long a finished machine serves others at most; 4h with --seed-until-done")
 	f.BoolVar(&order.SeedUntilDone, "seed-until-done", false, "finished machines serve others until the last one is done")
 	f.StringVar(&order.After, "after", "reboot", "what a finished machine does: reboot, poweroff or stay")
+	f.BoolVar(&d.dry, "dry-run", false, "say what would be done, and change nothing")
 	f.BoolVar(&d.wait, "wait", false, "show the progress and wait until all jobs have ended")
 	f.BoolVar(&d.asJSON, "json", false, "print JSON")
 	_ = cmd.RegisterFlagCompletionFunc("machine", o.completes(0, machineNames))
@@ -68,6 +73,13 @@ With --wait the exit code is 10 unless every job of the deployment succeeds.`}
 		}
 		if err := d.into(&order, cmd.Flags().Changed("retries")); err != nil {
 			return usageError{err}
+		}
+		if d.dry {
+			plan, err := c.Plan(cmd.Context(), order)
+			if err != nil {
+				return err
+			}
+			return tellPlan(cmd, plan, d.asJSON)
 		}
 		made, err := c.Deploy(cmd.Context(), order)
 		if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 
 	"seedbed/appliance/api"
+	"seedbed/appliance/fleet"
 	"seedbed/images"
+	"seedbed/images/parttable"
 )
 
 // nameOf returns "NAME:VERSION".
@@ -31,4 +33,26 @@ func (l *library) Diff(ctx context.Context, from, to string) (*api.ImageDiff, er
 		})
 	}
 	return out, nil
+}
+
+// weigh implements fleet.Config.Weigh.
+func (l *library) weigh(ctx context.Context, from, to images.Digest) ([]fleet.Weight, error) {
+	d, err := l.repo.Diff(ctx, from, to)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	list := make([]fleet.Weight, len(d.Partitions))
+	for i, p := range d.Partitions {
+		list[i] = fleet.Weight{Encoded: p.Encoded, Decoded: p.Bytes}
+	}
+	return list, nil
+}
+
+// needed implements fleet.Config.Needed.
+func (l *library) needed(ctx context.Context, image *fleet.Image) (int64, error) {
+	frame, err := parttable.LoadFrame(image.Manifest, func(r images.Ref) ([]byte, error) { return l.repo.Layer(ctx, r.Digest) })
+	if err != nil {
+		return 0, err
+	}
+	return parttable.Needed(image.Manifest, frame)
 }

@@ -99,6 +99,17 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 		t.Errorf("settings %+v", s)
 	}
 	at := time.Now().Add(time.Hour).Format(time.RFC3339)
+	plan := decode[fleet.Plan](t, data, "deploy", "debian", "--group", "lab", "--at", at, "--dry-run")
+	if len(plan.Machines) != 2 || plan.Written != 2 || plan.Unknown != 2 || plan.Machines[0].Wait != "start-time" || plan.Needed < 1<<20 || plan.Fetched < 2*4096 || !plan.AtMost {
+		t.Errorf("a dry run: %+v", plan)
+	}
+	if out := must(t, data, "deploy", "debian", "--group", "lab", "--dry-run"); !strings.Contains(out, "written to 2 disks, at most ") || !strings.Contains(out, "Nothing was changed") ||
+		!strings.Contains(out, "not known: it will be looked at") {
+		t.Errorf("a dry run says: %s", out)
+	}
+	if list := decode[[]api.Deployment](t, data, "deployment", "ls"); len(list) != 0 {
+		t.Fatalf("a dry run made %d deployments", len(list))
+	}
 	d := decode[api.Deployment](t, data, "deploy", "debian", "--group", "lab", "--priority", "9", "--at", at, "--verify", "sample", "--free", "discard", "--retries", "3", "--seed-for", "90s")
 	jobs := decode[[]api.Job](t, data, "job", "ls", "--deployment", d.ID)
 	if len(jobs) != 2 || jobs[0].Priority != 9 || jobs[0].Wait != "start-time" || time.Duration(d.SeedFor) != 90*time.Second || d.Options.Verify != job.VerifySample || d.By != "root" {

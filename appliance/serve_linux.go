@@ -277,6 +277,7 @@ func (a *appliance) open(ctx context.Context) error {
 		InfoHashURI: swarm.InfoHashURI, PartURI: swarm.URIRolePart, SeedURI: swarm.URIRoleSeed,
 		Appliances: []string{a.url()}, Tell: a.tell, Hear: a.hear,
 		Seeds: []netip.AddrPort{a.seeder()}, Transport: c.Machines, MayReach: a.mayReach, NextVersion: a.lib.repo.NextVersion, FreeVersion: a.lib.free,
+		Needed: a.lib.needed, Weigh: a.lib.weigh,
 		Wake: func(mac net.HardwareAddr, to []netip.Addr) error { return wake.Send(mac, to, c.Interface) },
 	})
 	if err != nil {

@@ -78,6 +78,9 @@ func (o *Operators) addDeployments() {
 		}
 		return o.deploymentOf(d.ID)
 	}, made)
+	add(o, "POST", "/deployments/plan", "planDeployment", "Say what a deployment would do, and change nothing", func(ctx context.Context, in *struct{ Body Order }) (*answer[*fleet.Plan], error) {
+		return body(f.Plan(ctx, in.Body.plain()))
+	})
 	add(o, "GET", "/deployments/{id}", "getDeployment", "Show a deployment", func(_ context.Context, in *DeploymentPath) (*versioned[Deployment], error) {
 		return o.deploymentOf(in.ID)
 	})

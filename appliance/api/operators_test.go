@@ -163,6 +163,7 @@ func TestRolesBoundWhatATokenMay(t *testing.T) {
 		body         any
 	}{
 		{viewer, "POST", "/api/v1/deployments", api.Order{All: true, Order: fleet.Order{Image: "debian"}}},
+		{viewer, "POST", "/api/v1/deployments/plan", api.Order{All: true, Order: fleet.Order{Image: "debian"}}},
 		{viewer, "POST", "/api/v1/machines/x/admit", nil},
 		{viewer, "POST", "/api/v1/groups", fleet.GroupOrder{Name: "x"}},
 		{viewer, "POST", "/api/v1/images", api.ImageOrder{Path: "/etc/shadow", Name: "x"}},
@@ -860,7 +861,8 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		return list
 	}
 	// What changes nothing here: it is so already, or nothing was wrong or had failed, or nobody is logged in by a cookie.
-	silent := map[string]bool{"POST /machines/{name}/admit": true, "POST /verify": true, "POST /logout": true, "POST /deployments/{id}/retry-failed": true}
+	silent := map[string]bool{"POST /machines/{name}/admit": true, "POST /verify": true, "POST /logout": true, "POST /deployments/{id}/retry-failed": true,
+		"POST /deployments/plan": true}
 	actor := map[string]string{"POST /login": "anna"}
 	for _, c := range []struct {
 		status       int
@@ -879,6 +881,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{200, "POST", "/jobs/{id}/resume", j, ""}, {200, "GET", "/deployments", "", ""}, {200, "GET", "/deployments/{id}", d.ID, ""}, {200, "POST", "/deployments/{id}/pause", d.ID, ""},
 		{200, "POST", "/deployments/{id}/resume", d.ID, ""}, {200, "POST", "/jobs/{id}/cancel", j, ""}, {201, "POST", "/jobs/{id}/retry", j, ""}, {200, "POST", "/deployments/{id}/cancel", d.ID, ""},
 		{200, "POST", "/deployments/{id}/retry-failed", d.ID, ""}, {400, "POST", "/deployments/{id}/rollback", d.ID, ""}, {200, "POST", "/deployments/{id}/close", d.ID, ""},
+		{200, "POST", "/deployments/plan", "", `{"image":"debian","all":true,"seed_for":"90s"}`},
 		{201, "POST", "/deployments", "", `{"image":"debian","all":true,"seed_for":"90s"}`}, {200, "GET", "/history", "", ""}, {204, "DELETE", "/machines/{name}", "two", ""},
 		{409, "POST", "/captures", "", `{"name":"new","version":"1","machine":"one"}`},
 		{200, "GET", "/images", "", ""}, {200, "POST", "/images", "", `{"path":"/disk","name":"debian"}`}, {200, "GET", "/images/{ref}", "debian", ""}, {204, "DELETE", "/images/{ref}", "debian:1", ""},

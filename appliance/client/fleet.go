@@ -134,6 +134,11 @@ func (c *Client) Deploy(ctx context.Context, o api.Order) (*api.Deployment, erro
 	return one[api.Deployment](ctx, c, "POST", "/deployments", o)
 }
 
+// Plan says what a deployment would do, and changes nothing.
+func (c *Client) Plan(ctx context.Context, o api.Order) (*fleet.Plan, error) {
+	return one[fleet.Plan](ctx, c, "POST", "/deployments/plan", o)
+}
+
 // OperateDeployment cancels, pauses or resumes all jobs of a deployment, and returns how many.
 func (c *Client) OperateDeployment(ctx context.Context, id string, verb fleet.Verb) (int, error) {
 	return c.count(ctx, "/deployments/"+esc(id)+"/"+esc(string(verb)), nil)

@@ -104,6 +104,15 @@ func checkOptions(o job.Options, m *images.Manifest) (job.Options, error) {
 // Deploy makes a deployment and a job for each of its machines. A deployment to all machines closes an earlier one to
 // all: machines seen from now on get the new image. A machine at work finishes its present job first.
 func (f *Fleet) Deploy(ctx context.Context, o Order) (*Deployment, error) {
+	image, err := f.checked(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	return f.deploy(ctx, o, image, "")
+}
+
+// checked completes an order and finds its image, or says what is wrong with it.
+func (f *Fleet) checked(ctx context.Context, o *Order) (*Image, error) {
 	if err := may(ctx, RoleOperator, "deploy"); err != nil {
 		return nil, err
 	}
@@ -117,21 +126,15 @@ func (f *Fleet) Deploy(ctx context.Context, o Order) (*Deployment, error) {
 	if o.Options, err = checkOptions(o.Options, image.Manifest); err != nil {
 		return nil, err
 	}
-	return f.deploy(ctx, o, image, "")
+	return image, nil
 }
 
 func (f *Fleet) deploy(ctx context.Context, o Order, image *Image, instead string) (*Deployment, error) {
 	id := newID()
 	var made *Deployment
 	err := f.change(ctx, func(d *draft) error {
-		dep := &Deployment{
-			ID: id, Image: image.Digest, ImageName: image.Name(), InfoHash: image.InfoHash, All: o.All, Closed: !o.All, SeedFor: o.SeedFor,
-			SeedUntilDone: o.SeedUntilDone, After: o.After, Priority: o.Priority, NotBefore: o.NotBefore.UTC(), Windowless: o.Windowless,
-			Retries: o.Retries, Preload: o.Preload, Wake: o.Wake, Options: o.Options, Instead: instead, Created: f.now().UTC(),
-		}
-		if a, known := ActorOf(ctx); known {
-			dep.By = a.Name
-		}
+		dep := f.newDeployment(ctx, o, image)
+		dep.ID, dep.Instead = id, instead
 		made = dep
 		machines, err := d.chosen(o)
 		if err != nil {
@@ -163,6 +166,19 @@ func (f *Fleet) deploy(ctx context.Context, o Order, image *Image, instead strin
 		return nil, err
 	}
 	return made, nil
+}
+
+// newDeployment is the record of an order that was checked, without its ID.
+func (f *Fleet) newDeployment(ctx context.Context, o Order, image *Image) *Deployment {
+	dep := &Deployment{
+		Image: image.Digest, ImageName: image.Name(), InfoHash: image.InfoHash, All: o.All, Closed: !o.All, SeedFor: o.SeedFor,
+		SeedUntilDone: o.SeedUntilDone, After: o.After, Priority: o.Priority, NotBefore: o.NotBefore.UTC(), Windowless: o.Windowless,
+		Retries: o.Retries, Preload: o.Preload, Wake: o.Wake, Options: o.Options, Created: f.now().UTC(),
+	}
+	if a, known := ActorOf(ctx); known {
+		dep.By = a.Name
+	}
+	return dep
 }
 
 // admitted returns a Refusal that names the machines that are not.
@@ -310,7 +326,7 @@ func (d *draft) had(dep *Deployment, m *Machine) bool {
 // addJob gives a machine a job. Jobs of other deployments that it has not begun make way, and jobs that it paused: they
 // wait for a person to change something (another disk), and this is what the person changed. A capture or a wipe that it has not
 // begun comes first, see Job.first: what is to be wiped before a new image comes is not forgotten for that.
-func (d *draft) addJob(dep *Deployment, m *Machine) {
+func (d *draft) addJob(dep *Deployment, m *Machine) *Job {
 	for _, j := range d.jobsOf(m.ID) {
 		if !j.State.Ended() && !j.HeldByOperator &&
 			(j.State == job.Waiting && j.Epoch == 0 && !j.first() || j.State == job.Paused) {
@@ -327,6 +343,7 @@ func (d *draft) addJob(dep *Deployment, m *Machine) {
 	}
 	d.add(j)
 	d.jobEvent(j)
+	return j
 }
 
 // end ends a job that is in the draft.

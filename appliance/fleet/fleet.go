@@ -102,6 +102,11 @@ type Config struct {
 	NextVersion func(ctx context.Context, name string) (string, error)
 	// FreeVersion returns a Refusal unless the version can be made now; nil means that Library alone tells.
 	FreeVersion func(ctx context.Context, name, version string) error
+	// Needed returns the length in bytes of the smallest disk that holds an image and its table; nil is the end of its partitions.
+	Needed func(ctx context.Context, image *Image) (int64, error)
+	// Weigh returns what a machine that holds the image from, zero for none, has to fetch of each partition of another one, in the
+	// order of its manifest; nil counts all data, whatever a machine holds.
+	Weigh func(ctx context.Context, from, to images.Digest) ([]Weight, error)
 	// ClaimPoll is how long a claim waits for a job; 0 is 20 s.
 	ClaimPoll time.Duration
 	// ClaimExpires is after how long without a report a job goes back to Waiting; 0 is 90 s: a report is due each second,

@@ -73,6 +73,9 @@ type room struct {
 	poll     time.Duration // of a claim; 0 is 20 ms
 	// mayReach, where set before a start, is fleet.Config.MayReach.
 	mayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool
+	// needed and weigh, where set before a start, are those of fleet.Config.
+	needed func(context.Context, *fleet.Image) (int64, error)
+	weigh  func(ctx context.Context, from, to images.Digest) ([]fleet.Weight, error)
 }
 
 func newRoom(t testing.TB, admit fleet.Admit) *room {
@@ -105,7 +108,7 @@ func (r *room) start() {
 		ID: r.id, Records: r.store, Authority: r.site, Library: r.lib, Admit: r.admit, Now: r.clock.now, ClaimPoll: poll,
 		Appliances: []string{"https://10.77.0.1:443"}, Seeds: []netip.AddrPort{netip.MustParseAddrPort("10.77.0.1:6881")},
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
-		MayReach:    r.mayReach, Wake: r.wake,
+		MayReach:    r.mayReach, Wake: r.wake, Needed: r.needed, Weigh: r.weigh,
 	})
 	if err != nil {
 		r.t.Fatal(err)

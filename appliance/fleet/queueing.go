@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -89,10 +91,15 @@ func tookOf(t *turns) time.Duration {
 
 // queued returns the jobs that have not ended as the queue sees them. The caller holds mu.
 func (f *Fleet) queued(now time.Time) ([]queue.Job, queue.Limits) {
+	return f.queuedOf(maps.Values(f.open), len(f.open), now)
+}
+
+// queuedOf returns n jobs as the queue sees them. The caller holds mu.
+func (f *Fleet) queuedOf(open iter.Seq[*Job], n int, now time.Time) ([]queue.Job, queue.Limits) {
 	limits, rules := f.state.rules()
-	jobs := make([]queue.Job, 0, len(f.open))
+	jobs := make([]queue.Job, 0, n)
 	zone, preload := f.state.settings().zone(), map[string]string{}
-	for _, j := range f.open {
+	for j := range open {
 		q := f.queuedJob(j, rules, now)
 		if !q.After.IsZero() || q.Calls > 0 { // as people read them
 			q.After, q.CalledAt = q.After.In(zone), q.CalledAt.In(zone)

@@ -26,11 +26,14 @@ type PartitionDifference struct {
 	Tiles, Bytes, Encoded, Zero int64
 }
 
-// Diff says what a machine that holds the image from has to fetch and write to hold the image to.
+// Diff says what a machine that holds the image from has to fetch and write to hold the image to. Zero is no image.
 func (r *Repository) Diff(ctx context.Context, from, to images.Digest) (*Difference, error) {
-	have, err := r.Manifest(ctx, from)
-	if err != nil {
-		return nil, err
+	have := &Image{Manifest: &images.Manifest{}}
+	if from != (images.Digest{}) {
+		var err error
+		if have, err = r.Manifest(ctx, from); err != nil {
+			return nil, err
+		}
 	}
 	x, err := r.OpenImage(ctx, to)
 	if err != nil {

@@ -80,6 +80,13 @@ func TestDiffCountsWhatAMachineHasToFetch(t *testing.T) {
 	if d, err = r.Diff(t.Context(), second.Digest, second.Digest); err != nil || d.Tiles+d.Zero+d.Encoded != 0 {
 		t.Errorf("an image and itself: %+v, %v", d, err)
 	}
+	whole, err := r.OpenImage(t.Context(), second.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err = r.Diff(t.Context(), images.Digest{}, second.Digest); err != nil || d.Tiles != whole.Image().Manifest.DataTiles() || d.Encoded < whole.EncodedLength() || d.Encoded > d.Bytes {
+		t.Errorf("from nothing: %+v, %v; the image has %d data tiles, %d bytes encoded", d, err, whole.Image().Manifest.DataTiles(), whole.EncodedLength())
+	}
 	other := newSample(random, "ubuntu", "1", 1<<20, 512, 2<<20).mustCapture(t, r, "")
 	image, err := r.Manifest(t.Context(), other.Digest)
 	if err != nil {

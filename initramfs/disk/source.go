@@ -84,26 +84,3 @@ func (s *Source) Close() error {
 	}
 	return errors.Join(err, s.f.Close())
 }
-
-// ChooseSource returns the disk to capture: the one with the serial number, or else the only one that is neither
-// removable nor on USB.
-func ChooseSource(disks []Disk, serial string) (Disk, *Refusal) {
-	var fit []Disk
-	for _, d := range disks {
-		if serial != "" && (d.Serial == serial || d.WWN == serial) || serial == "" && !d.Removable && d.Bus != "usb" {
-			fit = append(fit, d)
-		}
-	}
-	switch {
-	case len(fit) == 1:
-		return fit[0], nil
-	case len(fit) > 1:
-		return Disk{}, &Refusal{Code: CodeAmbiguous, Sentence: fmt.Sprintf("%d disks could be captured: %s. Capture again and name the "+
-			"disk's serial number with --disk, or take the other disks out.", len(fit), names(fit))}
-	case serial != "":
-		return Disk{}, &Refusal{Code: CodeNoDisk, Wait: true, Sentence: fmt.Sprintf("no disk here has the serial number %s, which the job "+
-			"names; there is: %s. Put that disk in, or capture again with another serial number.", serial, names(disks))}
-	}
-	return Disk{}, &Refusal{Code: CodeNoDisk, Wait: true, Sentence: fmt.Sprintf("no fixed disk was found; there is: %s. Check the disk's "+
-		"cable, and set the storage controller to AHCI or NVMe in the firmware if it is set to RAID.", names(disks))}
-}

@@ -12,29 +12,14 @@ import (
 	"seedbed/images/parttable"
 )
 
-// LoadFrame fetches the frame of an image and checks each region against its digest. fetch may block.
+// LoadFrame fetches the frame of an image, see parttable.LoadFrame.
 func LoadFrame(m *images.Manifest, fetch func(images.Ref) ([]byte, error)) ([]parttable.Region, error) {
-	var frame []parttable.Region
-	for _, r := range m.Frame.Region {
-		b, err := fetch(r)
-		if err != nil {
-			return nil, fmt.Errorf("frame of %s: %w", m.Name, err)
-		}
-		if int64(len(b)) != r.Length || images.Sum(b) != r.Digest {
-			return nil, fmt.Errorf("frame of %s: the bytes of region %s are not those of %s", m.Name, r.Kind, r.Digest.Short())
-		}
-		frame = append(frame, parttable.Region{Kind: r.Kind, Offset: r.Offset, Bytes: b})
-	}
-	return frame, nil
+	return parttable.LoadFrame(m, fetch)
 }
 
 // Needed returns the length in bytes of the smallest disk that holds the image and its table.
 func Needed(m *images.Manifest, frame []parttable.Region) (int64, error) {
-	n, err := parttable.MinimumDisk(frame, m.Frame.Table, m.SectorLength)
-	if err != nil {
-		return 0, err
-	}
-	return max(n, m.EndOfPartitions()), nil
+	return parttable.Needed(m, frame)
 }
 
 // OldFrame returns what lies on the disk outside its partitions; regions of zeros are left out, there is nothing to keep

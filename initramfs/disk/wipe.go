@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 
 	"seedbed/images"
@@ -11,30 +10,6 @@ import (
 
 // CodeWipe is why a disk does not count as wiped: it returned other bytes than zeros.
 const CodeWipe = "wipe-error"
-
-// ChooseWipe returns the disk to wipe: the one with the serial number or WWN, or else the only fixed one. A removable, read-only
-// or USB disk is never chosen, nor one of several: where it waited for the others to go, a cable that comes off would choose.
-func ChooseWipe(disks []Disk, serial string) (Disk, *Refusal) {
-	var fixed []Disk
-	for _, d := range disks {
-		if !d.Removable && !d.ReadOnly && d.Bus != "usb" && (serial == "" || d.Serial == serial || d.WWN == serial) {
-			fixed = append(fixed, d)
-		}
-	}
-	switch {
-	case len(fixed) == 1:
-		return fixed[0], nil
-	case len(fixed) > 1:
-		return Disk{}, &Refusal{Code: CodeAmbiguous, Sentence: fmt.Sprintf("%d disks could be wiped: %s. Nothing was written. Order "+
-			"the wipe again and name the disk's serial number, or take the other disks out and order it again.", len(fixed), names(fixed))}
-	case serial != "":
-		return Disk{}, &Refusal{Code: CodeNoDisk, Wait: true, Sentence: fmt.Sprintf("no fixed disk here has the serial number %s, which the order "+
-			"to wipe names; there is: %s. Nothing was written. Put that disk in, or order the wipe again with another serial number.",
-			serial, names(disks))}
-	}
-	return Disk{}, &Refusal{Code: CodeNoDisk, Wait: true, Sentence: fmt.Sprintf("no fixed disk was found to be wiped; there is: %s. Check the "+
-		"disk's cable, and set the storage controller to AHCI or NVMe in the firmware if it is set to RAID.", names(disks))}
-}
 
 // Everything is the whole disk.
 func (d *Device) Everything() []images.Extent { return []images.Extent{{Length: d.Length}} }
