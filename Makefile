@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench bench-swarm bench-fleet bench-storm simulate setup assets build install programs initramfs golden lab vet clean
+.PHONY: help demo test test-full bench bench-swarm bench-fleet bench-storm simulate setup assets build console screenshots install programs initramfs golden lab vet clean
 
 BUILD := build
 # The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
@@ -14,7 +14,7 @@ PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe-qemu dnsmasq-base iproute2 gdis
 	ntfs-3g partclone mmdebstrap debian-archive-keyring grub-common grub-pc-bin zstd cpio kmod xz-utils python3-libtorrent \
 	xfsprogs btrfs-progs exfatprogs lvm2 cryptsetup-bin f2fs-tools exfat-fuse fuse3 \
 	aria2 udpcast transmission-daemon tshark nginx-light postgresql \
-	curl atftp openssl systemd procps util-linux diffutils gcc libc6-dev ca-certificates
+	chromium fonts-noto-cjk curl atftp openssl systemd procps util-linux diffutils gcc libc6-dev ca-certificates
 
 help: ## print the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -56,7 +56,25 @@ setup: ## install the Debian packages that the lab and the tests need
 assets: setup ## fetch kernel, modules, firmware and boot loaders from Debian 13 packages into build/boot
 	go run ./initramfs/build assets
 
-build: ## build the seedbed program into build/seedbed
+# The console's scripts come from npm packages, which the lock names with their hashes; the program has them built in. axe-core is for tests.
+CONSOLE := appliance/console
+VENDOR := $(CONSOLE)/static/vendor
+
+console: setup $(VENDOR)/.done ## fetch what the web console has from npm packages into appliance/console/static/vendor
+
+$(VENDOR)/.done: $(CONSOLE)/npm/package.json $(CONSOLE)/npm/package-lock.json
+	command -v npm >/dev/null || apt-get install -q -y --no-install-recommends npm >/dev/null
+	cd $(CONSOLE)/npm && npm ci --silent --no-audit --no-fund --ignore-scripts
+	mkdir -p $(VENDOR)
+	cp $(CONSOLE)/npm/node_modules/htmx.org/dist/htmx.min.js $(CONSOLE)/npm/node_modules/uplot/dist/uPlot.iife.min.js \
+	  $(CONSOLE)/npm/node_modules/uplot/dist/uPlot.min.css $(VENDOR)
+	touch $@
+
+screenshots: console ## pictures of every page of the web console into build/screenshots
+	rm -rf $(BUILD)/screenshots && mkdir -p $(BUILD)/screenshots
+	SEEDBED_FULL=1 SEEDBED_PICTURES=$(CURDIR)/$(BUILD)/screenshots go test -count=1 -timeout 30m -run TestPages ./$(CONSOLE)/
+
+build: $(VENDOR)/.done ## build the seedbed program into build/seedbed
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BUILD)/seedbed ./appliance
 
 # Where `make install` puts things: below DESTDIR, if that is set; the program and its service below PREFIX.
@@ -86,7 +104,7 @@ install: build ## install the program as a service of systemd; DESTDIR and PREFI
 # Systems where everything works but what an appliance does.
 PORTS := windows-amd64 windows-arm64 darwin-amd64 darwin-arm64 freebsd-amd64 freebsd-arm64
 
-programs: ## build the program for Windows, macOS and FreeBSD into build/programs
+programs: $(VENDOR)/.done ## build the program for Windows, macOS and FreeBSD into build/programs
 	@for port in $(PORTS); do \
 	  os=$${port%-*}; name=seedbed-$$port; [ $$os = windows ] && name=$$name.exe; \
 	  CGO_ENABLED=0 GOOS=$$os GOARCH=$${port#*-} go build -trimpath -ldflags "-s -w" -o $(BUILD)/programs/$$name ./appliance; \
@@ -101,7 +119,7 @@ golden: setup ## build the golden Debian image that demo and tests deploy
 lab: setup build assets initramfs golden ## a lab network with an appliance and machines to play with, until interrupted
 	go run ./test-vm/demo -hold
 
-vet: ## go vet
+vet: $(VENDOR)/.done ## go vet
 	go vet ./...
 
 clean: ## remove what was built (downloads stay in the cache)

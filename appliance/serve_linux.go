@@ -22,6 +22,7 @@ import (
 
 	"seedbed/appliance/api"
 	"seedbed/appliance/boot"
+	"seedbed/appliance/console"
 	"seedbed/appliance/dhcp"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -372,7 +373,15 @@ func (a *appliance) openHTTPS() error {
 	}
 	uploads := upload.New(upload.Config{Fleet: a.fleet, Library: a.lib, Begin: a.lib.begin, Sync: a.lib.repo.Sync, Log: a.log})
 	handler := http.NewServeMux()
-	handler.Handle("/", api.Agents(a.fleet, a.lib, api.Announces(a.fleet, a.tracker), a.log))
+	agents := api.Agents(a.fleet, a.lib, api.Announces(a.fleet, a.tracker), a.log)
+	for _, path := range []string{"/agent/", job.PathAnnounce, job.PathSources} {
+		handler.Handle(path, agents)
+	}
+	pages, err := console.New(console.Config{Fleet: a.fleet, Operators: a.operators, Images: a.lib, Program: programVersion(), Log: a.log})
+	if err != nil {
+		return err
+	}
+	handler.Handle("/", pages)
 	guests := api.Guests(a.fleet, a.log)
 	handler.Handle(job.PathJoin, guests)
 	handler.Handle(job.PathNode, guests)

@@ -22,9 +22,10 @@ type loggedOut struct {
 }
 
 // stayCookie is the cookie of a stay: for this host over TLS alone, out of reach of scripts and of other sites' pages.
-func stayCookie(value string, age int) string {
-	c := http.Cookie{Name: CookieName, Value: value, Path: "/", MaxAge: age, Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
-	return c.String()
+func stayCookie(value string, age int) string { return stayed(value, age).String() }
+
+func stayed(value string, age int) *http.Cookie {
+	return &http.Cookie{Name: CookieName, Value: value, Path: "/", MaxAge: age, Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
 }
 
 // Origin has where a request comes from, and the cookie of its stay.

@@ -26,7 +26,7 @@ func suites(full bool) []suite {
 	}
 	return []suite{
 		{name: "set-up", budget: 10 * time.Minute, needs: true, steps: []step{
-			run("make", "setup", "build", "programs", "assets", "initramfs", "golden"),
+			run("make", "setup", "console", "build", "programs", "assets", "initramfs", "golden"),
 			run("go", "test", "-count=1", "./images/judge/"),
 			run("go", "vet", "./..."),
 			run("go", "vet", "-tags", "full", "./test-vm/e2e/", "./appliance/"),
@@ -51,6 +51,7 @@ func suites(full bool) []suite {
 			program,
 			run("go", "test", "-count=1", "./test-vm/agents/"),
 		}, fuzz(full, "./appliance/dhcp/", "./appliance/tftp/", "./appliance/boot/", "./appliance/fleet/", "./appliance/api/", "./appliance/configuration/", "./appliance/site/")...)},
+		{name: "console", budget: 5 * time.Minute, steps: []step{run("go", "test", "-count=1", "-timeout", "2h", "./appliance/console/")}},
 		{name: "machines", budget: 4 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "./bootloader-configs/...", "./initramfs/..."),
 			run("go", "test", "-count=1", "-race", "./initramfs/agent/", "./initramfs/disk/"),

@@ -1,0 +1,97 @@
+package console
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// inTemplate finds the texts of a template: t "...", also in parentheses.
+var inTemplate = regexp.MustCompile("\\bt \"((?:[^\"\\\\]|\\\\.)*)\"")
+
+// texts returns every text that people read, and where it is: of templates t "...", of Go t("...") and text("...").
+func texts(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	files, err := fs.Glob(templateFiles, "templates/*.html")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		b, err := templateFiles.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range inTemplate.FindAllStringSubmatch(string(b), -1) {
+			s, err := strconv.Unquote(`"` + m[1] + `"`)
+			if err != nil {
+				t.Fatalf("%s: %s: %v", file, m[1], err)
+			}
+			found[s] = file
+		}
+	}
+	set := token.NewFileSet()
+	packages, err := parser.ParseDir(set, ".", func(i fs.FileInfo) bool { return !strings.HasSuffix(i.Name(), "_test.go") }, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages {
+		ast.Inspect(p, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) == 0 {
+				return true
+			}
+			name := ""
+			switch f := call.Fun.(type) {
+			case *ast.Ident:
+				name = f.Name
+			case *ast.SelectorExpr:
+				name = f.Sel.Name
+			}
+			if literal, ok := call.Args[0].(*ast.BasicLit); ok && literal.Kind == token.STRING && (name == "t" || name == "text") {
+				s, _ := strconv.Unquote(literal.Value)
+				found[s] = set.Position(literal.Pos()).String()
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// verbs finds what fmt.Sprintf fills in.
+var verbs = regexp.MustCompile(`%(?:\[(\d+)\])?[#+]?[\d.]*([a-zA-Z%])`)
+
+func TestEveryTextIsInChinese(t *testing.T) {
+	chinese, err := textsOf("zh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := texts(t)
+	var missing []string
+	for english, at := range used {
+		other, ok := chinese[english]
+		if !ok {
+			missing = append(missing, at+": "+strconv.Quote(english))
+			continue
+		}
+		count := func(s string) int { return len(verbs.FindAllString(strings.ReplaceAll(s, "%%", ""), -1)) }
+		if count(english) != count(other) {
+			t.Errorf("%q and %q do not have the same arguments", english, other)
+		}
+	}
+	slices.Sort(missing)
+	if len(missing) > 0 {
+		t.Errorf("chinese.json lacks these %d texts:\n%s", len(missing), strings.Join(missing, "\n"))
+	}
+	for english := range chinese {
+		if used[english] == "" {
+			t.Errorf("chinese.json has %q, which nothing shows", english)
+		}
+	}
+}

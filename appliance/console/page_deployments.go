@@ -1,0 +1,4 @@
+package console
+
+// deploymentsPage lists the deployments.
+var deploymentsPage = &page{path: "/deployments", name: "deployments", nav: text("Deployments")}

@@ -1,0 +1,4 @@
+package console
+
+// imagesPage lists the images.
+var imagesPage = &page{path: "/images", name: "images", nav: text("Images")}
