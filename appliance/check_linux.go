@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"seedbed/appliance/alert"
 	"seedbed/appliance/boot"
 	"seedbed/appliance/client"
 	"seedbed/appliance/dhcp"
@@ -115,6 +116,7 @@ func (r *checking) all() {
 	r.say("address", address.String(), err)
 	r.topology()
 	r.certificate()
+	r.alerts()
 	r.records()
 	r.repository()
 	if !c.NoBoot {
@@ -198,6 +200,14 @@ func (r *checking) certificate() {
 	default:
 		leaf := own.config.Load().Certificates[0].Leaf
 		r.say("certificate", fmt.Sprintf("for %s until %s", strings.Join(leaf.DNSNames, " "), leaf.NotAfter.Format(time.RFC3339)), nil)
+	}
+}
+
+// alerts looks at the files that messages about alerts need.
+func (r *checking) alerts() {
+	secrets := alert.Secrets{MailPassword: r.c.MailPassword, WebhookSecret: r.c.WebhookSecret, CA: r.c.AlertCA}
+	if secrets != (alert.Secrets{}) {
+		r.say("alerts", "password, secret and authorities are there", secrets.Check())
 	}
 }
 

@@ -368,7 +368,7 @@ func (d *examination) folder() string {
 
 // lookSecrets looks at the modes of files that hold secrets.
 func (d *examination) lookSecrets(_ context.Context, n *doctor.Notes) {
-	paths := []string{d.c.RecordsPassword, d.c.TLSKey}
+	paths := []string{d.c.RecordsPassword, d.c.TLSKey, d.c.MailPassword, d.c.WebhookSecret}
 	for _, pattern := range []string{"site/*.key*", "records.db*", "seedbed.sock"} {
 		found, err := filepath.Glob(filepath.Join(d.c.Data, pattern))
 		if err != nil {

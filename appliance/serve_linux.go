@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"seedbed/appliance/alert"
 	"seedbed/appliance/api"
 	"seedbed/appliance/boot"
 	"seedbed/appliance/console"
@@ -27,6 +28,7 @@ import (
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/appliance/limit"
+	"seedbed/appliance/monitor"
 	"seedbed/appliance/seed"
 	"seedbed/appliance/store"
 	"seedbed/appliance/tftp"
@@ -63,6 +65,9 @@ type config struct {
 	Machines job.Transport
 	// RecordsPassword is the path of a file with the password of records in PostgreSQL; "" is none.
 	RecordsPassword string
+	// MailPassword and WebhookSecret are paths of files with the password of the mail user and with what signs messages to the webhook,
+	// AlertCA that of certificates by which both are trusted; "" is none, see alert.Secrets.
+	MailPassword, WebhookSecret, AlertCA string
 	// TLSCert and TLSKey are paths of a certificate (PEM) and its key for people's browsers, see ownCertificate; "" is none.
 	TLSCert, TLSKey string
 	// MetricsFrom are the networks that get metrics without an API token.
@@ -105,6 +110,9 @@ those that have a job. Ports: UDP 67, 4011 (DHCP), 69 (TFTP); TCP 80 (boot files
 	f.StringVar(&c.Swarm, "swarm", ":6881", "`ADDRESS` of the seeders")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "`FILE` with a certificate (PEM, with its chain) for people who come by a name in it; SIGHUP reads it again (default: the site's)")
 	f.StringVar(&c.TLSKey, "tls-key", "", "`FILE` with its key (PEM), mode 0600 (default: the site's)")
+	f.StringVar(&c.MailPassword, "mail-password-file", "", "`FILE` with the password of the mail user, mode 0600 (default: none)")
+	f.StringVar(&c.WebhookSecret, "webhook-secret-file", "", "`FILE` with a secret that signs messages to the webhook, mode 0600 (default: none, they are not signed)")
+	f.StringVar(&c.AlertCA, "alert-ca", "", "`FILE` with certificates (PEM) of the authorities that mail server and webhook are trusted by (default: those of the host)")
 	f.Var(&c.MetricsFrom, "metrics-from", "`NETWORKS` that may read /metrics without an API token")
 	f.StringVar(&c.Topology, "topology", "", "policy `FILE` that says which machines may be linked; SIGHUP reads it again (default: none, one group)")
 	f.BoolVar(&c.NoDHCP, "no-dhcp", false, "do not answer DHCP")
@@ -217,6 +225,9 @@ type appliance struct {
 	store *store.Store
 	id    string // of this appliance among those of its site
 	fleet *fleet.Fleet
+	// monitor judges machines at work, alerts tell people.
+	monitor *monitor.Tracker
+	alerts  *alert.Alerts
 	// operators is what people and their programs ask.
 	operators *api.Operators
 	tracker   *tracker.Tracker
@@ -284,7 +295,10 @@ func (a *appliance) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Program: programVersion(), Log: a.log})
+	if err := a.openAlerts(); err != nil {
+		return err
+	}
+	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Alerts: a.alerts, Program: programVersion(), Log: a.log})
 	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet, a.lib.repo.Resolve), a.fromMachines
 	if err := a.lib.loadOpen(ctx); err != nil {
 		return err

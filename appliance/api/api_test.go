@@ -26,6 +26,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"go.uber.org/goleak"
 
+	"seedbed/appliance/alert"
 	"seedbed/appliance/api"
 	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
@@ -154,7 +155,7 @@ func start(t *testing.T, admit fleet.Admit) *appliance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	operators := api.NewOperators(api.Config{Fleet: a.fleet, Images: a.shelf})
+	operators := api.NewOperators(api.Config{Fleet: a.fleet, Images: a.shelf, Alerts: alert.New(alert.Config{Fleet: a.fleet})})
 	a.operators = operators
 	remote := httptest.NewUnstartedServer(operators.Remote())
 	remote.TLS = s.ServerTLS(cert)

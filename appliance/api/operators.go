@@ -34,6 +34,8 @@ const (
 type Config struct {
 	Fleet  *fleet.Fleet
 	Images Images
+	// Alerts sends test messages; nil is an appliance that sends none.
+	Alerts Tester
 	// Program is the version of the program; empty is "development".
 	Program string
 	Log     *slog.Logger // nil is none
@@ -90,6 +92,7 @@ func NewOperators(c Config) *Operators {
 	o.addGuests()
 	o.addUsers()
 	o.addSite()
+	o.addAlerts(c.Alerts)
 	o.describeConditions()
 	o.describe(".json", "application/vnd.oai.openapi+json", o.api.OpenAPI().MarshalJSON)
 	o.describe(".yaml", "application/vnd.oai.openapi+yaml", o.api.OpenAPI().YAML)

@@ -174,6 +174,7 @@ func TestRolesBoundWhatATokenMay(t *testing.T) {
 		{operator, "POST", "/api/v1/images/debian/open", nil},
 		{operator, "GET", "/api/v1/users", nil},
 		{operator, "PATCH", "/api/v1/settings", fleet.SettingsOrder{}},
+		{operator, "POST", "/api/v1/messages/test", nil},
 		{operator, "POST", "/api/v1/tokens", api.TokenOrder{TokenOrder: fleet.TokenOrder{Role: job.RoleGet}}},
 		// Files of the appliance's host are for who is there.
 		{admin, "POST", "/api/v1/images", api.ImageOrder{Path: "/etc/shadow", Name: "x"}},
@@ -195,6 +196,15 @@ func TestRolesBoundWhatATokenMay(t *testing.T) {
 	events, err := a.operator.Events(t.Context(), api.EventQuery{Actor: "olaf", Limit: 10})
 	if err != nil || len(events) != 1 || events[0].Kind != "deployment.created" || events[0].From != "127.0.0.1" {
 		t.Errorf("who did it: %+v, %v", events, err)
+	}
+	hook := "https://hooks.example/sesame"
+	if s, err := a.operator.EditSettings(t.Context(), 0, fleet.SettingsOrder{Webhook: &hook}); err != nil || s.Webhook != hook {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for who, shows := range map[*visitor]bool{viewer: false, operator: false, admin: true} { // the path is a secret of many services
+		if status, b, _ := who.do("GET", "/api/v1/settings", nil); status != 200 || bytes.Contains(b, []byte("sesame")) != shows {
+			t.Errorf("the webhook is to be shown: %v; %d %s", shows, status, b)
+		}
 	}
 	keys, err := a.operator.Keys(t.Context())
 	if err != nil {
@@ -895,7 +905,8 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{200, "GET", "/keys", "", ""}, {201, "POST", "/keys", "", `{"name":"more","user":"anna","expires":"1h"}`}, {204, "DELETE", "/keys/{id}", keys[0].ID, ""}, {204, "DELETE", "/users/{name}", "vera", ""},
 		{200, "POST", "/login", "", `{"name":"anna","password":"` + password + `"}`}, {204, "POST", "/logout", "", ""}, {200, "GET", "/me", "", ""},
 		{401, "POST", "/me/password", "", `{"old":"` + password + `","new":"` + password + `"}`},
-		{200, "GET", "/events", "", ""}, {200, "GET", "/settings", "", ""}, {200, "PATCH", "/settings", "", `{"limit":30}`}, {200, "GET", "/appliances", "", ""}, {200, "GET", "/live", "", ""},
+		{200, "GET", "/events", "", ""}, {200, "GET", "/settings", "", ""}, {200, "PATCH", "/settings", "", `{"limit":30,"webhook":"http://127.0.0.1:1/hook"}`}, {200, "GET", "/appliances", "", ""}, {200, "GET", "/live", "", ""},
+		{200, "GET", "/alerts", "", ""}, {200, "GET", "/messages", "", ""}, {200, "POST", "/messages/test", "", ""},
 	} {
 		path := strings.NewReplacer("{name}", c.with, "{id}", c.with, "{ref}", c.with, "{to}", c.with).Replace("/api/v1" + c.path)
 		asked[c.method+" /api/v1"+c.path] = true

@@ -47,15 +47,19 @@ func (o *Operators) addSite() {
 		}
 		return p, nil
 	})
-	settings := func(s *fleet.Settings, err error) (*versioned[*fleet.Settings], error) {
+	settings := func(ctx context.Context, s *fleet.Settings, err error) (*versioned[*fleet.Settings], error) {
 		if err != nil {
 			return nil, err
 		}
+		if fleet.May(ctx, fleet.RoleAdmin, "see the URL of the webhook") != nil {
+			hidden := s.Hidden()
+			s = &hidden
+		}
 		return &versioned[*fleet.Settings]{etag(s.Version), s}, nil
 	}
-	add(o, "GET", "/settings", "getSettings", "Show what is set for the whole site", func(context.Context, *struct{}) (*versioned[*fleet.Settings], error) {
+	add(o, "GET", "/settings", "getSettings", "Show what is set for the whole site", func(ctx context.Context, _ *struct{}) (*versioned[*fleet.Settings], error) {
 		s := f.Settings()
-		return settings(&s, nil)
+		return settings(ctx, &s, nil)
 	})
 	add(o, "PATCH", "/settings", "editSettings", "Change what is set for the whole site", func(ctx context.Context, in *struct {
 		Match
@@ -65,7 +69,8 @@ func (o *Operators) addSite() {
 		if err != nil {
 			return nil, err
 		}
-		return settings(f.EditSettings(ctx, version, in.Body))
+		s, err := f.EditSettings(ctx, version, in.Body)
+		return settings(ctx, s, err)
 	}, matched)
 	add(o, "GET", "/appliances", "listAppliances", "List the appliances of the site", func(_ context.Context, in *Cut) (*paged[fleet.ApplianceView], error) {
 		return page(f.Appliances(), *in, func(a fleet.ApplianceView) string { return a.ID })

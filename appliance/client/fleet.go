@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"seedbed/appliance/alert"
 	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -246,6 +247,25 @@ func (c *Client) Settings(ctx context.Context) (*fleet.Settings, error) {
 // EditSettings changes the settings, if they have this version; 0 is any.
 func (c *Client) EditSettings(ctx context.Context, version int64, o fleet.SettingsOrder) (*fleet.Settings, error) {
 	return changed[fleet.Settings](ctx, c, "/settings", version, o)
+}
+
+// Alerts lists the alerts, those that are open first.
+func (c *Client) Alerts(ctx context.Context) ([]fleet.Alert, error) {
+	return all[fleet.Alert](ctx, c, "/alerts", nil)
+}
+
+// Messages lists the messages about alerts, those that were not sent first.
+func (c *Client) Messages(ctx context.Context) ([]fleet.Message, error) {
+	return all[fleet.Message](ctx, c, "/messages", nil)
+}
+
+// TestMessages sends a test message on each channel that is set.
+func (c *Client) TestMessages(ctx context.Context) ([]alert.Tested, error) {
+	list, err := one[[]alert.Tested](ctx, c, "POST", "/messages/test", nil)
+	if err != nil {
+		return nil, err
+	}
+	return *list, nil
 }
 
 // Appliances lists the appliances of the site.

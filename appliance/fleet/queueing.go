@@ -98,7 +98,7 @@ func (f *Fleet) queued(now time.Time) ([]queue.Job, queue.Limits) {
 func (f *Fleet) queuedOf(open iter.Seq[*Job], n int, now time.Time) ([]queue.Job, queue.Limits) {
 	limits, rules := f.state.rules()
 	jobs := make([]queue.Job, 0, n)
-	zone, preload := f.state.settings().zone(), map[string]string{}
+	zone, preload := f.state.settings().Zone(), map[string]string{}
 	for j := range open {
 		q := f.queuedJob(j, rules, now)
 		if !q.After.IsZero() || q.Calls > 0 { // as people read them
@@ -208,7 +208,7 @@ type rule struct {
 // rules returns the limits of the site and what its groups demand, by their IDs. The caller holds mu, or writing.
 func (s *records) rules() (queue.Limits, map[string]*rule) {
 	limits, uplinks := s.limits()
-	zone, rules := s.settings().zone(), make(map[string]*rule, len(uplinks))
+	zone, rules := s.settings().Zone(), make(map[string]*rule, len(uplinks))
 	for id, uplink := range uplinks {
 		of := &rule{windows: s.others[Key{KindGroup, id}].(*Group).windows(zone), uplink: uplink}
 		of.alone = [][]queue.Window{of.windows}

@@ -25,6 +25,8 @@ const (
 	KindLogin      Kind = "login"
 	KindIdentity   Kind = "identity"
 	KindStanding   Kind = "standing"
+	KindAlert      Kind = "alert"
+	KindMessage    Kind = "message"
 )
 
 // Key names a record.
@@ -81,6 +83,10 @@ func NewRecord(k Kind) (Record, error) {
 		return new(Identity), nil
 	case KindStanding:
 		return new(Standing), nil
+	case KindAlert:
+		return new(Alert), nil
+	case KindMessage:
+		return new(Message), nil
 	}
 	return nil, fmt.Errorf("records of kind %q are not known to this version; all appliances of a site run one version", k)
 }

@@ -90,7 +90,8 @@ func comeBack(b *bed) {
 	c := &fleet.Change{
 		Put: records(m, &fleet.Job{ID: "j", Machine: "m", State: job.Running, Image: images.Sum(nil), Created: at},
 			&fleet.Deployment{ID: "d", All: true, Created: at}, &fleet.Session{ID: "s", MAC: "a", Minted: at}, &fleet.Session{ID: "s2", MAC: "b"},
-			&fleet.Token{ID: "t", Uses: 3}),
+			&fleet.Token{ID: "t", Uses: 3}, &fleet.Settings{Limit: 7, Channels: fleet.Channels{MailTo: []string{"anna@example.org"}}},
+			&fleet.Alert{ID: "a", Breach: fleet.Breach{Rule: fleet.RuleSlow, Subject: "m"}, Since: at, Ended: at}, &fleet.Message{ID: "e", Payload: []byte(`{"a":1}`), Created: at}),
 		Events:   []fleet.Event{{At: at, Kind: "k", Text: "one"}, {At: at, Kind: "k", Text: "two", Actor: "alice", From: "10.0.0.1"}},
 		Frames:   []fleet.Frame{{Job: "j", Digest: images.Sum([]byte("f")), At: at, Bytes: []byte("f\x00")}},
 		Receipts: []fleet.Receipt{{Job: "j", At: at, Receipt: []byte("r"), Signature: []byte("x\xff"), Countersignature: []byte("y")}},
@@ -112,7 +113,7 @@ func comeBack(b *bed) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if len(snap.Put) != 5 || len(snap.Remove) != 0 || snap.Number != 2 {
+	if len(snap.Put) != 8 || len(snap.Remove) != 0 || snap.Number != 2 {
 		b.Fatalf("snapshot %d with %s", snap.Number, keys(snap.Put))
 	}
 	for _, r := range snap.Put {
@@ -124,6 +125,18 @@ func comeBack(b *bed) {
 		case *fleet.Job:
 			if r.Image != images.Sum(nil) || r.State != job.Running {
 				b.Fatalf("job %+v", r)
+			}
+		case *fleet.Settings:
+			if r.Limit != 7 || r.SlowRate != 0 || len(r.MailTo) != 1 {
+				b.Fatalf("settings %+v", r)
+			}
+		case *fleet.Alert:
+			if r.Rule != fleet.RuleSlow || r.Subject != "m" || !r.Ended.Equal(at) {
+				b.Fatalf("alert %+v", r)
+			}
+		case *fleet.Message:
+			if string(r.Payload) != `{"a":1}` || !r.Waiting() {
+				b.Fatalf("message %+v", r)
 			}
 		}
 	}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"seedbed/appliance/alert"
+	"seedbed/appliance/api"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/monitor"
+)
+
+// openAlerts makes what judges machines and tells people.
+func (a *appliance) openAlerts() error {
+	secrets := alert.Secrets{MailPassword: a.config.MailPassword, WebhookSecret: a.config.WebhookSecret, CA: a.config.AlertCA}
+	if err := secrets.Check(); err != nil {
+		return err
+	}
+	a.monitor = monitor.New(monitor.Config{Fleet: a.fleet, Thresholds: func() monitor.Thresholds { return alert.Monitored(a.fleet.Settings().Thresholds) }})
+	a.alerts = alert.New(alert.Config{Fleet: a.fleet, Picture: a.monitor.Picture, Site: a.siteFacts, Console: a.consoleURL(), Secrets: secrets, Log: a.log})
+	a.parts = append(a.parts, a.monitor.Run, a.alerts.Run)
+	return nil
+}
+
+// consoleURL is where people reach the console: by a name of their certificate, else by the appliance's address.
+func (a *appliance) consoleURL() string {
+	if a.own == nil {
+		return a.url()
+	}
+	u := "https://" + a.own.config.Load().Certificates[0].Leaf.DNSNames[0]
+	if port := tcpAddr(a.https).Port(); port != 443 {
+		u += fmt.Sprintf(":%d", port)
+	}
+	return u
+}
+
+// siteFacts are what is known of the site beside its machines.
+func (a *appliance) siteFacts(ctx context.Context) alert.Site {
+	var s alert.Site
+	if free, total, err := a.room(); err == nil {
+		s.Free, s.Total = free, total
+	}
+	if a.own != nil {
+		leaf := a.own.config.Load().Certificates[0].Leaf
+		s.Certificates = append(s.Certificates, alert.Certificate{Name: "the certificate of --tls-cert", Expires: leaf.NotAfter,
+			Renew: "renew it, put it at " + a.own.certFile + " and send SIGHUP (`systemctl reload seedbed`); browsers refuse it once it ended"})
+	}
+	if ends := a.lib.site.CA().NotAfter; ends.Year() < 9999 { // RFC 5280 §4.1.2.5: it never ends
+		s.Certificates = append(s.Certificates, alert.Certificate{Name: "the certificate of the site", Expires: ends,
+			Renew: "machines are not let in once it ended; restore the identity from a backup of a site whose certificate is good"})
+	}
+	s.Damage = a.damage(ctx)
+	return s
+}
+
+// damage is what the last verification of images found and could not heal, "" is nothing. It is read from the events: they outlive this
+// program, and all appliances of the site have them.
+func (a *appliance) damage(ctx context.Context) string {
+	last := func(kind string) *fleet.Event {
+		list, err := a.fleet.Events(ctx, fleet.EventQuery{Kind: kind, Before: math.MaxInt64, Limit: 1})
+		if err != nil || len(list) == 0 {
+			return nil
+		}
+		return &list[0]
+	}
+	damaged := last(api.EventDamaged)
+	if damaged == nil || time.Since(damaged.At) > damageIsNews {
+		return ""
+	}
+	if whole := last(api.EventWhole); whole != nil && whole.ID > damaged.ID {
+		return ""
+	}
+	return damaged.Text
+}
