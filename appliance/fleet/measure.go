@@ -33,9 +33,11 @@ type JobKind struct {
 }
 
 // Traffic is what agents told this appliance since it started, in bytes: content received from appliances and from other
-// machines, sent to other machines, written to disks, sent for captures. It only grows.
+// machines, from seed nodes, sent to other machines, written to disks, sent for captures; tiles that came from others and were
+// compared with their hashes, and those that were other than these. It only grows.
 type Traffic struct {
-	FromAppliance, FromPeers, ToPeers, Written, Captured int64
+	FromAppliance, FromPeers, FromSeeds, ToPeers, Written, Captured int64
+	Tiles, WrongTiles                                               int64
 }
 
 // add counts what a report says beyond the one before it of the same claim. A machine that began anew counts from 0.
@@ -46,6 +48,7 @@ func (t *Traffic) add(before, r job.Report) {
 	}{
 		{&t.FromAppliance, before.FromAppliance, r.FromAppliance}, {&t.FromPeers, before.FromPeers, r.FromPeers},
 		{&t.ToPeers, before.ToPeers, r.ToPeers}, {&t.Written, before.Written, r.Written}, {&t.Captured, before.Sent, r.Sent},
+		{&t.FromSeeds, before.FromSeeds, r.FromSeeds}, {&t.Tiles, before.Tiles, r.Tiles}, {&t.WrongTiles, before.WrongTiles, r.WrongTiles},
 	} {
 		if c.told < c.old {
 			c.old = 0

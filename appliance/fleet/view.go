@@ -54,8 +54,15 @@ type JobView struct {
 	WriteNanos    int64  `json:"write_nanos"`
 	FromAppliance int64  `json:"from_appliance"`
 	FromPeers     int64  `json:"from_peers"`
-	ToPeers       int64  `json:"to_peers"`
-	Peers         int    `json:"peers"`
+	// FromSeeds came from seed nodes; FromAppliance and FromPeers do not count them.
+	FromSeeds  int64   `json:"from_seeds,omitempty"`
+	ToPeers    int64   `json:"to_peers"`
+	Peers      int     `json:"peers"`
+	Tiles      int64   `json:"tiles,omitempty"`       // that came from others and were compared with their hashes
+	WrongTiles int64   `json:"wrong_tiles,omitempty"` // of those, other than their hashes
+	CPU        float64 `json:"cpu,omitempty"`         // busy share of the processors, 0 to 1; 0 is not known
+	// DownloadLimit is what the machine may receive, in bytes a second; 0 is no limit.
+	DownloadLimit int64 `json:"download_limit,omitempty"`
 
 	// Options are how a deployment writes the disk. Unverified says, of a job that has succeeded, that not all of it was read back;
 	// Unproven are the partitions concerned.
@@ -174,6 +181,7 @@ func (f *Fleet) jobView(j *Job) JobView {
 	v.Total, v.Held, v.Resumed, v.Verified = r.Total, r.Held, r.Resumed, r.Verified
 	v.Written, v.WriteNanos = r.Written, r.WriteNanos
 	v.FromAppliance, v.FromPeers, v.ToPeers, v.Peers = r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers
+	v.FromSeeds, v.Tiles, v.WrongTiles, v.CPU, v.DownloadLimit = r.FromSeeds, r.Tiles, r.WrongTiles, r.CPU, f.config.Transport.DownloadLimit
 	v.Done, v.Sent, v.BytesPerSecond, v.Left, v.Warnings = r.Done, r.Sent, r.BytesPerSecond, r.Left, r.Warnings
 	if v.Found = r.Found; v.Found == nil {
 		v.Found = j.Last.Found // by the receipt, after which the machine reports on

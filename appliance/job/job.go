@@ -233,13 +233,18 @@ type Report struct {
 	Written       int64  `json:"written"`               // bytes written to the disk
 	WriteNanos    int64  `json:"write_nanos"`           // time spent in those writes
 	FromAppliance int64  `json:"from_appliance"`        // encoded bytes received from seeders of appliances, layers among them
-	FromPeers     int64  `json:"from_peers"`            // encoded bytes received from other machines, layers among them
+	FromPeers     int64  `json:"from_peers"`            // encoded bytes received from other machines, layers among them; not those of FromSeeds
+	FromSeeds     int64  `json:"from_seeds,omitempty"`  // encoded bytes received from seed nodes; neither of the two above counts them
 	ToPeers       int64  `json:"to_peers"`              // encoded bytes sent, layers among them
 	Peers         int    `json:"peers"`                 // connections now
-	Congestion    string `json:"congestion,omitempty"`  // congestion control in use, as the kernel names it
-	Bitmap        []byte `json:"bitmap,omitempty"`      // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; see Job.Hint
-	Log           string `json:"log,omitempty"`         // last lines, with State Failed
-	Liars         []Liar `json:"liars,omitempty"`       // peers that were barred in this boot
+	Tiles         int64  `json:"tiles,omitempty"`       // tiles that came from others and were compared with their hashes
+	WrongTiles    int64  `json:"wrong_tiles,omitempty"` // of those, tiles that were other than their hashes
+	// CPU is the busy share of the processors over the last second or more, 0 to 1; 0 is not known.
+	CPU        float64 `json:"cpu,omitempty"`
+	Congestion string  `json:"congestion,omitempty"` // congestion control in use, as the kernel names it
+	Bitmap     []byte  `json:"bitmap,omitempty"`     // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; see Job.Hint
+	Log        string  `json:"log,omitempty"`        // last lines, with State Failed
+	Liars      []Liar  `json:"liars,omitempty"`      // peers that were barred in this boot
 
 	// Found is what a verify found, or what a repair has put right so far.
 	Found *Finding `json:"found,omitempty"`

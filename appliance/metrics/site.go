@@ -26,7 +26,7 @@ var (
 	present   = desc("appliances_present", "Appliances of the site that are there.")
 	boots     = desc("sessions", "Boots of agents and stays of guests whose certificates are good.")
 	tokens    = desc("tokens", "Tokens of get and seed.")
-	traffic   = desc("machine_bytes_total", "Bytes as agents told this appliance since it started: received from appliances and peers, sent to peers, written to disks, sent for captures.", "what")
+	traffic   = desc("machine_bytes_total", "Bytes as agents told this appliance since it started: received from appliances, peers and seed nodes, sent to peers, written to disks, sent for captures.", "what")
 	swarms    = desc("seeder_swarms", "Swarms that this appliance's seeders serve.")
 	peers     = desc("seeder_peers", "Open links of the seeders.")
 	sent      = desc("seeder_sent_bytes_total", "Encoded bytes that the seeders sent.")
@@ -115,7 +115,7 @@ func (t teller) fleet(m fleet.Measures) {
 	t.gauge(present, float64(m.Appliances))
 	t.gauge(boots, float64(m.Boots))
 	t.gauge(tokens, float64(m.Tokens))
-	for what, n := range map[string]int64{"from_appliance": m.Traffic.FromAppliance, "from_peers": m.Traffic.FromPeers, "to_peers": m.Traffic.ToPeers,
+	for what, n := range map[string]int64{"from_appliance": m.Traffic.FromAppliance, "from_peers": m.Traffic.FromPeers, "from_seeds": m.Traffic.FromSeeds, "to_peers": m.Traffic.ToPeers,
 		"written": m.Traffic.Written, "captured": m.Traffic.Captured} {
 		t.counter(traffic, float64(n), what)
 	}

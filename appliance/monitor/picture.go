@@ -79,7 +79,8 @@ func (t Thresholds) Or() Thresholds {
 	return t
 }
 
-// Progress is how far a machine is with its job. Immutable.
+// Progress is how far a machine is with its job. Immutable: while nothing of it changes, pictures share one, so that another pointer
+// says that something did.
 type Progress struct {
 	Machine, Name string // ID and name of the machine
 	Job           string // ID of its oldest job that has not ended, else of its latest one; "" is none
@@ -98,24 +99,27 @@ type Progress struct {
 
 	// Done of Total bytes; of a deployment what is right on the disk in the transfer and read back in the verification.
 	Done, Total int64
-	// Rate is bytes made right on the disk a second in the transfer phase (or bytes read of a capture, verify or wipe), over the last
-	// 5 s; 0 outside. Judged is the same over the last Thresholds.SlowFor, -1 where it was not in that phase for so long.
+	// Rate is bytes that became right on the disk, or were found right on it, a second in the transfer phase (or bytes read of a capture
+	// or verify, or wiped), over the last 5 s; 0 outside. Judged is the same over the last Thresholds.SlowFor, -1 where it was not in that phase for so long.
 	Rate, Judged float64
 	// Left is how long the rest takes at the rate of the last 30 s, verification included; -1 is not known.
 	Left time.Duration
-	// Rates of received and sent bytes on the wire, a second, over the last 5 s.
+	// Rates of received and sent bytes on the wire, a second, over the last 5 s. What came from appliances, from machines and from seed
+	// nodes are three sums: none counts what another counts.
 	FromAppliance, FromPeers, FromSeeds, ToPeers float64
 	// Bytes on the wire so far.
 	BytesFromAppliance, BytesFromPeers, BytesFromSeeds, BytesToPeers int64
 	Peers                                                            int
-	// LinkMbit is what its boot NIC negotiated, 0 is not known. DiskRate is how fast its disk took what was written, bytes a second, CPU
+	// LinkMbit is what its boot NIC negotiated, SiblingsMbit what those beside it did (the median), 0 is not known. DiskRate is how fast its disk took what was written, bytes a second, CPU
 	// the busy share of its processors, 0 to 1; 0 is not known.
-	LinkMbit      int
-	DiskRate, CPU float64
+	LinkMbit, SiblingsMbit int
+	DiskRate, CPU          float64
 	// Tiles came from others over the last 60 s, WrongTiles of them failed their hash.
 	Tiles, WrongTiles int64
 	Reported          time.Time // the last report; zero is none
 	Since             time.Time // when it got its word
+
+	held int64 // bytes of the image that its disk holds rightly
 }
 
 // Share of Total that is done, 0 to 1.

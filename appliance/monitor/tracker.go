@@ -24,6 +24,9 @@ type Config struct {
 	Fleet Fleet
 	// Thresholds returns those in force; nil is the defaults.
 	Thresholds func() Thresholds
+	// UploadLimit bounds what the appliance's seeders send together, MachineLimit what they send to one machine, in bytes a second;
+	// 0 is no limit.
+	UploadLimit, MachineLimit float64
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -31,6 +34,12 @@ type Config struct {
 // Tracker keeps what machines reported over the last minute and judges it. Safe for concurrent use.
 type Tracker struct {
 	config Config
+	began  time.Time
+
+	looking sync.Mutex // guards what follows, and is held while it is looked
+	tracks  map[string]*track
+	series  map[string][]Sample // by deployment
+	reads   map[string]float64  // by deployment: at what rate its machines read back, as far as is known
 
 	mu      sync.Mutex // guards what follows
 	picture *Picture
@@ -42,7 +51,7 @@ func New(c Config) *Tracker {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	t := &Tracker{config: c, changed: make(chan struct{})}
+	t := &Tracker{config: c, began: c.Now(), changed: make(chan struct{}), series: map[string][]Sample{}, reads: map[string]float64{}}
 	t.Look()
 	return t
 }
@@ -77,11 +86,37 @@ func (t *Tracker) Changed() <-chan struct{} {
 
 // Look judges all machines now.
 func (t *Tracker) Look() *Picture {
-	p := &Picture{At: t.config.Now(), Machines: map[string]*Progress{}, Deployments: map[string]*Course{}, Groups: map[string]*Course{}}
+	t.looking.Lock()
+	defer t.looking.Unlock()
+	p := t.look(t.Picture())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.picture = p
 	close(t.changed)
 	t.changed = make(chan struct{})
 	return p
+}
+
+// look makes a picture; before is the one of the last look. The caller holds looking.
+func (t *Tracker) look(before *Picture) *Picture {
+	l := &look{t: t, now: t.config.Now(), jobs: t.config.Fleet.Jobs(), peers: map[string]*peers{"": {}}, swarming: map[string]int{}, reads: map[string][]float64{}}
+	if t.config.Thresholds != nil {
+		l.limits = t.config.Thresholds()
+	}
+	l.limits = l.limits.Or()
+	l.picture = &Picture{At: l.now, Thresholds: l.limits, Machines: map[string]*Progress{}, Deployments: map[string]*Course{}, Groups: map[string]*Course{}}
+	if before == nil {
+		before = l.picture
+	}
+	list, groups := t.config.Fleet.Machines(), t.config.Fleet.Groups()
+	l.place(list, groups)
+	l.gather()
+	l.compare()
+	for i := range l.jobs {
+		l.tell(i)
+	}
+	l.show(list, before)
+	l.deployments(before)
+	l.groups(list, groups, before)
+	return l.picture
 }

@@ -115,6 +115,9 @@ func TestSeedNodeFetchesFromTheApplianceBeforeTheRoomIsThere(t *testing.T) {
 	for i, m := range machines {
 		wait(t, m, 20*time.Second)
 		equal(t, disks[i])
+		if got := m.Stats(); got.FromSeeds == 0 || got.FromSeeds > got.FromPeers || got.FromAppliance != 0 {
+			t.Errorf("%d bytes from seed nodes of %d from peers, %d from the appliance", got.FromSeeds, got.FromPeers, got.FromAppliance)
+		}
 	}
 }
 

@@ -142,11 +142,14 @@ func (st *state) judge(v verdict) {
 		a.hashes, a.hashesFrom = nil, nil
 		a.drop(a.got)
 	case !v.bad.IsEmpty():
+		st.count.tiles.Add(int64(a.need.Len()))
+		st.count.wrongTiles.Add(int64(v.bad.Len()))
 		for i := range v.bad.All() {
 			st.blame(a.from[i], a.piece, "sent a wrong tile")
 		}
 		a.drop(v.bad)
 	default:
+		st.count.tiles.Add(int64(a.need.Len()))
 		st.hold(a, v.written)
 		return
 	}

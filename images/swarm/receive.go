@@ -209,6 +209,9 @@ func (st *state) countFrom(l *link, n int64) {
 	} else {
 		st.count.fromPeers.Add(n)
 	}
+	if l.seed && !l.appliance {
+		st.count.fromSeeds.Add(n)
+	}
 	if l.Upstream {
 		st.count.fromUpstream.Add(n)
 	}

@@ -12,7 +12,9 @@ type Stats struct {
 	FromPeers     int64
 	// FromUpstream are those of FromPeers that came from another group, see SetNeighbours.
 	FromUpstream int64
-	ToPeers      int64
+	// FromSeeds are those of FromPeers that came from seed nodes, by the role in their certificates.
+	FromSeeds int64
+	ToPeers   int64
 	// Wasted are bytes of the first two that were of no use: twice, too late, or wrong.
 	Wasted int64
 	// Total and Held are bytes of decoded data tiles: of the content, and of those that are right and stored.
@@ -35,6 +37,8 @@ type Stats struct {
 	NeededByOthers bool
 	// Damaged counts tiles and hashes that an appliance sent wrong: its copy of the image needs a look.
 	Damaged int
+	// Tiles came from others and were compared with their hashes, WrongTiles of them were other than these.
+	Tiles, WrongTiles int64
 	// Transports count the links of each endpoint, in the order of Endpoints.
 	Transports []TransportStats
 	// MemoryBytes are the encoded tiles held in memory now, PeakMemoryBytes the most so far.
@@ -45,7 +49,8 @@ type Stats struct {
 // counters are written by links, workers and the owner of the swarm, and read by anyone.
 type counters struct {
 	fromAppliance, fromPeers, toPeers, wasted atomic.Int64
-	fromUpstream                              atomic.Int64
+	fromUpstream, fromSeeds                   atomic.Int64
+	tiles, wrongTiles                         atomic.Int64
 	held, resumed, total                      atomic.Int64
 	written, writeNanos                       atomic.Int64
 	pieces, piecesHeld                        atomic.Int64
@@ -59,7 +64,7 @@ func (s *Swarm) Stats() Stats {
 	c := &s.count
 	memory, peak := s.memory.use()
 	return Stats{
-		FromUpstream:  c.fromUpstream.Load(),
+		FromUpstream: c.fromUpstream.Load(), FromSeeds: c.fromSeeds.Load(), Tiles: c.tiles.Load(), WrongTiles: c.wrongTiles.Load(),
 		FromAppliance: c.fromAppliance.Load(), FromPeers: c.fromPeers.Load(), ToPeers: c.toPeers.Load(),
 		Wasted: c.wasted.Load(), Total: c.total.Load(), Held: c.held.Load(), Resumed: c.resumed.Load(),
 		Written: c.written.Load(), WriteTime: time.Duration(c.writeNanos.Load()),

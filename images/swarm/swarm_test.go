@@ -26,6 +26,9 @@ func TestOneMachineFetchesAllFromTheAppliance(t *testing.T) {
 	if got.Held != got.Total || got.Total != c.dataLength() || got.PiecesHeld != got.Pieces || got.Written != got.Total {
 		t.Errorf("%+v", got)
 	}
+	if got.Tiles == 0 || got.WrongTiles != 0 || got.FromSeeds != 0 {
+		t.Errorf("%d tiles, %d wrong, %d bytes from seed nodes", got.Tiles, got.WrongTiles, got.FromSeeds)
+	}
 	if got.Seeders != 1 || got.Peers != 1 || got.NeededByOthers {
 		t.Errorf("%+v", got)
 	}

@@ -307,7 +307,7 @@ func TestApplianceWithADamagedTile(t *testing.T) {
 	m := s.run(c, disk, nil)
 	meet(a, m)
 	until(t, 10*time.Second, "all other pieces are held", func() bool { return m.Stats().PiecesHeld == c.Count()-2 })
-	if got := m.Stats(); got.Damaged != 1 || got.Seeders != 1 {
+	if got := m.Stats(); got.Damaged != 1 || got.Seeders != 1 || got.WrongTiles == 0 || got.WrongTiles > got.Tiles {
 		t.Errorf("%+v", got)
 	}
 	other := s.run(c, fullStore(c), nil)

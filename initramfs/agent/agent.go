@@ -76,6 +76,8 @@ type Agent struct {
 	machine string    // ID
 	code    string    // shown on the screen until the machine is admitted
 	expires time.Time // when this boot's certificate ends; zero if the clock is not set
+	// processors of the machine; the zero value asks the kernel.
+	processors processors
 }
 
 // New checks the configuration and makes the key of this boot.

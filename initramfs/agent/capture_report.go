@@ -46,7 +46,7 @@ func (c *capturing) report(rate *rate) job.Report {
 	r := job.Report{
 		Job: c.j.ID, Epoch: c.j.Epoch, Phase: c.phase, State: c.state, Code: c.code, Reason: c.reason, Warnings: c.warnings,
 		Disk: c.disk.Name, DiskSerial: c.disk.Serial, BIOSDrive: c.disk.BIOSDrive,
-		Total: c.total.Load(), Done: c.done.Load(), Sent: c.sent.Load(),
+		Total: c.total.Load(), Done: c.done.Load(), Sent: c.sent.Load(), CPU: c.a.processors.busy(),
 	}
 	if c.phase == job.PhaseRead {
 		r.BytesPerSecond = rate.at(time.Now(), r.Done)

@@ -137,9 +137,6 @@ func (c *content) stop() {
 	if d.swarm == nil {
 		return
 	}
-	stats := d.swarm.Stats()
-	d.status.past.FromAppliance += stats.FromAppliance
-	d.status.past.FromPeers += stats.FromPeers
-	d.status.past.ToPeers += stats.ToPeers
+	d.status.past = sumStats(d.status.past, d.swarm.Stats())
 	d.swarm = nil
 }

@@ -71,9 +71,7 @@ func (d *deployment) snapshot() job.Report {
 	stats := s.past
 	if sw != nil {
 		now := sw.Stats()
-		stats.FromAppliance += now.FromAppliance
-		stats.FromPeers += now.FromPeers
-		stats.ToPeers += now.ToPeers
+		stats = sumStats(stats, now)
 		stats.Peers = now.Peers
 		for _, l := range sw.Liars() {
 			r.Liars = append(r.Liars, job.Liar(l))
@@ -83,8 +81,16 @@ func (d *deployment) snapshot() job.Report {
 	given, liars := d.given()
 	stats.ToPeers += given
 	r.Liars = append(r.Liars, liars...)
-	r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers = stats.FromAppliance, stats.FromPeers, stats.ToPeers, stats.Peers
+	r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers = stats.FromAppliance, stats.FromPeers-stats.FromSeeds, stats.ToPeers, stats.Peers
+	r.FromSeeds, r.Tiles, r.WrongTiles, r.CPU = stats.FromSeeds, stats.Tiles, stats.WrongTiles, d.a.processors.busy()
 	return r
+}
+
+// sumStats adds up what a machine's stays in the swarm came to: what was received, sent and judged.
+func sumStats(a, b swarm.Stats) swarm.Stats {
+	a.FromAppliance, a.FromPeers, a.FromSeeds = a.FromAppliance+b.FromAppliance, a.FromPeers+b.FromPeers, a.FromSeeds+b.FromSeeds
+	a.ToPeers, a.Tiles, a.WrongTiles = a.ToPeers+b.ToPeers, a.Tiles+b.Tiles, a.WrongTiles+b.WrongTiles
+	return a
 }
 
 // reports tells the appliance each second where the job stands, shows it on the screen, and does what the appliance
