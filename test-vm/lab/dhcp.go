@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// startDHCP starts the customer's own DHCP server, which knows nothing of booting. It also advertises an IPv6 router:
+// startDHCP starts the customer's own DHCP server, which knows nothing of booting but a file, if there is one. It also advertises an IPv6 router:
 // without one, iPXE waits 13 s in every configuration of a NIC.
-func (l *Lab) startDHCP(ctx context.Context) error {
+func (l *Lab) startDHCP(ctx context.Context, boot BootFile) error {
 	file := filepath.Join(l.Dir, "dhcp.conf")
 	text := fmt.Sprintf(`port=0
 interface=eth0
@@ -26,7 +26,7 @@ ra-param=eth0,4,0
 no-ping
 user=root
 group=root
-`, filepath.Join(l.Dir, "dhcp.log"), filepath.Join(l.Dir, "dhcp.leases"))
+%s`, filepath.Join(l.Dir, "dhcp.log"), filepath.Join(l.Dir, "dhcp.leases"), boot.option())
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return err
 	}

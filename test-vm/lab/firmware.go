@@ -15,6 +15,8 @@ const (
 	UEFI Firmware = "UEFI"
 	// SecureBoot is OVMF with Microsoft's keys and Secure Boot on.
 	SecureBoot Firmware = "UEFI+SB"
+	// OtherKeys is OVMF with Secure Boot on and a key of nobody's: it starts nothing that Microsoft signed.
+	OtherKeys Firmware = "UEFI+SB other keys"
 )
 
 // Files of the Debian package ovmf.
@@ -23,6 +25,7 @@ const (
 	secureCodeFile = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 	varsFile       = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 	secureVarsFile = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
+	otherKeysFile  = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"
 )
 
 // acceleration returns QEMU's accelerator: KVM where this host's processor really has it, else software emulation

@@ -35,7 +35,9 @@ type Config struct {
 	Dir string
 	// WithoutDHCP leaves out the foreign DHCP server: a network where nobody answers.
 	WithoutDHCP bool
-	Log         *slog.Logger // nil discards
+	// BootFile is what the foreign DHCP server tells machines to load; zero is nothing, as for one that knows nothing of booting.
+	BootFile BootFile
+	Log      *slog.Logger // nil discards
 }
 
 // Lab is one virtual room. Its methods are safe for concurrent use.
@@ -49,6 +51,7 @@ type Lab struct {
 	machines []*Machine
 	children []*Process
 	others   []string // namespaces of appliances beside the first
+	blocked  []Service
 }
 
 var sequence atomic.Int32
@@ -75,7 +78,7 @@ func Start(ctx context.Context, c Config) (*Lab, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	if !c.WithoutDHCP {
-		if err := l.startDHCP(ctx); err != nil {
+		if err := l.startDHCP(ctx, c.BootFile); err != nil {
 			return nil, errors.Join(err, l.Close())
 		}
 	}
@@ -119,7 +122,7 @@ func (l *Lab) makeNetwork(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(l.guard(ctx, "appliance"), l.guard(ctx, "dhcp"))
 }
 
 // plugAppliance makes a namespace for one more appliance, with a cable of its own to the switch, and returns its name.
@@ -141,7 +144,7 @@ func (l *Lab) plugAppliance(ctx context.Context) (ns string, err error) {
 			return "", err
 		}
 	}
-	return ns, nil
+	return ns, l.guard(ctx, port)
 }
 
 // applianceAddr is the address of the n-th appliance, n from 1.
@@ -159,7 +162,10 @@ func (l *Lab) plug(ctx context.Context, tap string) error {
 	if err := ip(ctx, "-n", l.switchNS(), "tuntap", "add", "dev", tap, "mode", "tap"); err != nil {
 		return err
 	}
-	return ip(ctx, "-n", l.switchNS(), "link", "set", tap, "master", "switch", "up")
+	if err := ip(ctx, "-n", l.switchNS(), "link", "set", tap, "master", "switch", "up"); err != nil {
+		return err
+	}
+	return l.guard(ctx, tap)
 }
 
 // SetLink pulls or plugs the appliance's cable.
@@ -233,7 +239,7 @@ func ip(ctx context.Context, args ...string) error {
 }
 
 // tools are the programs that a lab runs, with the Debian package of each.
-var tools = map[string]string{"ip": "iproute2", "dnsmasq": "dnsmasq-base", "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
+var tools = map[string]string{"ip": "iproute2", "tc": "iproute2", "dnsmasq": "dnsmasq-base", "qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
 
 func checkTools() error {
 	missing := map[string]bool{}
@@ -242,7 +248,7 @@ func checkTools() error {
 			missing[pkg] = true
 		}
 	}
-	for _, f := range []string{codeFile, secureCodeFile, varsFile, secureVarsFile} {
+	for _, f := range []string{codeFile, secureCodeFile, varsFile, secureVarsFile, otherKeysFile} {
 		if _, err := os.Stat(f); err != nil {
 			missing["ovmf"] = true
 		}

@@ -19,7 +19,9 @@ type MachineConfig struct {
 	Firmware Firmware
 	// MemoryMiB is the memory in MiB; zero means 1024.
 	MemoryMiB int
-	Disks     []Disk
+	Disks     []Disk // none is a machine without a disk
+	// Display gives it a screen that Boot.Screenshot reads. Firmware then shows its text there and not on the serial line.
+	Display bool
 }
 
 // Machine is one virtual computer. It keeps its disks and its firmware's variables from start to start. Safe for
@@ -70,8 +72,11 @@ func (l *Lab) Machine(ctx context.Context, c MachineConfig) (*Machine, error) {
 // makeVariables gives the machine its own copy of the firmware's variables.
 func (m *Machine) makeVariables() error {
 	from := varsFile
-	if m.Config.Firmware == SecureBoot {
+	switch m.Config.Firmware {
+	case SecureBoot:
 		from = secureVarsFile
+	case OtherKeys:
+		from = otherKeysFile
 	}
 	b, err := os.ReadFile(from)
 	if err != nil {
@@ -101,14 +106,22 @@ func (m *Machine) Start(o StartOptions) (*Boot, error) {
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	s := newSerial(log)
-	p, err := start(m.lab.switchNS(), in, s, "qemu-system-x86_64", arguments(m, acceleration(), o)...)
-	in.Close()
+	socket, remove, err := m.monitorSocket()
 	if err != nil {
 		return nil, errors.Join(err, keep.Close(), log.Close())
 	}
-	m.boot = &Boot{Serial: s, Name: m.Config.Name, process: p, ended: make(chan struct{})}
-	go m.boot.watch(keep, log)
+	args := arguments(m, acceleration(), o)
+	if socket != "" {
+		args = append(args, "-qmp", "unix:"+socket+",server=on,wait=off")
+	}
+	s := newSerial(log)
+	p, err := start(m.lab.switchNS(), in, s, "qemu-system-x86_64", args...)
+	in.Close()
+	if err != nil {
+		return nil, errors.Join(err, keep.Close(), log.Close(), remove())
+	}
+	m.boot = &Boot{Serial: s, Name: m.Config.Name, process: p, ended: make(chan struct{}), dir: m.lab.Dir, socket: socket}
+	go m.boot.watch(keep, log, closer(remove))
 	m.lab.log.Debug("machine on", "machine", m.Config.Name, "pid", p.PID())
 	return m.boot, nil
 }
@@ -131,7 +144,14 @@ type Boot struct {
 
 	process *Process
 	ended   chan struct{}
+	dir     string // of the lab
+	socket  string // of QEMU's own port, "" without a screen
 }
+
+// closer is a function as an io.Closer.
+type closer func() error
+
+func (c closer) Close() error { return c() }
 
 // watch waits for QEMU's end and closes what belongs to the run.
 func (b *Boot) watch(closers ...io.Closer) {

@@ -14,6 +14,7 @@ func arguments(m *Machine, accel string, o StartOptions) []string {
 		"-serial", "stdio", "-device", "virtio-rng-pci", "-uuid", m.UUID,
 		"-smbios", "type=1,manufacturer=Seedbed,product=Lab " + string(c.Firmware) + ",serial=LAB" + fmt.Sprintf("%03d", m.index)}
 	a = append(a, firmwareArguments(c.Firmware, m.vars)...)
+	a = append(a, displayArguments(c)...)
 	if o.StopAtReboot {
 		a = append(a, "-no-reboot")
 	}
@@ -53,12 +54,20 @@ func firmwareArguments(f Firmware, vars string) []string {
 	switch f {
 	case UEFI:
 		return append([]string{"-machine", "q35"}, flash(codeFile)...)
-	case SecureBoot:
+	case SecureBoot, OtherKeys:
 		return append([]string{"-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
 			"-global", "ICH9-LPC.disable_s3=1"}, flash(secureCodeFile)...)
 	}
 	// graphics=off puts the text of SeaBIOS, iPXE and GRUB on the serial line.
-	return []string{"-machine", "pc,graphics=off", "-vga", "none"}
+	return []string{"-machine", "pc,graphics=off"}
+}
+
+// displayArguments give a machine a screen, or none.
+func displayArguments(c MachineConfig) []string {
+	if c.Display {
+		return []string{"-vga", "std"}
+	}
+	return []string{"-vga", "none"}
 }
 
 // nicArguments plug the machine into the switch and make the network its first boot device. The ROM of QEMU's NICs is
