@@ -4,8 +4,9 @@
 // How to add to it:
 //
 //   - A page is a file page_NAME.go with a value of type page in the list of pages.go, a template templates/NAME.html that defines the
-//     block "main", and, if it needs one, a script static/NAME.js, which its page loads by itself. The template gets a view: .Data is what
-//     the page's data function returned, .Visit is who looks and how. Styles are in static/console.css; pages have no inline style or
+//     block "main", and, if it needs one, a script static/NAME.js, and styles static/NAME.css, which
+//     its page loads by itself. The template gets a view: .Data is what
+//     the page's data function returned, .Visit is who looks and how. Styles of all pages are in static/console.css; pages have no inline style or
 //     script (the Content-Security-Policy forbids both): a script sets element.style instead, a bar is <progress>.
 //   - An action is a route of its page with a method POST: {pattern: "POST /machines/{machine}/admit", role: fleet.RoleOperator, serve: ...}.
 //     Its form is <form {{post "/machines/ID/admit"}}> ... <p {{answer}}></p></form>: htmx sends it with the CSRF token and puts the answer,
@@ -13,7 +14,8 @@
 //     and again(text) load a page that shows the text on top; show(template, block, data) answers with a fragment. A route
 //     with GET that answers with show is a dialog where <button {{dialog "/orders/deploy"}}> opens it (see templates/layout.html).
 //   - A text is {{t "Machines"}} in a template and visit.t("Machines") in Go, in English, with %s, %d where arguments go in. Texts that are
-//     not at such a place (words of another package) are marked by text("..."). chinese.json has each of them; a test names the missing.
+//     not at such a place (words of another package) are marked by text("..."). chinese/NAME.json has those of a page, common.json
+//     those of several; a test names the missing.
 //   - A live part is an element with an ID whose HTML changes: the page's live function returns what all of them are now, made with
 //     visit.part(ID, parent, block, data) by the same block that the page itself is made with; only what changed is sent. A part that
 //     is not in the document yet is appended to the element with the ID parent; one that is no longer returned is removed. A script may get
@@ -53,6 +55,7 @@ type console struct {
 	assets    *assets
 	listeners chan struct{}
 	mux       *http.ServeMux
+	rooms     roomsCache
 }
 
 // New returns the handler of the console, for all paths that are nobody else's. Nothing is started. Safe for concurrent use.

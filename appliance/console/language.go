@@ -1,9 +1,11 @@
 package console
 
 import (
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"maps"
 	"time"
 
 	"seedbed/appliance/monitor"
@@ -15,19 +17,33 @@ type language struct{ Code, Name string }
 // languages are all, the one of browsers that speak none of them first.
 var languages = []language{{"en", "English"}, {"zh", "中文"}}
 
-//go:embed chinese.json
-var chinese []byte
+// chinese has the translations, a file for each page.
+//
+//go:embed chinese
+var chinese embed.FS
 
 // textsOf returns the translations into a language by their English text.
 func textsOf(code string) (map[string]string, error) {
 	if code != "zh" {
 		return nil, nil
 	}
-	texts := map[string]string{}
-	if err := json.Unmarshal(chinese, &texts); err != nil {
-		return nil, fmt.Errorf("chinese.json: %w", err)
+	files, err := fs.Glob(chinese, "chinese/*.json")
+	if err != nil {
+		return nil, err
 	}
-	return texts, nil
+	all := map[string]string{}
+	for _, file := range files {
+		b, err := chinese.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		texts := map[string]string{}
+		if err := json.Unmarshal(b, &texts); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		maps.Copy(all, texts)
+	}
+	return all, nil
 }
 
 // t returns a text in the look's language, with arguments in their places as fmt.Sprintf puts them; translations may number these.

@@ -87,11 +87,11 @@ func TestEveryTextIsInChinese(t *testing.T) {
 	}
 	slices.Sort(missing)
 	if len(missing) > 0 {
-		t.Errorf("chinese.json lacks these %d texts:\n%s", len(missing), strings.Join(missing, "\n"))
+		t.Errorf("the folder chinese lacks these %d texts:\n%s", len(missing), strings.Join(missing, "\n"))
 	}
 	for english := range chinese {
 		if used[english] == "" {
-			t.Errorf("chinese.json has %q, which nothing shows", english)
+			t.Errorf("the folder chinese has %q, which nothing shows", english)
 		}
 	}
 }

@@ -165,9 +165,12 @@ func (s *seen) changes(l *live) (parts []part, data map[string]json.RawMessage) 
 	}
 	data = map[string]json.RawMessage{}
 	for key, value := range l.data {
-		b, err := json.Marshal(value)
-		if err != nil {
-			panic(err) // plain types
+		b, ready := value.(json.RawMessage)
+		if !ready {
+			var err error
+			if b, err = json.Marshal(value); err != nil {
+				panic(err) // plain types
+			}
 		}
 		if sum := maphash.Bytes(s.seed, b); s.data[key] != sum {
 			s.data[key] = sum

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 //go:embed templates
@@ -73,6 +74,7 @@ func (l *look) functions(a *assets) template.FuncMap {
 		"duration": l.duration,
 		"time":     l.time,
 		"ago":      l.ago,
+		"clock":    func(at time.Time) string { return at.Local().Format("15:04") },
 		"percent":  percent,
 		// post has a form sent by htmx, which puts the answer into the form's element with the class answer.
 		"post": func(path string) template.HTMLAttr {
@@ -115,7 +117,7 @@ type view struct {
 	Title, Page, Message string
 	Nav                  []navEntry
 	Wide, Live           bool
-	Scripts              []string // URLs
+	Scripts, Styles      []string // URLs
 	Program              string
 	Languages            []language
 	Next                 string // the page itself
@@ -141,6 +143,7 @@ func (c *console) renderPage(v *visit, status int, p *page, name string, data an
 	} else if p == nil {
 		w.Title = v.t("Log in")
 	}
+	w.Styles = append(w.Styles, c.assets.url("console.css"))
 	w.Scripts = append(w.Scripts, c.assets.url("vendor/htmx.min.js"), c.assets.url("live.js"))
 	if p != nil {
 		w.Wide, w.Live, w.Title = p.wide, p.live != nil, v.t(p.nav)
@@ -149,6 +152,10 @@ func (c *console) renderPage(v *visit, status int, p *page, name string, data an
 		}
 		if p.chart {
 			w.Scripts = append(w.Scripts, c.assets.url("vendor/uPlot.iife.min.js"))
+			w.Styles = append(w.Styles, c.assets.url("vendor/uPlot.min.css"))
+		}
+		if c.assets.has(p.name + ".css") {
+			w.Styles = append(w.Styles, c.assets.url(p.name+".css"))
 		}
 		if c.assets.has(p.name + ".js") {
 			w.Scripts = append(w.Scripts, c.assets.url(p.name+".js"))

@@ -2,10 +2,13 @@ package console
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/monitor"
@@ -18,32 +21,65 @@ var roomsPage = &page{path: "/rooms", name: "rooms", nav: text("Rooms"), wide: t
 
 // room is a room with its machines, or the machines that stand in none.
 type room struct {
-	ID, Name      string // "" is no room
+	ID, Name string // "none" and "" are no room
+	// Rows and Columns are those of its plan; 0 is not drawn.
 	Rows, Columns int
 	Seats         []seat
 	Course        *monitor.Course
 }
 
+// Planned reports whether a machine has a place in the room's plan.
+func (r *room) Planned() bool { return len(r.Seats) > 0 && r.Seats[0].Row > 0 }
+
 // seat is a machine where it stands. Row and Column count from 1; 0 is no place in the plan.
 type seat struct {
 	ID, Name    string
 	Row, Column int
-	Groups      string // names, for the filter
+	Groups      string // IDs, one a line, for the filter
 	Progress    *monitor.Progress
 }
 
 type roomsView struct {
 	Rooms   []*room
 	Waiting []fleet.MachineView // that nobody admitted yet
-	Count   int
+	Count   int                 // machines that are admitted
 	Groups  []fleet.GroupView
+	// Trouble are the machines that need a person, the worst first, MoreTrouble how many more there are.
+	Trouble     []seat
+	MoreTrouble int
+	// Plan is the hash of which machine stands where under which name.
+	Plan string
 }
 
-func roomsData(c *console, v *visit) (any, error) {
-	p := c.picture()
-	view, names, rooms, none := roomsView{Groups: c.Fleet.Groups()}, map[string]string{}, map[string]*room{}, &room{ID: "none"}
+// maxTrouble is how many machines that need a person are told of one by one.
+const maxTrouble = 8
+
+// AllWords are the words by which machines can be found.
+func (roomsView) AllWords() []monitor.Word { return wordOrder }
+
+// roomsCache has the rooms as they were a moment ago, which is the same for all who look. Safe for concurrent use.
+type roomsCache struct {
+	mu      sync.Mutex // guards what follows
+	at      time.Time
+	picture *monitor.Picture
+	view    *roomsView
+	seats   map[string]map[string]any // by language: live data
+}
+
+func roomsData(c *console, _ *visit) (any, error) {
+	r := &c.rooms
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := c.picture(); p != r.picture || time.Since(r.at) > liveEvery*9/10 {
+		r.at, r.picture, r.view, r.seats = time.Now(), p, c.roomsNow(p), map[string]map[string]any{}
+	}
+	return r.view, nil
+}
+
+// roomsNow puts the machines into their rooms.
+func (c *console) roomsNow(p *monitor.Picture) *roomsView {
+	view, rooms, none := &roomsView{Groups: c.Fleet.Groups()}, map[string]*room{}, &room{ID: "none"}
 	for _, g := range view.Groups {
-		names[g.ID] = g.Name
 		if g.Kind == fleet.Room {
 			r := &room{ID: g.ID, Name: g.Name, Rows: g.Rows, Columns: g.Columns, Course: p.Groups[g.ID]}
 			rooms[g.ID], view.Rooms = r, append(view.Rooms, r)
@@ -56,27 +92,41 @@ func roomsData(c *console, v *visit) (any, error) {
 			continue
 		}
 		view.Count++
-		s, in := seat{ID: m.ID, Name: m.Name, Progress: p.Machines[m.ID]}, none
+		s, in := seat{ID: m.ID, Name: m.Name, Groups: strings.Join(m.Groups, "\n"), Progress: p.Machines[m.ID]}, none
 		for _, g := range m.Groups {
-			s.Groups += names[g] + " "
 			if r := rooms[g]; r != nil {
 				in = r
-				if m.Seat != nil && r.Columns > 0 && m.Seat.Column <= r.Columns {
+				if m.Seat != nil && m.Seat.Row > 0 && m.Seat.Column > 0 && m.Seat.Column <= r.Columns {
 					s.Row, s.Column = m.Seat.Row, m.Seat.Column
 				}
 			}
 		}
 		in.Seats = append(in.Seats, s)
+		if s.Progress != nil && (s.Progress.Word == monitor.Failed || s.Progress.Word == monitor.Silent || s.Progress.Word == monitor.Slow) {
+			view.Trouble = append(view.Trouble, s)
+		}
 	}
 	if len(none.Seats) > 0 {
 		view.Rooms = append(view.Rooms, none)
 	}
+	plan := fnv.New64a()
 	for _, r := range view.Rooms {
 		slices.SortStableFunc(r.Seats, func(a, b seat) int {
 			return cmp.Or(cmp.Compare(unplaced(a), unplaced(b)), cmp.Compare(a.Row, b.Row), cmp.Compare(a.Column, b.Column), strings.Compare(a.Name, b.Name))
 		})
+		fmt.Fprintln(plan, r.ID, r.Name, r.Rows, r.Columns)
+		for _, s := range r.Seats {
+			fmt.Fprintln(plan, s.ID, s.Name, s.Row, s.Column, s.Groups)
+		}
 	}
-	return view, nil
+	view.Plan = fmt.Sprintf("%016x", plan.Sum64())
+	slices.SortStableFunc(view.Trouble, func(a, b seat) int {
+		return cmp.Compare(slices.Index(wordOrder, a.Progress.Word), slices.Index(wordOrder, b.Progress.Word))
+	})
+	if more := len(view.Trouble) - maxTrouble; more > 0 {
+		view.Trouble, view.MoreTrouble = view.Trouble[:maxTrouble], more
+	}
+	return view
 }
 
 // unplaced sorts machines without a place in the plan behind those that have one.
@@ -127,15 +177,37 @@ func roomsLive(c *console, v *visit) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := data.(roomsView)
-	l := &live{data: make(map[string]any, view.Count)}
+	view := data.(*roomsView)
+	l := &live{data: c.seatsNow(v, view), parts: []part{v.part("rooms", "waiting", "", "waiting", view), v.part("rooms", "attention", "", "attention", view)}}
 	for _, r := range view.Rooms {
 		l.parts = append(l.parts, v.part("rooms", "strip-"+r.Key(), "", "strip", r))
-		for _, s := range r.Seats {
-			l.data[s.ID] = v.seatNow(s)
-		}
 	}
 	return l, nil
+}
+
+// seatsNow returns the live data of all seats, by machine ID, and the plan's hash: the same map for all who look in one language.
+func (c *console) seatsNow(v *visit, view *roomsView) map[string]any {
+	r := &c.rooms
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.view == view && r.seats[v.Language()] != nil {
+		return r.seats[v.Language()]
+	}
+	data := make(map[string]any, view.Count+1)
+	data["plan"] = view.Plan
+	for _, room := range view.Rooms {
+		for _, s := range room.Seats {
+			b, err := json.Marshal(v.seatNow(s))
+			if err != nil {
+				panic(err) // plain types
+			}
+			data[s.ID] = json.RawMessage(b)
+		}
+	}
+	if r.view == view {
+		r.seats[v.Language()] = data
+	}
+	return data
 }
 
 // WordCount is how many machines of a room get on by one word.
