@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"seedbed/appliance/boot"
+	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 )
@@ -53,6 +54,15 @@ func (b bootFleet) NextBoot(ctx context.Context, mac boot.MAC, uuid string) (boo
 		next.Run = boot.RunAgent
 	}
 	return next, nil
+}
+
+// boots is what was seen of a machine that boots; nothing where the appliance boots none.
+func (a *appliance) boots(mac string) (now, last bootdoctor.Boot) {
+	m, err := boot.ParseMAC(mac)
+	if a.boot == nil || err != nil {
+		return now, last
+	}
+	return a.boot.Steps(m)
 }
 
 // BootToken implements boot.Fleet.

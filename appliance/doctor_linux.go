@@ -27,12 +27,15 @@ const (
 
 func doctorCommand(o *options, serve *cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Say what is wrong with the appliance of this host, and what to do", Args: cobra.NoArgs,
-		Annotations: map[string]string{withoutConfig: "yes"}, // one that cannot be read is a finding
+		Use: "doctor [MACHINE]", Short: "Say what is wrong with the appliance of this host, or with the boot of a machine, and what to do", Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: o.completes(1, machineNames),
+		Annotations:       map[string]string{withoutConfig: "yes"}, // one that cannot be read is a finding
 		Long: `Doctor looks at an appliance that does not do what it should, from outside and inside: configuration, service, ports, network,
 boot files, room, repository, records, clocks, certificates, secrets, schedule, queue and machines. It prints a line for each check
 and changes nothing; it may be asked whether the appliance runs or not, as root, who may see all of it. With --appliance it tells
 what the appliance there says of itself.
+
+` + machineDoctorHelp + `
 
 Flags of "seedbed serve" are those that the appliance is started with, where they do not stand in the configuration.`,
 	}
@@ -44,7 +47,10 @@ Flags of "seedbed serve" are those that the appliance is started with, where the
 			cmd.Flags().AddFlag(f) // the same flag: the configuration fills it, unless it was given
 		}
 	})
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return o.examineMachine(cmd, args[0], *asJSON)
+		}
 		d := &examination{o: o, cmd: cmd, probe: *probe, patience: lookPatience, log: slog.New(slog.DiscardHandler)}
 		d.began()
 		if !*asJSON {

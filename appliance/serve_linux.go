@@ -298,7 +298,7 @@ func (a *appliance) open(ctx context.Context) error {
 	if err := a.openAlerts(); err != nil {
 		return err
 	}
-	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Alerts: a.alerts, Program: programVersion(), Log: a.log})
+	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Alerts: a.alerts, Program: programVersion(), Log: a.log, Boots: a.boots})
 	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet, a.lib.repo.Resolve), a.fromMachines
 	if err := a.lib.loadOpen(ctx); err != nil {
 		return err

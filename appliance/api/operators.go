@@ -39,6 +39,8 @@ type Config struct {
 	// Program is the version of the program; empty is "development".
 	Program string
 	Log     *slog.Logger // nil is none
+	// Boots is what was seen of machines that boot; nil: this appliance boots none.
+	Boots Boots
 }
 
 // Operators is what people and their programs ask an appliance: all below /api/v1, described by /api/v1/openapi.json.
@@ -84,6 +86,7 @@ func NewOperators(c Config) *Operators {
 	}
 	o.api = humago.New(o.mux, config)
 	o.addMachines()
+	o.addBoots(c.Boots)
 	o.addGroups()
 	o.addDeployments()
 	o.addJobs()

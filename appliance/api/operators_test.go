@@ -879,7 +879,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		method, path string // as in the description
 		with, body   string // in place of what is in braces; JSON
 	}{
-		{200, "GET", "/machines", "", ""}, {200, "GET", "/machines/{name}", "one", ""}, {200, "PATCH", "/machines/{name}", "one", `{"notes":"by the door","seat":{"row":1,"column":2}}`},
+		{200, "GET", "/machines", "", ""}, {200, "GET", "/machines/{name}", "one", ""}, {200, "GET", "/machines/{name}/boot", "one", ""}, {200, "PATCH", "/machines/{name}", "one", `{"notes":"by the door","seat":{"row":1,"column":2}}`},
 		{200, "POST", "/machines/{name}/admit", "one", ""}, {200, "POST", "/machines/{name}/merge", "three", `{"into":"two"}`}, {400, "POST", "/wake", "", `{"machines":["one"]}`},
 		{200, "GET", "/machines.csv", "", ""}, {200, "POST", "/machines.csv", "", "mac,name\n52:54:00:00:00:09,nine\n"},
 		{409, "POST", "/work", "", `{"kind":"inventory","machines":["one"]}`}, {400, "POST", "/work", "", `{"kind":"wipe","machines":["one"]}`},

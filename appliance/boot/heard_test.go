@@ -24,7 +24,7 @@ func learn(t *testing.T, from, to *bench) {
 func TestTokenIsGivenForAnExchangeThatAnotherApplianceHeard(t *testing.T) {
 	one, two := newBench(t, Assignment{Run: RunAgent}), newBench(t, Assignment{Run: RunAgent})
 	token := func(addr netip.Addr) error {
-		_, err := two.token(t.Context(), machine, addr)
+		_, err := two.token(t.Context(), machine, addr, netip.Addr{})
 		return err
 	}
 	one.request()
@@ -57,7 +57,7 @@ func TestLearningIsBounded(t *testing.T) {
 		{MAC: machine.String(), Addr: machineAddr, Ago: time.Hour}, {MAC: machine.String(), Addr: netip.MustParseAddr("fd77::1")},
 	} {
 		b.Learn([]Heard{h})
-		if _, err := b.token(t.Context(), machine, machineAddr); err == nil {
+		if _, err := b.token(t.Context(), machine, machineAddr, netip.Addr{}); err == nil {
 			t.Errorf("a token after %+v", h)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"seedbed/appliance/bootdoctor"
 	script "seedbed/bootloader-configs"
 )
 
@@ -21,9 +23,10 @@ const (
 	pathNoDisk    = "/grub/nodisk.cfg"  // ?mac=
 	pathKernel    = "/boot/vmlinuz"
 	pathInitramfs = "/boot/initramfs"
-	pathToken     = "/boot/token" // ?mac=
-	pathAnnounce  = "/announce"   // of open swarms
-	pathTorrents  = "/torrents"   // below it
+	pathToken     = "/boot/token"   // ?mac=
+	pathTrouble   = "/boot/trouble" // ?mac=&code=&text=; an agent that cannot say hello
+	pathAnnounce  = "/announce"     // of open swarms
+	pathTorrents  = "/torrents"     // below it
 )
 
 // What is asked for over HTTP, beside the names of loaders' files.
@@ -85,9 +88,11 @@ func (s *Server) Handler() http.Handler {
 		case pathKernel:
 			s.serveKernel(w, r)
 		case pathInitramfs:
-			s.serveFile(w, r, fileInitramfs)
+			s.serveFile(w, r, fileInitramfs, bootdoctor.Initramfs)
 		case pathToken:
 			s.serveToken(w, r)
+		case pathTrouble:
+			s.serveTrouble(w, r)
 		default:
 			s.serveNamed(w, r, p)
 		}
@@ -135,13 +140,23 @@ func (s *Server) serveNamed(w http.ResponseWriter, r *http.Request, p string) {
 		return
 	}
 	b, ok := s.cfg.Files.loaders[name]
+	mac, known := s.asker(r, p)
+	step := bootdoctor.Step{Kind: bootdoctor.HTTP, By: byAgent(r), File: strings.TrimPrefix(p, "/"), Loader: string(loaderOf(name)), Length: int64(len(b))}
 	if !ok {
+		if known {
+			step.Problem = bootdoctor.ProblemMissing
+			s.note(mac, step)
+		}
 		http.NotFound(w, r)
 		return
 	}
+	ended := func(int64, error) {}
+	if known {
+		ended = s.transfer(mac, step)
+	}
 	counted := &counter{ResponseWriter: w}
 	http.ServeContent(counted, r, "", time.Time{}, bytes.NewReader(b))
-	if mac, known := s.machineOf(p, client(r)); known && counted.n == int64(len(b)) {
+	if ended(counted.n, nil); known && counted.n == int64(len(b)) {
 		s.fetched(r.Context(), mac, client(r), name)
 	}
 }
@@ -155,6 +170,13 @@ type counter struct {
 func (c *counter) Write(b []byte) (int, error) {
 	n, err := c.ResponseWriter.Write(b)
 	c.n += int64(n)
+	return n, err
+}
+
+// ReadFrom lets the kernel send a file by itself where the connection can.
+func (c *counter) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(c.ResponseWriter, r)
+	c.n += n
 	return n, err
 }
 
@@ -210,6 +232,7 @@ func (s *Server) serveNoDisk(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.tracks.with(mac, func(k *track) { k.blind = true })
+	s.note(mac, bootdoctor.Step{Kind: bootdoctor.NoDisk, By: bootdoctor.ByGRUB})
 	s.cfg.Fleet.Sighted(r.Context(), Sighting{
 		At: s.cfg.Now(), Stage: StageStuck, MAC: mac, UUID: s.uuid(mac), Addr: client(r), Loader: LoaderShim,
 		Note: "GRUB finds no disk that boots; the firmware's own boot order is used the next time",
@@ -244,7 +267,9 @@ func (s *Server) scripted(r *http.Request, mac MAC, l Loader) Assignment {
 	}
 	seen := Sighting{At: now, Stage: StageScript, MAC: mac, UUID: uuid, Addr: addr, Loader: l}
 	s.cfg.Fleet.Sighted(r.Context(), seen)
+	s.note(mac, bootdoctor.Step{Kind: bootdoctor.Script, By: byAgent(r), Loader: string(l)})
 	if a.Run != RunAgent {
+		s.note(mac, bootdoctor.Step{Kind: bootdoctor.Local})
 		seen.Stage = StageLocal
 		s.cfg.Fleet.Sighted(r.Context(), seen)
 	}
@@ -283,11 +308,11 @@ func (s *Server) serveKernel(w http.ResponseWriter, r *http.Request) {
 			At: s.cfg.Now(), Stage: StageKernel, MAC: mac, UUID: s.uuid(mac), Addr: client(r),
 		})
 	}
-	s.serveFile(w, r, fileKernel)
+	s.serveFile(w, r, fileKernel, bootdoctor.Kernel)
 }
 
 // serveFile serves a file of the boot directory.
-func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, name string) {
+func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, name string, kind bootdoctor.Kind) {
 	f, err := s.cfg.Files.open(name)
 	if err != nil {
 		s.cfg.Log.Error("boot file not served", "file", name, "err", err)
@@ -302,7 +327,16 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, name string) 
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, content)
+	length, err := content.Seek(0, io.SeekEnd)
+	mac, known := s.asker(r, "")
+	if err != nil || !known {
+		http.ServeContent(w, r, "", time.Time{}, content)
+		return
+	}
+	ended := s.transfer(mac, bootdoctor.Step{Kind: kind, By: byAgent(r), File: name, Length: length})
+	counted := &counter{ResponseWriter: w}
+	http.ServeContent(counted, r, "", time.Time{}, content)
+	ended(counted.n, nil)
 }
 
 // serveToken serves the second initrd to the machine that it is for.
@@ -312,12 +346,16 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "which machine? give ?mac=52:54:00:77:00:10", http.StatusBadRequest)
 		return
 	}
-	archive, err := s.token(r.Context(), mac, client(r))
+	archive, err := s.token(r.Context(), mac, client(r), local(r))
+	step := bootdoctor.Step{Kind: bootdoctor.Token, By: byAgent(r), Bytes: int64(len(archive)), Length: int64(len(archive))}
 	if err != nil {
+		step.Problem, step.Note = bootdoctor.ProblemRefused, err.Error()
+		s.note(mac, step)
 		s.cfg.Log.Warn("boot token refused", "mac", mac, "addr", client(r), "err", err)
 		http.Error(w, err.Error(), http.StatusForbidden)
 		return
 	}
+	s.note(mac, step)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(archive))
@@ -326,7 +364,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 // token returns the second initrd of a machine whose DHCP exchange, or whose script soon after it, is recent enough and
 // of the same address. A repeated request of the same boot gets the same one: GRUB asks HEAD before GET, and a download
 // may be cut.
-func (s *Server) token(ctx context.Context, mac MAC, addr netip.Addr) ([]byte, error) {
+func (s *Server) token(ctx context.Context, mac MAC, addr, local netip.Addr) ([]byte, error) {
 	now := s.cfg.Now()
 	var allowed bool
 	var held []byte
@@ -355,6 +393,9 @@ func (s *Server) token(ctx context.Context, mac MAC, addr netip.Addr) ([]byte, e
 		b, err := s.cfg.Fleet.BootToken(ctx, mac, addr)
 		if err != nil {
 			return nil, err
+		}
+		if p, err := s.params(local); err == nil {
+			b.Trouble = p.Base() + pathTrouble
 		}
 		archive, err := tokenArchive(b)
 		if err != nil {

@@ -45,6 +45,7 @@ type Config struct {
 type Server struct {
 	cfg    Config
 	tracks *tracks
+	diary  *diary
 	conns  *connections
 	// minting makes one token at a time for each machine.
 	minting singleflight.Group
@@ -68,12 +69,16 @@ func New(cfg Config) (*Server, error) {
 	if _, err := script.Render(script.IPXEAgent, sample); err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, tracks: newTracks(), conns: newConnections()}, nil
+	return &Server{cfg: cfg, tracks: newTracks(), diary: newDiary(), conns: newConnections()}, nil
 }
 
 // AnswerDHCP decides what a machine's firmware loads. It is the dhcp.Answerer.
 func (s *Server) AnswerDHCP(ctx context.Context, r dhcp.Request) dhcp.Answer {
 	mac, now := MAC(r.MAC), s.cfg.Now()
+	if r.Agent {
+		s.diary.packet(r, LoaderNone, "", now) // it has booted: nothing of its way here changes
+		return dhcp.Answer{}
+	}
 	uuid := normalUUID(r.UUID)
 	asks := r.Type == dhcpv4.MessageTypeDiscover
 	sighting := Sighting{
@@ -85,6 +90,7 @@ func (s *Server) AnswerDHCP(ctx context.Context, r dhcp.Request) dhcp.Answer {
 	}
 	s.tracks.packet(mac, uuid, Arch(r.Arch), r.Addr, asks, now)
 	if r.Told {
+		s.diary.packet(r, LoaderNone, "", now)
 		s.cfg.Fleet.Sighted(ctx, sighting)
 		return dhcp.Answer{}
 	}
@@ -94,9 +100,11 @@ func (s *Server) AnswerDHCP(ctx context.Context, r dhcp.Request) dhcp.Answer {
 	a, err := s.cfg.Fleet.NextBoot(ctx, mac, uuid)
 	if err != nil {
 		s.cfg.Log.Warn("a machine gets no answer and boots its own disk", "mac", mac, "err", err)
+		s.diary.packet(r, LoaderNone, "the fleet has no answer: "+err.Error(), now)
 		return dhcp.Answer{}
 	}
 	d := Decide(s.facts(r, a))
+	s.diary.packet(r, d.Loader, d.Reason, now)
 	sighting.Loader = d.Loader
 	if d.Loader == LoaderNone {
 		sighting.Note = d.Reason

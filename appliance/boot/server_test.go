@@ -132,6 +132,9 @@ func (b *bench) load(t testing.TB, name string) string {
 	if f.Sent != nil {
 		f.Sent()
 	}
+	if f.Ended != nil {
+		f.Ended(int64(len(content)), nil)
+	}
 	return string(content)
 }
 

@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 
+	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/tftp"
 	script "seedbed/bootloader-configs"
 )
@@ -28,11 +29,18 @@ func (s *Server) OpenTFTP(ctx context.Context, r tftp.Request) (*tftp.File, erro
 		f := &tftp.File{ReadSeeker: bytes.NewReader(b)}
 		if known {
 			f.Sent = func() { s.fetched(ctx, mac, client, name) }
+			f.Ended = s.transfer(mac, bootdoctor.Step{Kind: bootdoctor.TFTP, By: bootdoctor.ByFirmware, Loader: string(loaderOf(name)), File: r.Name, Length: int64(len(b))})
 		}
 		return f, nil
 	}
 	n, ok := startScript(name)
+	mac, known := s.machineOf(r.Name, client)
+	step := bootdoctor.Step{Kind: bootdoctor.TFTP, By: bootdoctor.ByFirmware, File: r.Name}
 	if !ok {
+		if known {
+			step.Problem = bootdoctor.ProblemMissing
+			s.note(mac, step)
+		}
 		return nil, tftp.ErrNotFound
 	}
 	p, err := s.params(r.Local)
@@ -43,7 +51,12 @@ func (s *Server) OpenTFTP(ctx context.Context, r tftp.Request) (*tftp.File, erro
 	if err != nil {
 		return nil, err
 	}
-	return &tftp.File{ReadSeeker: strings.NewReader(text)}, nil
+	f := &tftp.File{ReadSeeker: strings.NewReader(text)}
+	if known {
+		step.Length = int64(len(text))
+		f.Ended = s.transfer(mac, step)
+	}
+	return f, nil
 }
 
 // startScript returns the script that a file name stands for at any path.

@@ -33,6 +33,11 @@ func (c *Client) Machine(ctx context.Context, name string) (*api.Machine, error)
 	return one[api.Machine](ctx, c, "GET", "/machines/"+esc(name), nil)
 }
 
+// MachineBoot says how a machine boots, where that stopped, and what to do.
+func (c *Client) MachineBoot(ctx context.Context, name string) (*api.MachineBoot, error) {
+	return one[api.MachineBoot](ctx, c, "GET", "/machines/"+esc(name)+"/boot", nil)
+}
+
 // EditMachine changes what people say of a machine, if its record has this version; 0 is any.
 func (c *Client) EditMachine(ctx context.Context, name string, version int64, o fleet.MachineOrder) (*api.Machine, error) {
 	return changed[api.Machine](ctx, c, "/machines/"+esc(name), version, o)

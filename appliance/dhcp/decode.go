@@ -27,7 +27,8 @@ func Decode(b []byte, port int, source, local netip.Addr) (Request, *dhcpv4.DHCP
 	}
 	class := m.ClassIdentifier()
 	pxe, http := strings.HasPrefix(class, classPXE), strings.HasPrefix(class, classHTTP)
-	if !pxe && !http {
+	agent := class == classAgent
+	if !pxe && !http && !agent {
 		return Request{}, nil, fmt.Errorf("class %q: %w", class, errForeign)
 	}
 	if m.HWType != iana.HWTypeEthernet || len(m.ClientHWAddr) != 6 {
@@ -54,7 +55,7 @@ func Decode(b []byte, port int, source, local netip.Addr) (Request, *dhcpv4.DHCP
 	if port == PortProxy && !r.Addr.IsValid() {
 		r.Addr = firstValid(source)
 	}
-	r.Told = told(m, r)
+	r.Agent, r.Told = agent, agent || told(m, r)
 	return r, m, nil
 }
 

@@ -44,6 +44,8 @@ type Request struct {
 	Local netip.Addr
 	// Told is true when the packet is between the machine and its DHCP server: it may be noted, it is not answered.
 	Told bool
+	// Agent is true when the agent's own kernel sent the packet, which is Told too: it has booted.
+	Agent bool
 }
 
 // Answer is what a machine gets.
@@ -60,6 +62,8 @@ type Answerer func(ctx context.Context, r Request) Answer
 const (
 	classPXE  = "PXEClient"
 	classHTTP = "HTTPClient"
+	// classAgent is what the agent's kernel sends, see package network.
+	classAgent = "seedbed-agent"
 )
 
 // Vendor options inside option 43 (PXE 2.1 table 2-1).

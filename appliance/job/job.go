@@ -37,6 +37,8 @@ type Boot struct {
 	Token string `json:"token"`
 	// MAC of the NIC that the machine booted from: "52:54:00:77:00:10".
 	MAC string `json:"mac"`
+	// Trouble is where the agent says, over plain HTTP, why it cannot say hello: "http://10.77.0.1/boot/trouble"; "" is nowhere.
+	Trouble string `json:"trouble,omitempty"`
 }
 
 // BootFile is where the agent finds Boot.
@@ -82,7 +84,38 @@ type Inventory struct {
 	NICs        []NIC  `json:"nics"`
 	// LinkWait is how long the boot NIC took from link up to a DHCP answer.
 	LinkWait time.Duration `json:"link_wait"`
+	// Controllers are its storage controllers, NoDriver its network controllers that no driver took.
+	Controllers []Controller `json:"controllers,omitempty"`
+	NoDriver    []PCI        `json:"no_driver,omitempty"`
+	// SecureBootDB are the names of the certificates by which its firmware starts programs (UEFI 2.10 §32.6, "db"); empty is unknown.
+	SecureBootDB []string `json:"secure_boot_db,omitempty"`
 }
+
+// PCI is a device on the PCI bus.
+type PCI struct {
+	Slot string `json:"slot"` // "0000:02:00.0"
+	ID   string `json:"id"`   // vendor and device, "8086:15f3"
+}
+
+// Controller is one storage controller (PCI class 01).
+type Controller struct {
+	PCI
+	Class  string `json:"class"`            // PCI class and subclass: "0106" is SATA, "0108" NVMe, "0104" RAID
+	Driver string `json:"driver,omitempty"` // "" is none
+	// Mode is ModeRAID or ModeVMD where the firmware may hide disks behind the controller; else "".
+	Mode string `json:"mode,omitempty"`
+	// Hidden NVMe disks are behind it that no driver reaches (sysfs, remapped_nvme).
+	Hidden int `json:"hidden,omitempty"`
+}
+
+// Modes of storage controllers.
+const (
+	ModeRAID = "raid" // Intel RST and others: PCI class 0104
+	ModeVMD  = "vmd"  // Intel Volume Management Device
+)
+
+// Hides reports whether disks may be behind the controller that are not seen.
+func (c *Controller) Hides() bool { return c.Hidden > 0 || c.Mode != "" }
 
 // Disk is one block device that could hold a system.
 type Disk struct {
@@ -258,6 +291,9 @@ type Report struct {
 	// Warnings are sentences about the source: file systems that are copied in full, damage in the table.
 	Warnings []string `json:"warnings,omitempty"`
 }
+
+// WarnNoSwarm begins the warning of a machine that reaches nobody who has its image.
+const WarnNoSwarm = "no connection to "
 
 // Liar is a peer that was barred by another one for what it sent, see swarm.Liar.
 type Liar struct {

@@ -37,6 +37,9 @@ type File struct {
 	io.ReadSeeker
 	// Sent, if set, is called once when the machine has acknowledged the last byte, on the transfer's goroutine.
 	Sent func()
+	// Ended, if set, is called once after the transfer, on its goroutine: with the bytes that the machine has acknowledged, and why it
+	// ended early, if it did.
+	Ended func(sent int64, err error)
 }
 
 // ErrNotFound is what an Opener returns (wrapped) for names it does not serve. The machine is told so; many ask for
@@ -252,7 +255,11 @@ func (s *Server) serve(ctx context.Context, q *request, r Request, limit int) {
 		defer c.Close()
 	}
 	t := &transfer{conn: conn, file: f, patience: s.cfg.RepeatAfter}
-	if err := t.run(q.options, limit); err != nil {
+	err = t.run(q.options, limit)
+	if f.Ended != nil {
+		defer f.Ended(t.sent, err)
+	}
+	if err != nil {
 		// Firmware asks for the length first and breaks that transfer off on purpose.
 		log.Debug("TFTP transfer ended early", "bytes", t.sent, "err", err)
 		return

@@ -32,7 +32,7 @@ func start(t *testing.T) (addr netip.AddrPort, sent *atomic.Int32) {
 	s, err := New(Config{Addr: netip.MustParseAddr("127.0.0.1"), Port: port, RepeatAfter: 200 * time.Millisecond, TransfersAtOnce: 16, TransfersOfOne: 12}, func(_ context.Context, r Request) (*File, error) {
 		switch r.Name {
 		case "525400770011/shimx64.efi":
-			return &File{bytes.NewReader(loader), func() { sent.Add(1) }}, nil
+			return &File{ReadSeeker: bytes.NewReader(loader), Sent: func() { sent.Add(1) }}, nil
 		case "broken":
 			return nil, errors.New("the disk is on fire")
 		}

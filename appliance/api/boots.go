@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"seedbed/appliance/bootdoctor"
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
+)
+
+// Boots returns the present and the last boot of the card with a MAC as this appliance saw them; empty where it saw none.
+type Boots func(mac string) (now, last bootdoctor.Boot)
+
+// MachineBoot is how a machine boots: what was seen, and what the boot doctor says of it.
+type MachineBoot struct {
+	Machine string             `json:"machine" doc:"ID"`
+	Name    string             `json:"name"`
+	Verdict bootdoctor.Verdict `json:"verdict"`
+	Now     *BootCourse        `json:"now,omitempty" doc:"Its present boot, as this appliance saw it; other appliances of the site tell their own."`
+	Last    *BootCourse        `json:"last,omitempty" doc:"The boot before."`
+}
+
+// BootCourse is one boot.
+type BootCourse struct {
+	bootdoctor.Boot
+	Steps []BootStep `json:"steps"`
+}
+
+// BootStep is one step of a boot.
+type BootStep struct {
+	bootdoctor.Step
+	Text  string   `json:"text"`
+	After Duration `json:"after" doc:"Since the boot began."`
+	Took  Duration `json:"took" doc:"From its begin to its end, or to the last of its repeats."`
+	Wait  Duration `json:"wait" doc:"From its end to the next step; 0 of the last one."`
+}
+
+// BootOf says how a machine boots. boots may be nil: this appliance boots nobody. The error is one of Machine.
+func BootOf(f *fleet.Fleet, boots Boots, name string, now time.Time) (*MachineBoot, error) {
+	m, err := f.Machine(name)
+	if err != nil {
+		return nil, err
+	}
+	in := bootdoctor.Input{Now: now, Name: m.Name, Admitted: m.Admitted, Code: m.Code, Inventory: m.Inventory}
+	if boots != nil {
+		for _, mac := range m.MACs {
+			if b, last := boots(mac); b.Latest().After(in.Boot.Latest()) {
+				in.Boot, in.Last = b, last
+			}
+		}
+	}
+	hello, told := f.Greeted(m.ID)
+	if in.Hello = hello; told {
+		in.Told = hello
+	}
+	if m.Boot != nil {
+		in.Override = string(m.Boot.To)
+	}
+	var work *fleet.JobView
+	if m.JobID != "" {
+		if work, err = f.Job(m.JobID); err == nil {
+			in.Work = workOf(work)
+		}
+	}
+	answer := &MachineBoot{Machine: m.ID, Name: m.Name, Verdict: bootdoctor.Judge(in)}
+	answer.Last = course(in.Last, in.Boot.Began, hello, told, nil)
+	answer.Now = course(in.Boot, time.Time{}, hello, told, work)
+	return answer, nil
+}
+
+func workOf(j *fleet.JobView) *bootdoctor.Work {
+	return &bootdoctor.Work{ID: j.ID, Kind: j.Kind, State: j.State, Phase: j.Phase, Code: j.Code, Reason: j.Reason, Peers: j.Peers,
+		Received: j.FromAppliance + j.FromPeers, Warnings: j.Warnings, Reported: j.Reported}
+}
+
+// course adds to a boot what the fleet knows of its agent, and counts durations. end is when the boot after it began; nil is no boot.
+func course(b bootdoctor.Boot, end, hello time.Time, told bool, j *fleet.JobView) *BootCourse {
+	if b.Began.IsZero() && !hello.IsZero() && end.IsZero() {
+		b.Began = hello // its packets went to another appliance, or before this one started
+		if j != nil && !j.BootSeen.IsZero() && j.HelloAt.Equal(hello) {
+			b.Began = j.BootSeen
+		}
+	}
+	if b.Began.IsZero() {
+		return nil
+	}
+	step := func(at time.Time, kind bootdoctor.Kind, note string) {
+		if !at.Before(b.Began) && (end.IsZero() || at.Before(end)) {
+			b.Steps = append(b.Steps, bootdoctor.Step{At: at, Last: at, Count: 1, Kind: kind, By: bootdoctor.ByAgent, Note: note})
+		}
+	}
+	if !hello.IsZero() {
+		step(hello, bootdoctor.Hello, "")
+		if told {
+			step(hello, bootdoctor.Inventory, "")
+		}
+	}
+	if j != nil && !j.Claimed.IsZero() && j.Claimed.After(hello) {
+		step(j.Claimed, bootdoctor.Job, jobNote(j))
+	}
+	c := &BootCourse{Boot: b, Steps: []BootStep{}}
+	for i, s := range b.Steps {
+		v := BootStep{Step: s, Text: s.String(), After: Duration(s.At.Sub(b.Began)), Took: Duration(s.Last.Sub(s.At))}
+		if i+1 < len(b.Steps) {
+			v.Wait = Duration(max(0, b.Steps[i+1].At.Sub(s.Last)))
+		}
+		c.Steps = append(c.Steps, v)
+	}
+	return c
+}
+
+func jobNote(j *fleet.JobView) string {
+	if j.Kind == job.Deploy || j.Kind == job.Capture {
+		return fmt.Sprintf("%s, %s %s", j.ID, j.Kind, j.ImageName)
+	}
+	return fmt.Sprintf("%s, %s", j.ID, j.Kind)
+}
+
+func (o *Operators) addBoots(boots Boots) {
+	add(o, "GET", "/machines/{name}/boot", "getMachineBoot", "Say how a machine boots, where that stopped, and what to do", func(_ context.Context, in *Named) (*answer[*MachineBoot], error) {
+		return body(BootOf(o.fleet, boots, in.Name, time.Now().UTC()))
+	})
+}
