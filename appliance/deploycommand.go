@@ -216,7 +216,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 var deploymentIDs = listed((*client.Client).Deployments, func(d api.Deployment) string { return d.ID })
 
 func deploymentCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "deployment", Short: "List deployments; steer all jobs of one; roll one back"}
+	cmd := &cobra.Command{Use: "deployment", Short: "List deployments; steer all jobs of one; roll one back; write its journal"}
 	cmd.AddCommand(deploymentLs(o), deploymentShow(o))
 	for verb, short := range map[fleet.Verb]string{
 		fleet.CancelAll: "End all its jobs that have not ended", fleet.PauseAll: "Hold all its jobs", fleet.ResumeAll: "Let all its jobs go on",
@@ -237,7 +237,7 @@ func deploymentCommand(o *options) *cobra.Command {
 		}
 		return tell(cmd, *asJSON, d, "machines seen from now on get no job of deployment %s\n", d.ID)
 	})
-	cmd.AddCommand(shut, deploymentRollback(o))
+	cmd.AddCommand(shut, deploymentRollback(o), o.journalCommand("DEPLOYMENT", "Write what its jobs did as a table (CSV)", deploymentIDs, (*client.Client).DeploymentJournal))
 	return cmd
 }
 

@@ -23,7 +23,8 @@ var machineNames = listed(func(c *client.Client, ctx context.Context) ([]api.Mac
 func machineCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "machine", Short: "List, admit, name, wake and remove machines; verify, repair and wipe their disks",
 		Long: "A MACHINE is an ID, a name, a MAC or a serial number."}
-	cmd.AddCommand(machineLs(o), machineShow(o), machineEdit(o), machineAdmit(o), machineRm(o), machineMerge(o), machineWake(o), machineImport(o), machineExport(o))
+	cmd.AddCommand(machineLs(o), machineShow(o), machineEdit(o), machineAdmit(o), machineRm(o), machineMerge(o), machineWake(o), machineImport(o), machineExport(o),
+		o.journalCommand("MACHINE", "Write what its jobs did as a table (CSV)", machineNames, (*client.Client).MachineJournal))
 	cmd.AddCommand(workCommands(o)...)
 	return cmd
 }
@@ -352,17 +353,7 @@ func machineExport(o *options) *cobra.Command {
 		if len(args) == 0 || args[0] == "-" {
 			return c.ExportMachines(cmd.Context(), cmd.OutOrStdout())
 		}
-		f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-		if err != nil {
-			return fmt.Errorf("write the table of machines: %w", err)
-		}
-		if err = c.ExportMachines(cmd.Context(), f); err != nil {
-			os.Remove(args[0])
-		}
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-		return err
+		return newFile(args[0], func(w io.Writer) error { return c.ExportMachines(cmd.Context(), w) })
 	})
 	return cmd
 }

@@ -94,8 +94,14 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 	if len(groups) != 1 || groups[0].Machines != 2 || groups[0].Kind != fleet.Room || groups[0].Limit != 5 {
 		t.Errorf("groups %+v", groups)
 	}
-	must(t, data, "settings", "set", "--limit", "7")
-	if s := decode[fleet.Settings](t, data, "settings", "show"); s.Limit != 7 {
+	must(t, data, "settings", "set", "--limit", "7", "--keep-events", "400d", "--keep-jobs", "forever")
+	if out := must(t, data, "settings", "show"); !strings.Contains(out, "events are kept           400 days\njobs are kept             for ever") {
+		t.Errorf("settings show: %s", out)
+	}
+	if out, code := seedbed(t, data, "settings", "set", "--keep-events", "a year"); code != exitUsage {
+		t.Errorf("a year of events: %d %s", code, out)
+	}
+	if s := decode[fleet.Settings](t, data, "settings", "show"); s.Limit != 7 || s.KeepEvents != 400 || s.KeepJobs != fleet.KeepForever {
 		t.Errorf("settings %+v", s)
 	}
 	at := time.Now().Add(time.Hour).Format(time.RFC3339)
@@ -122,6 +128,17 @@ func TestARoomIsSetUpAndDeployedFromTheCommandLine(t *testing.T) {
 		t.Errorf("deployment show: %s", out)
 	}
 	must(t, data, "deployment", "cancel", d.ID)
+	file := filepath.Join(t.TempDir(), "journal.csv")
+	must(t, data, "deployment", "journal", d.ID, file)
+	if b, err := os.ReadFile(file); err != nil || strings.Count(string(b), ",cancelled,") != 2 || strings.Count(string(b), "\r\n") != 3 {
+		t.Errorf("deployment journal: %s, %v", b, err)
+	}
+	if out, code := seedbed(t, data, "deployment", "journal", d.ID, file); code == 0 {
+		t.Errorf("a file that was there is written over: %s", out)
+	}
+	if out := must(t, data, "machine", "journal", "one", "-"); strings.Count(out, ",cancelled,") != 1 {
+		t.Errorf("machine journal: %s", out)
+	}
 	shut := strings.ToLower(time.Now().AddDate(0, 0, 3).Format("Mon")) + " 03:00-04:00"
 	must(t, data, "group", "edit", "lab", "--window", shut)
 	if out := must(t, data, "deploy", "debian", "--group", "lab", "--wake", "--retries", "3"); !strings.Contains(out, "of debian:1 to 2 machines; machines that are off are woken") ||

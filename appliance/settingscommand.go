@@ -50,6 +50,7 @@ func tellSettings(cmd *cobra.Command, s *fleet.Settings, asJSON bool) error {
 	}
 	for _, row := range [][2]string{
 		{"machines at work at once", limit}, {"time zone of windows", or(s.TimeZone, "that of the appliance's host")}, {"retries of a failed job", fmt.Sprint(s.Retries)},
+		{"events are kept", keptDays(s.KeepEvents).text()}, {"jobs are kept", keptDays(s.KeepJobs).text()},
 		{"a machine is slow", fmt.Sprintf("below %.6g MB/s or %.3g %% of its room's median, for %v", s.SlowRate/1e6, 100*s.SlowShare, s.SlowFor)},
 		{"a machine is silent", fmt.Sprintf("after %v without a report", s.Silence)},
 		{"wrong tiles", fmt.Sprintf("more than %.3g %% of at least %d in 60 s", 100*s.ErrorShare, s.ErrorTiles)},
@@ -74,6 +75,7 @@ type settingsFlags struct {
 	errorTiles                          int64
 	slowFor, silence, coolDown          time.Duration
 	mute, to                            []string
+	keepEvents, keepJobs                keptDays
 }
 
 func (n *settingsFlags) flags(f *pflag.FlagSet) {
@@ -81,6 +83,8 @@ func (n *settingsFlags) flags(f *pflag.FlagSet) {
 	f.IntVar(&n.limit, "limit", 0, "how many machines of the site are at work at once; 0 is no limit")
 	f.StringVar(&n.zone, "time-zone", "", "the time `ZONE` of windows that name none, as in Europe/Berlin; \"\" is that of the appliance's host")
 	f.IntVar(&n.retries, "retries", 0, "how often a job that failed of the network is tried again by itself")
+	f.Var(&n.keepEvents, "keep-events", "how long events are kept: `DAYS` as in 365d, or forever")
+	f.Var(&n.keepJobs, "keep-jobs", "how long jobs that have ended are kept, with their rows in journals and their receipts: `DAYS` as in 365d, or forever. Those of what a disk holds now stay")
 	f.Var(&n.slowRate, "slow-rate", "a machine below this `RATE` is slow: 10M is 10 MB/s")
 	f.Float64Var(&n.slowShare, "slow-share", 0, "a machine below this share of its room's median is slow: 0.25")
 	f.DurationVar(&n.slowFor, "slow-for", 0, "for how long it has to be")
@@ -126,6 +130,8 @@ func (n *settingsFlags) order(f *pflag.FlagSet) (o fleet.SettingsOrder) {
 	given(f, "limit", &o.Limit, &n.limit)
 	given(f, "time-zone", &o.TimeZone, &n.zone)
 	given(f, "retries", &o.Retries, &n.retries)
+	given(f, "keep-events", &o.KeepEvents, (*int)(&n.keepEvents))
+	given(f, "keep-jobs", &o.KeepJobs, (*int)(&n.keepJobs))
 	given(f, "slow-rate", &o.SlowRate, &slowRate)
 	given(f, "slow-share", &o.SlowShare, &n.slowShare)
 	given(f, "slow-for", &o.SlowFor, &slowFor)

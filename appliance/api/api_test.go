@@ -112,6 +112,7 @@ func (s *shelf) Verify(_ context.Context, o api.VerifyOrder, progress func(api.P
 type appliance struct {
 	t         *testing.T
 	fleet     *fleet.Fleet
+	store     *store.Store
 	site      *site.Site
 	shelf     *shelf
 	url       string
@@ -133,7 +134,7 @@ func start(t *testing.T, admit fleet.Admit) *appliance {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	a := &appliance{t: t, site: s, shelf: newShelf(t, s)}
+	a := &appliance{t: t, store: st, site: s, shelf: newShelf(t, s)}
 	a.fleet, err = fleet.New(t.Context(), fleet.Config{
 		Records: st, Authority: s, Library: a.shelf, Admit: admit, ClaimPoll: 50 * time.Millisecond,
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
@@ -333,6 +334,7 @@ func TestAgentGoesTheWholeRoadOverHTTPS(t *testing.T) {
 	g.must(204, "POST", job.PathClaim, job.Claim{Machine: me.Machine}, nil)
 
 	a.checkViews()
+	a.checkJournal(me.Machine, j)
 }
 
 // checkContent fetches the description of the image that the agent's job is about, and nothing else.

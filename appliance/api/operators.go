@@ -89,6 +89,7 @@ func NewOperators(c Config) *Operators {
 	o.addBoots(c.Boots)
 	o.addGroups()
 	o.addDeployments()
+	o.addJournal()
 	o.addJobs()
 	o.addWork()
 	o.addImages()

@@ -893,6 +893,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{200, "POST", "/deployments/{id}/retry-failed", d.ID, ""}, {400, "POST", "/deployments/{id}/rollback", d.ID, ""}, {200, "POST", "/deployments/{id}/close", d.ID, ""},
 		{200, "POST", "/deployments/plan", "", `{"image":"debian","all":true,"seed_for":"90s"}`},
 		{201, "POST", "/deployments", "", `{"image":"debian","all":true,"seed_for":"90s"}`}, {200, "GET", "/history", "", ""}, {204, "DELETE", "/machines/{name}", "two", ""},
+		{200, "GET", "/deployments/{id}/journal", d.ID, ""}, {200, "GET", "/machines/{name}/journal", "one", ""},
 		{409, "POST", "/captures", "", `{"name":"new","version":"1","machine":"one"}`},
 		{200, "GET", "/images", "", ""}, {200, "POST", "/images", "", `{"path":"/disk","name":"debian"}`}, {200, "GET", "/images/{ref}", "debian", ""}, {204, "DELETE", "/images/{ref}", "debian:1", ""},
 		{200, "GET", "/images/{ref}/usage", "debian", ""}, {200, "GET", "/images/{ref}/diff/{to}", "debian", ""}, {200, "POST", "/images/{ref}/check-disk", "debian", `{"path":"/disk","repair":true}`},

@@ -171,6 +171,9 @@ func (f *Fleet) commit(ctx context.Context, d *draft) (err error) {
 	f.mu.Lock()
 	f.number = number
 	f.apply(c.Put, c.Remove)
+	for _, id := range c.Delete.Jobs {
+		f.forgetJob(id)
+	}
 	f.wake()
 	f.mu.Unlock()
 	for _, e := range c.Events {

@@ -55,7 +55,7 @@ func (f *Fleet) ExportMachines(w io.Writer) error {
 			inv.Manufacturer, inv.Product, inv.Serial, strconv.FormatInt(inv.MemoryBytes, 10), strings.Join(disks, "; "), holds,
 			m.FirstSeen.UTC().Format("2006-01-02T15:04:05Z")}
 		for i := range record {
-			record[i] = harmless(record[i])
+			record[i] = Harmless(record[i])
 		}
 		if err := out.Write(record); err != nil {
 			return err
@@ -72,9 +72,9 @@ const (
 	separators = ",;|\t\r\n"
 )
 
-// harmless keeps a spreadsheet from computing what a stranger wrote: an apostrophe goes before whatever would be a formula. plain
+// Harmless keeps a spreadsheet from computing what a stranger wrote: an apostrophe goes before whatever would be a formula. plain
 // takes that back.
-func harmless(s string) string {
+func Harmless(s string) string {
 	return eachField(s, func(field string) string {
 		if isFormula(field) {
 			return "'" + field

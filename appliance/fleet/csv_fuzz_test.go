@@ -24,7 +24,7 @@ func FuzzReadLines(f *testing.F) {
 			if l.mac == "" || l.order.Name == nil {
 				continue
 			}
-			field := harmless(*l.order.Name)
+			field := Harmless(*l.order.Name)
 			for _, part := range strings.FieldsFunc(field, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
 				if first := strings.TrimLeft(part, " "); first != "" && strings.IndexAny(first, formulas) == 0 {
 					t.Errorf("%q is exported as %q", *l.order.Name, field)

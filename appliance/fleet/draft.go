@@ -26,6 +26,7 @@ type facts struct {
 	frames   []Frame
 	receipts []Receipt
 	unframe  []string
+	forget   Deletion
 }
 
 func newDraft(f *Fleet, parent *draft) *draft {
@@ -51,12 +52,14 @@ func (d *draft) absorb(child *draft) {
 	d.facts.frames = append(d.facts.frames, child.facts.frames...)
 	d.facts.receipts = append(d.facts.receipts, child.facts.receipts...)
 	d.facts.unframe = append(d.facts.unframe, child.facts.unframe...)
+	d.facts.forget.Jobs = append(d.facts.forget.Jobs, child.facts.forget.Jobs...)
+	d.facts.forget.Events = max(d.facts.forget.Events, child.facts.forget.Events)
 	d.office = d.office || child.office
 }
 
 // change returns what is to be written.
 func (d *draft) change() *Change {
-	c := &Change{Events: d.facts.events, Frames: d.facts.frames, Receipts: d.facts.receipts, Unframe: d.facts.unframe}
+	c := &Change{Events: d.facts.events, Frames: d.facts.frames, Receipts: d.facts.receipts, Unframe: d.facts.unframe, Delete: d.facts.forget}
 	for _, k := range d.order {
 		if r := d.put[k]; r != nil {
 			c.Put = append(c.Put, r)

@@ -317,3 +317,30 @@ func Reload(f *Fleet, ctx context.Context) error {
 	defer f.writing.Unlock()
 	return f.reload(ctx)
 }
+
+// Retain is what Run does each hour with what was kept long enough.
+func Retain(f *Fleet, ctx context.Context) error { return f.retain(ctx) }
+
+// Facts writes receipts and frames.
+func Facts(f *Fleet, ctx context.Context, receipts []Receipt, frames []Frame) {
+	err := f.change(ctx, func(d *draft) error {
+		d.facts.receipts, d.facts.frames = receipts, frames
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+}
+
+// Tell writes n events of a kind.
+func Tell(f *Fleet, ctx context.Context, n int, kind string) {
+	err := f.change(ctx, func(d *draft) error {
+		for range n {
+			d.event(Event{Kind: kind, Text: "x"})
+		}
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+}

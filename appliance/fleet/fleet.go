@@ -287,6 +287,9 @@ func (f *Fleet) tidyAlways(ctx context.Context) error {
 		if now := f.now(); now.Sub(forgot) > forgetEvery {
 			forgot = now
 			f.forgetOld(now)
+			if err := f.retain(ctx); err != nil && ctx.Err() == nil {
+				f.log.Error("what was kept long enough cannot be deleted", "err", err)
+			}
 		}
 	}
 }

@@ -140,11 +140,21 @@ type Change struct {
 	Receipts []Receipt
 	// Unframe are the jobs whose frames are deleted.
 	Unframe []string
+	// Delete is what was kept long enough.
+	Delete Deletion
 }
+
+// Deletion says what is deleted since it is old. Zero is nothing.
+type Deletion struct {
+	Jobs   []string // IDs of jobs that have ended; their receipts and frames go with them
+	Events int64    // the events up to this ID
+}
+
+func (o *Deletion) empty() bool { return len(o.Jobs) == 0 && o.Events == 0 }
 
 // empty reports whether there is nothing to be written.
 func (c *Change) empty() bool {
-	return len(c.Put)+len(c.Remove)+len(c.Events)+len(c.Frames)+len(c.Receipts)+len(c.Unframe) == 0
+	return len(c.Put)+len(c.Remove)+len(c.Events)+len(c.Frames)+len(c.Receipts)+len(c.Unframe) == 0 && c.Delete.empty()
 }
 
 // Snapshot is what a fleet begins with, or goes on with.

@@ -19,6 +19,9 @@ type Settings struct {
 	TimeZone string `json:"time_zone,omitempty"`
 	// Retries is how often a job that failed is tried again by itself.
 	Retries int `json:"retries"`
+	// KeepEvents and KeepJobs are for how many days events, and jobs that have ended with their receipts, are kept; KeepForever has no end.
+	KeepEvents int `json:"keep_events_days"`
+	KeepJobs   int `json:"keep_jobs_days"`
 	Thresholds
 	Channels
 }
@@ -51,7 +54,7 @@ func (s Settings) Hidden() Settings {
 }
 
 // defaultSettings hold until somebody sets others.
-var defaultSettings = Settings{Retries: 2, Thresholds: Thresholds{
+var defaultSettings = Settings{Retries: 2, KeepEvents: defaultKeep, KeepJobs: defaultKeep, Thresholds: Thresholds{
 	SlowRate: 10e6, SlowShare: 0.25, SlowFor: Duration(30 * time.Second), Silence: Duration(120 * time.Second),
 	ErrorShare: 0.05, ErrorTiles: 100, FreeShare: 0.05, FreeBytes: 10e9, CertificateDays: 14, CoolDown: Duration(15 * time.Minute),
 }, Channels: Channels{MailTLS: MailSTARTTLS}}
@@ -61,6 +64,9 @@ type SettingsOrder struct {
 	Limit    *int    `json:"limit,omitempty"`
 	TimeZone *string `json:"time_zone,omitempty"`
 	Retries  *int    `json:"retries,omitempty"`
+
+	KeepEvents *int `json:"keep_events_days,omitempty"`
+	KeepJobs   *int `json:"keep_jobs_days,omitempty"`
 
 	SlowRate        *float64     `json:"slow_rate,omitempty"`
 	SlowShare       *float64     `json:"slow_share,omitempty"`
@@ -131,6 +137,8 @@ func (o SettingsOrder) apply(s *Settings) {
 	set(&s.Limit, o.Limit)
 	set(&s.TimeZone, o.TimeZone)
 	set(&s.Retries, o.Retries)
+	set(&s.KeepEvents, o.KeepEvents)
+	set(&s.KeepJobs, o.KeepJobs)
 	set(&s.SlowRate, o.SlowRate)
 	set(&s.SlowShare, o.SlowShare)
 	set(&s.SlowFor, o.SlowFor)
@@ -177,6 +185,7 @@ func (s *Settings) wrong() []WrongSetting {
 		_, err := queue.Zone(s.TimeZone)
 		w.unless(err == nil, "time_zone", "there is no time zone %q; they are named as in Europe/Berlin", s.TimeZone)
 	}
+	s.checkKept(&w)
 	s.Thresholds.check(&w)
 	s.Channels.check(&w)
 	return w

@@ -59,7 +59,7 @@ func (s *Store) commit(ctx context.Context, c *fleet.Change) (number, lastEvent 
 		w.put(r)
 	}
 	for _, k := range c.Remove {
-		w.exec("UPDATE records SET doc = '', commit_number = ?, ended = ? WHERE kind = ? AND id = ?", w.number, time.Now().Unix(), k.Kind, k.ID)
+		w.remove(k)
 	}
 	w.facts(c, lastEvent-int64(len(c.Events)))
 	w.sign()
@@ -114,6 +114,11 @@ func (w *writer) put(r fleet.Record) {
 	}
 }
 
+// remove leaves an empty row in place of a record, for the appliances that read what changed.
+func (w *writer) remove(k fleet.Key) {
+	w.exec("UPDATE records SET doc = '', commit_number = ?, ended = ? WHERE kind = ? AND id = ? AND doc <> ''", w.number, time.Now().Unix(), k.Kind, k.ID)
+}
+
 // What is written with each change.
 const (
 	replaceRecord = `UPDATE records SET version = ?, commit_number = ?, owner = ?, parent = ?, ended = ?, doc = ?
@@ -162,6 +167,14 @@ func (w *writer) facts(c *fleet.Change, last int64) {
 	}
 	for _, job := range c.Unframe {
 		w.exec("DELETE FROM frames WHERE job = ?", job)
+	}
+	for _, job := range c.Delete.Jobs {
+		w.remove(fleet.Key{Kind: fleet.KindJob, ID: job})
+		w.exec("DELETE FROM frames WHERE job = ?", job)
+		w.exec("DELETE FROM receipts WHERE job = ?", job)
+	}
+	if c.Delete.Events > 0 {
+		w.exec("DELETE FROM events WHERE id <= ?", c.Delete.Events)
 	}
 	for _, f := range c.Frames {
 		w.exec("INSERT INTO frames (job, digest, at, bytes) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",

@@ -46,7 +46,7 @@ func TestConformance(t *testing.T) {
 		"a removed record may come again": comeAgain, "removals are forgotten": forgotten, "the office has one holder": office,
 		"attendance": attendance, "events by query": eventsByQuery, "jobs by query": jobsByQuery,
 		"events are found by an index": eventsByIndex, "pages of jobs that ended at once lose none": jobsByPage,
-		"writers at the same time lose nothing": writers,
+		"writers at the same time lose nothing": writers, "what is old is deleted": deletions,
 	}
 	server := postgres.Start(t)
 	for what, test := range tests {
@@ -659,5 +659,46 @@ func TestRecordsOfANewerProgramAreLeftAlone(t *testing.T) {
 		if err == nil {
 			s.Close()
 		}
+	}
+}
+
+// deletions are of jobs with all that is kept for them, and of the oldest events; what is not there is no error.
+func deletions(b *bed) {
+	at := time.Date(2026, 5, 4, 8, 0, 0, 0, time.UTC)
+	c := &fleet.Change{}
+	for _, id := range []string{"a", "b"} {
+		c.Put = append(c.Put, &fleet.Job{ID: id, Machine: "m", Deployment: "d", State: job.Succeeded, Ended: at})
+		c.Receipts = append(c.Receipts, fleet.Receipt{Job: id, At: at, Receipt: []byte("r"), Signature: []byte("s"), Countersignature: []byte("c")})
+		c.Frames = append(c.Frames, fleet.Frame{Job: id, Digest: images.Sum(nil), At: at, Bytes: []byte("f")})
+		c.Events = append(c.Events, fleet.Event{At: at, Kind: "job.x", Job: id}, fleet.Event{At: at, Kind: "job.y", Job: id})
+	}
+	b.write(c)
+	before, err := b.Load(b.Context(), at.Add(-time.Hour))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.write(&fleet.Change{Delete: fleet.Deletion{Jobs: []string{"a", "never"}, Events: 3}})
+	after, err := b.Since(b.Context(), before.Number)
+	if err != nil || len(after.Put) != 0 || len(after.Remove) != 1 || after.Remove[0] != (fleet.Key{Kind: fleet.KindJob, ID: "a"}) {
+		b.Errorf("other appliances learn %+v, %v", after, err)
+	}
+	if list, err := b.Jobs(b.Context(), fleet.JobQuery{}); err != nil || len(list) != 1 || list[0].ID != "b" {
+		b.Errorf("jobs %v, %v", list, err)
+	}
+	for id, want := range map[string]int{"a": 0, "b": 1} {
+		r, err := b.Receipt(b.Context(), id)
+		frames, err2 := b.Frames(b.Context(), id)
+		if err != nil || err2 != nil || (r != nil) != (want == 1) || len(frames) != want {
+			b.Errorf("job %s: receipt %v, frames %v, %v, %v", id, r, frames, err, err2)
+		}
+	}
+	if list, err := b.Events(b.Context(), fleet.EventQuery{}); err != nil || len(list) != 1 || list[0].ID != 4 {
+		b.Errorf("events %+v, %v", list, err)
+	}
+	b.write(&fleet.Change{Delete: fleet.Deletion{Events: 4}})
+	last := &fleet.Change{Events: []fleet.Event{{At: at, Kind: "job.z"}}}
+	b.write(last)
+	if last.Events[0].ID != 5 {
+		b.Errorf("an event after all were deleted has the ID %d: IDs never come again", last.Events[0].ID)
 	}
 }
