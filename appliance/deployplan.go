@@ -33,7 +33,7 @@ func tellPlan(cmd *cobra.Command, p *fleet.Plan, asJSON bool) error {
 	}
 	for _, m := range p.Machines {
 		for _, note := range m.Notes {
-			fmt.Fprintf(out, "%s: %s\n", plain(m.Name), plain(note))
+			fmt.Fprintf(out, "%s: %s\n", plain(m.Name), plain(note.Text))
 		}
 	}
 	_, err := fmt.Fprintf(out, "%s would be written to %d disks, %s in all; %d machines refused. Nothing was changed.\n", p.ImageName, p.Written, planBytes(p.Fetched, p.AtMost), p.Refused)

@@ -1,4 +1,4 @@
 package console
 
 // deploymentsPage lists the deployments.
-var deploymentsPage = &page{path: "/deployments", name: "deployments", nav: text("Deployments")}
+var deploymentsPage = &page{path: "/deployments", name: "deployments", nav: text("Deployments"), routes: orderRoutes}

@@ -114,6 +114,9 @@ func newWorld(t testing.TB) *world {
 	w.fleet, err = fleet.New(w.ctx, fleet.Config{
 		Records: st, Authority: s, Library: w.shelf, ClaimPoll: 50 * time.Millisecond,
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
+		Weigh: func(context.Context, images.Digest, images.Digest) ([]fleet.Weight, error) {
+			return []fleet.Weight{{Encoded: 9.3e9, Decoded: 21.4e9}}, nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -60,9 +60,24 @@ type PlannedMachine struct {
 	// Waits is a sentence about what it would wait for, Wait its short fixed word of package queue; "" begins at once.
 	Waits string `json:"waits,omitempty"`
 	Wait  string `json:"wait,omitempty"`
-	// Notes are sentences about what else a person should know before.
-	Notes []string `json:"notes,omitempty"`
+	// Notes are about what else a person should know before.
+	Notes []PlanNote `json:"notes,omitempty"`
 }
+
+// PlanNote is one thing that a person should know before a deployment.
+type PlanNote struct {
+	Code string `json:"code"` // a short fixed word, one of the Note constants
+	Text string `json:"text"` // a sentence without the machine's name
+}
+
+// Codes of notes.
+const (
+	NoteNoInventory = "no-inventory" // it has not told its disks yet
+	NoteMakesWay    = "makes-way"    // a job that it has not begun makes way
+	NoteFirmware    = "firmware"     // the image does not start by its firmware
+	NoteSecureBoot  = "secure-boot"  // it checks the image's loader
+	NoteKeep        = "keep"         // whether its disk has what is to be kept is not known
+)
 
 // What is on a disk, as far as its receipts tell.
 const (
@@ -170,7 +185,7 @@ func (f *Fleet) planMachines(ctx context.Context, o Order, image *Image, p *Plan
 // choose finds the disk as the machine will, from what its inventory told.
 func (x *planned) choose(need job.DiskNeed) {
 	if x.m.Inventory == nil {
-		x.Notes = append(x.Notes, "it has not told its disks yet: it chooses when it boots")
+		x.add(NoteNoInventory, "it has not told its disks yet: it chooses when it boots")
 		return
 	}
 	disk, refusal := job.ChooseDisk(x.m.Inventory.Disks, need)
@@ -230,21 +245,23 @@ func (x *planned) refuse(d *draft, o Order) {
 func (x *planned) note(d *draft, o Order, image *Image) {
 	for _, j := range d.jobsOf(x.m.ID) {
 		if j.Code == "superseded" && d.put[j.Ref()] != nil {
-			x.Notes = append(x.Notes, fmt.Sprintf("its job %s (%s), which it has not begun, makes way", j.ID, orEmpty(j.ImageName, string(j.Kind))))
+			x.add(NoteMakesWay, fmt.Sprintf("its job %s (%s), which it has not begun, makes way", j.ID, orEmpty(j.ImageName, string(j.Kind))))
 		}
 	}
 	if i := x.m.Inventory; i != nil {
 		if boots := image.Manifest.Firmware; len(boots) > 0 && i.Firmware != "" && !slices.Contains(boots, i.Firmware) {
-			x.Notes = append(x.Notes, fmt.Sprintf("the image boots by %s, and this machine's firmware is set to %s: it will not start the image", strings.Join(boots, ", "), i.Firmware))
+			x.add(NoteFirmware, fmt.Sprintf("the image boots by %s, and this machine's firmware is set to %s: it will not start the image", strings.Join(boots, ", "), i.Firmware))
 		}
 		if i.SecureBoot == "on" {
-			x.Notes = append(x.Notes, "Secure Boot is on: it starts the image only if the image's loader is signed")
+			x.add(NoteSecureBoot, "Secure Boot is on: it starts the image only if the image's loader is signed")
 		}
 	}
 	if len(o.Options.Keep) > 0 && x.Now.Kind != OnDiskImage && x.Refused == "" {
-		x.Notes = append(x.Notes, "whether its disk has the partitions that are to be kept is not known: the machine looks, and writes nothing if it has not")
+		x.add(NoteKeep, "whether its disk has the partitions that are to be kept is not known: the machine looks, and writes nothing if it has not")
 	}
 }
+
+func (x *planned) add(code, text string) { x.Notes = append(x.Notes, PlanNote{code, text}) }
 
 // planWaits says what the machines would wait for, by the queue's own decision.
 func (f *Fleet) planWaits(d *draft, dep *Deployment, list []*planned) {

@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func TestPlanSaysWhatADeploymentWouldDo(t *testing.T) {
 		inv    job.Inventory
 		before func(*room, *agent)
 		order  fleet.Order
-		want   fleet.PlannedMachine // Refused, Waits and Notes: a part of them
+		want   fleet.PlannedMachine // Refused and Waits: a part of them, Notes: their codes
 	}{
 		"a disk of which nothing is known": {inv: hasDisks(good), want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 1100, Decoded: 2200, AtMost: true, Wait: queue.WaitsMachine}},
 		"no inventory of disks":            {inv: hasDisks(), want: fleet.PlannedMachine{Code: job.CodeNoDisk, Refused: "no fixed disk"}},
@@ -65,7 +66,7 @@ func TestPlanSaysWhatADeploymentWouldDo(t *testing.T) {
 		"it holds the image": {inv: hasDisks(good), before: func(r *room, a *agent) { r.deployAll(); a.claim(); a.finish() },
 			want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "image", Image: "debian:1"}, Wait: queue.WaitsMachine}},
 		"it holds the image and keeps half": {inv: hasDisks(good), order: fleet.Order{Options: job.Options{Keep: []int{2}}},
-			want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 100, Decoded: 200, AtMost: true, Wait: queue.WaitsMachine, Notes: []string{"partitions that are to be kept"}}},
+			want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 100, Decoded: 200, AtMost: true, Wait: queue.WaitsMachine, Notes: []fleet.PlanNote{{Code: fleet.NoteKeep}}}},
 		"what it holds is of another disk": {inv: hasDisks(diskOf("sda", "D9", "sata", 1<<30)), before: func(r *room, a *agent) { r.deployAll(); a.claim(); a.finish() },
 			want: fleet.PlannedMachine{Disk: new(diskOf("sda", "D9", "sata", 1<<30)), Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 1100, Decoded: 2200, AtMost: true, Wait: queue.WaitsMachine}},
 		"half of it was written": {inv: hasDisks(diskOf("vda", "", "virtio", 1<<30)), before: func(r *room, a *agent) {
@@ -82,7 +83,7 @@ func TestPlanSaysWhatADeploymentWouldDo(t *testing.T) {
 		"it is at work": {inv: hasDisks(good), before: claimed,
 			want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 1100, Decoded: 2200, AtMost: true, Wait: queue.WaitsTurn, Waits: "of the same machine"}},
 		"a job makes way": {inv: hasDisks(good), before: func(r *room, a *agent) { r.deployAll() },
-			want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 1100, Decoded: 2200, AtMost: true, Wait: queue.WaitsMachine, Notes: []string{"makes way"}}},
+			want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 1100, Decoded: 2200, AtMost: true, Wait: queue.WaitsMachine, Notes: []fleet.PlanNote{{Code: fleet.NoteMakesWay}}}},
 		"a wipe would take away what is kept": {inv: hasDisks(good), order: fleet.Order{Options: job.Options{Keep: []int{2}}}, before: func(r *room, a *agent) {
 			r.work(fleet.WorkOrder{Kind: job.WipeDisk, Machines: []string{a.mac}, Confirm: "wipe"})
 		}, want: fleet.PlannedMachine{Code: fleet.CodeWipeFirst, Refused: "a wipe that was ordered before"}},
@@ -135,8 +136,10 @@ func samePlan(t *testing.T, got, want fleet.PlannedMachine) {
 	if got.Code != want.Code || got.Wait != want.Wait || !strings.Contains(got.Refused, want.Refused) || (got.Refused == "") != (want.Refused == "") || !strings.Contains(got.Waits, want.Waits) {
 		t.Errorf("refused %q (%s), waits %q (%s); want %q (%s), %q (%s)", got.Refused, got.Code, got.Waits, got.Wait, want.Refused, want.Code, want.Waits, want.Wait)
 	}
-	if notes := strings.Join(got.Notes, "; "); !strings.Contains(notes, strings.Join(want.Notes, "")) {
-		t.Errorf("notes %q, want %q", notes, want.Notes)
+	for _, n := range want.Notes {
+		if !slices.ContainsFunc(got.Notes, func(o fleet.PlanNote) bool { return o.Code == n.Code && o.Text != "" }) {
+			t.Errorf("notes %+v, want %s", got.Notes, n.Code)
+		}
 	}
 }
 
