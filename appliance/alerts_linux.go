@@ -18,11 +18,21 @@ func (a *appliance) openAlerts() error {
 	if err := secrets.Check(); err != nil {
 		return err
 	}
-	a.monitor = monitor.New(monitor.Config{Fleet: a.fleet, Thresholds: func() monitor.Thresholds { return alert.Monitored(a.fleet.Settings().Thresholds) }})
+	a.monitor = monitor.New(monitor.Config{Fleet: recentFleet{a.fleet, time.Now()}, UploadLimit: a.config.Seeding.Shared.Upload(), MachineLimit: float64(a.config.Seeding.PeerUploadLimit),
+		Thresholds: func() monitor.Thresholds { return alert.Monitored(a.fleet.Settings().Thresholds) }})
 	a.alerts = alert.New(alert.Config{Fleet: a.fleet, Picture: a.monitor.Picture, Site: a.siteFacts, Console: a.consoleURL(), Secrets: secrets, Log: a.log})
 	a.parts = append(a.parts, a.monitor.Run, a.alerts.Run)
 	return nil
 }
+
+// recentFleet is the fleet without jobs that ended before this run and were followed by others.
+type recentFleet struct {
+	*fleet.Fleet
+	began time.Time
+}
+
+// Jobs implements monitor.Fleet.
+func (f recentFleet) Jobs() []fleet.JobView { return f.JobsSince(f.began) }
 
 // consoleURL is where people reach the console: by a name of their certificate, else by the appliance's address.
 func (a *appliance) consoleURL() string {

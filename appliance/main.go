@@ -159,7 +159,7 @@ func command() *cobra.Command {
 	})
 	serve := serveCommand(o)
 	root.AddCommand(serve, getCommand(o), seedCommand(o), tokenCommand(o), imageCommand(o), verifyCommand(o), deployCommand(o), captureCommand(o), deploymentCommand(o), jobCommand(o), machineCommand(o),
-		groupCommand(o), userCommand(o), settingsCommand(o), alertCommand(o), applianceCommand(o), eventCommand(o), topologyCommand(), configCommand(o), manCommand(), siteCommand(o), doctorCommand(o, serve))
+		groupCommand(o), userCommand(o), settingsCommand(o), alertCommand(o), applianceCommand(o), eventCommand(o), metricsCommand(), topologyCommand(), configCommand(o), manCommand(), siteCommand(o), doctorCommand(o, serve))
 	for _, c := range root.Commands() {
 		markUsage(c)
 	}

@@ -68,7 +68,7 @@ func (a *appliance) openWatch() error {
 // watch lets scrapes tell of all that was opened.
 func (a *appliance) watch() {
 	a.metrics.Watch(metrics.Config{
-		Fleet: a.fleet.Measures, Seeders: a.seeders.Stats, Tracked: a.tracker.Totals, Room: a.room, Stored: a.stored.Load,
+		Fleet: a.fleet.Measures, Picture: a.monitor.Picture, Seeders: a.seeders.Stats, Tracked: a.tracker.Totals, Room: a.room, Stored: a.stored.Load,
 		Refused: map[string]func() int64{"https": a.strangers.Refusals, "boot": func() int64 { return a.loaders.Refusals() + a.files.Refusals() }}, Version: programVersion(), Log: a.log,
 	})
 	a.parts = append(a.parts, a.countStored)

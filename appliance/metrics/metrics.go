@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"seedbed/appliance/fleet"
+	"seedbed/appliance/monitor"
 	"seedbed/images"
 	"seedbed/images/swarm"
 )
@@ -22,6 +23,8 @@ import (
 // Config says where a scrape finds what it tells. All are safe for concurrent use; nil leaves out what they would tell.
 type Config struct {
 	Fleet func() fleet.Measures
+	// Picture is how machines get on.
+	Picture func() *monitor.Picture
 	// Seeders are the counters of the seeders that run.
 	Seeders func() map[images.InfoHash]swarm.Stats
 	// Tracked counts the swarms that the tracker knows and the peers in them.

@@ -2,12 +2,15 @@ package metrics
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -15,6 +18,8 @@ import (
 	"seedbed/appliance/dhcp"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
+	"seedbed/appliance/metrics/dashboard"
+	"seedbed/appliance/monitor"
 	"seedbed/appliance/tftp"
 	"seedbed/images"
 	"seedbed/images/swarm"
@@ -48,10 +53,72 @@ func watched(seeders func() map[images.InfoHash]swarm.Stats) *Metrics {
 			return fleet.Measures{Machines: map[string]int{"idle": 3}, Jobs: map[fleet.JobKind]int{{Kind: job.Deploy, State: job.Running}: 2},
 				Waits: map[string]int{"window": 4}, Office: true, Epoch: 7, Appliances: 2, Traffic: fleet.Traffic{FromPeers: 1000}}
 		},
-		Seeders: seeders, Tracked: func() (int, int) { return 1, 40 }, Room: func() (int64, int64, error) { return 0, 0, errors.New("it is far away") },
+		Picture: pictured, Seeders: seeders, Tracked: func() (int, int) { return 1, 40 }, Room: func() (int64, int64, error) { return 0, 0, errors.New("it is far away") },
 		Stored: func() int64 { return 5 }, Refused: map[string]func() int64{"boot": func() int64 { return 9 }}, Version: "v1",
 	})
 	return m
+}
+
+// pictured is a site with two machines at work and one that is silent.
+func pictured() *monitor.Picture {
+	at := time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
+	work := monitor.Progress{Kind: job.Deploy, State: job.Running, Phase: job.PhaseContent, Word: monitor.Normal, Rate: 80e6, FromPeers: 70e6, FromSeeds: 5e6, Tiles: 50, WrongTiles: 2}
+	slow, silent := work, work
+	slow.Word, slow.Rate = monitor.Slow, 5e6
+	silent.Word, silent.State, silent.Rate = monitor.Silent, job.Waiting, 0
+	p := &monitor.Picture{At: at, Machines: map[string]*monitor.Progress{"a": &work, "b": &slow, "c": &silent}, Deployments: map[string]*monitor.Course{}}
+	for i := range 40 {
+		id := fmt.Sprintf("d%02d", i)
+		p.Deployments[id] = &monitor.Course{ID: id, Machines: 3, Words: map[monitor.Word]int{monitor.Normal: 1, monitor.Done: 2}, Rate: 1e6, Efficiency: 0.5, LastAt: at.Add(90 * time.Second)}
+	}
+	p.Deployments["over"] = &monitor.Course{ID: "over", Machines: 3, Words: map[monitor.Word]int{monitor.Done: 2, monitor.Failed: 1}}
+	return p
+}
+
+// The dashboard asks for nothing that an appliance does not tell.
+func TestTheDashboardAsksForWhatIsTold(t *testing.T) {
+	var d struct {
+		Panels []struct {
+			ID      int
+			Title   string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(dashboard.JSON, &d); err != nil {
+		t.Fatal(err)
+	}
+	m := watched(func() map[images.InfoHash]swarm.Stats { return nil })
+	c := *m.config.Load()
+	c.Room = func() (int64, int64, error) { return 1, 2, nil }
+	m.Watch(c)
+	told := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z_]+)[ {]`).FindAllStringSubmatch(scrape(t, m), -1) {
+		told[m[1]] = true
+	}
+	asked, taken := 0, map[[2]int]string{}
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			for _, name := range regexp.MustCompile(`(seedbed|process|go)_[a-z_]+`).FindAllString(target.Expr, -1) {
+				asked++
+				if !told[name] {
+					t.Errorf("panel %q asks for %s", p.Title, name)
+				}
+			}
+		}
+		g := p.GridPos
+		for x := g.X; x < g.X+g.W; x++ {
+			for y := g.Y; y < g.Y+g.H; y++ {
+				if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
+					t.Errorf("panel %q lies on %q", p.Title, other)
+				}
+				taken[[2]int{x, y}] = p.Title
+			}
+		}
+	}
+	if asked < 20 {
+		t.Errorf("%d metrics asked for", asked)
+	}
 }
 
 // Names and types are as Prometheus wants them; its own checker is the judge.
@@ -67,7 +134,13 @@ func TestMetricsAreAsPrometheusWantsThem(t *testing.T) {
 	text := scrape(t, m)
 	expect(t, text, `seedbed_machines{state="idle"} 3`, `seedbed_jobs{kind="deploy",state="running"} 2`, `seedbed_queue_waiting_jobs{for="window"} 4`,
 		`seedbed_office_held 1`, `seedbed_office_epoch 7`, `seedbed_machine_bytes_total{what="from_peers"} 1000`, `seedbed_tracker_peers 40`,
-		`seedbed_repository_stored_bytes 5`, `seedbed_strangers_refused_total{what="boot"} 9`, `seedbed_build_info{version="v1"} 1`)
+		`seedbed_repository_stored_bytes 5`, `seedbed_strangers_refused_total{what="boot"} 9`, `seedbed_build_info{version="v1"} 1`,
+		`seedbed_machines_by_word{word="slow"} 1`, `seedbed_machines_by_word{word="failed"} 0`, `seedbed_transfer_bytes_per_second{what="disk"} 8.5e+07`,
+		`seedbed_transfer_bytes_per_second{what="seeds"} 1.5e+07`, `seedbed_tiles_wrong_ratio 0.04`, `seedbed_transfer_median_bytes_per_second 8e+07`,
+		`seedbed_deployment_left_seconds{deployment="d31"} 90`, `seedbed_deployment_link_ratio{deployment="d00"} 0.5`)
+	if strings.Contains(text, `"over"`) || strings.Contains(text, `"d32"`) {
+		t.Error("deployments that are over, or too many, are told of")
+	}
 	if strings.Contains(text, "\nseedbed_repository_free_bytes") {
 		t.Error("room is told that nobody knows")
 	}

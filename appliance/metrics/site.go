@@ -37,13 +37,15 @@ var (
 	free      = desc("repository_free_bytes", "Bytes free for images; nothing where the storage does not tell (S3).")
 	total     = desc("repository_total_bytes", "Bytes of the file system of the images; nothing where the storage does not tell (S3).")
 	stored    = desc("repository_stored_bytes", "Bytes of all objects of the repository, counted every ten minutes.")
+	checked   = desc("tiles_checked_total", "Tiles that came to machines and were compared with their hashes, as agents told this appliance since it started.")
+	wrong     = desc("tiles_wrong_total", "Of those, tiles that were other than their hashes.")
 	strangers = desc("strangers_refused_total", "Requests without a certificate that came too often, by what they asked for.", "what")
 )
 
 // Describe implements prometheus.Collector.
 func (s *site) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{build, machines, jobs, waits, agents, office, epoch, present, boots, tokens, traffic, swarms, peers, sent,
-		damaged, memory, tracked, tracking, free, total, stored, strangers} {
+		damaged, memory, tracked, tracking, free, total, stored, checked, wrong, strangers, words, moving, wrongNow, median, deployed, lastDone, efficiency} {
 		to <- d
 	}
 }
@@ -58,6 +60,9 @@ func (s *site) Collect(to chan<- prometheus.Metric) {
 	t.gauge(build, 1, c.Version)
 	if c.Fleet != nil {
 		t.fleet(c.Fleet())
+	}
+	if c.Picture != nil {
+		t.picture(c.Picture())
 	}
 	if c.Seeders != nil {
 		all := c.Seeders()
@@ -115,6 +120,8 @@ func (t teller) fleet(m fleet.Measures) {
 	t.gauge(present, float64(m.Appliances))
 	t.gauge(boots, float64(m.Boots))
 	t.gauge(tokens, float64(m.Tokens))
+	t.counter(checked, float64(m.Traffic.Tiles))
+	t.counter(wrong, float64(m.Traffic.WrongTiles))
 	for what, n := range map[string]int64{"from_appliance": m.Traffic.FromAppliance, "from_peers": m.Traffic.FromPeers, "from_seeds": m.Traffic.FromSeeds, "to_peers": m.Traffic.ToPeers,
 		"written": m.Traffic.Written, "captured": m.Traffic.Captured} {
 		t.counter(traffic, float64(n), what)

@@ -27,7 +27,7 @@ func newCourse(id string) *course { return &course{c: Course{ID: id, Words: map[
 func (c *course) add(now time.Time, p *Progress) {
 	c.c.Machines++
 	c.c.Words[p.Word]++
-	if p.Kind.Swarms() && p.Phase == job.PhaseContent && p.atWork() {
+	if p.Kind.Swarms() && p.Transfers() {
 		c.c.Rate += p.Rate
 		c.rates = append(c.rates, p.Rate)
 		if p.LinkMbit > 0 && p.Done < p.Total {
@@ -60,6 +60,14 @@ func (c *course) course() *Course {
 
 func (c *course) sample(now time.Time) Sample {
 	return Sample{At: now, Rate: c.c.Rate, FromAppliance: c.c.FromAppliance, FromPeers: c.c.FromPeers, FromSeeds: c.c.FromSeeds, AtWork: len(c.rates)}
+}
+
+// Transfers reports whether a machine is in the phase in which its job moves its bytes.
+func (p *Progress) Transfers() bool { return p.State == job.Running && p.Phase == transferOf(p.Kind) }
+
+// Open is how many of its machines have a job that has not ended.
+func (c *Course) Open() int {
+	return c.Machines - c.Words[Done] - c.Words[Failed] - c.Words[Cancelled] - c.Words[Idle]
 }
 
 // atWork reports whether a machine is at its job.

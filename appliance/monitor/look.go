@@ -90,7 +90,7 @@ func (l *look) measure(i int) *Progress {
 	p.FromSeeds = short.rate(func(s *sample) int64 { return s.seeds })
 	p.ToPeers = short.rate(func(s *sample) int64 { return s.to })
 	if v.State == job.Running && v.Phase == transferOf(v.Kind) {
-		p.Rate = t.over(l.now, shortWindow, in(v.Phase)).rate(done)
+		p.Rate = t.over(l.now, shortWindow, inPhase).rate(done)
 	}
 	if w := t.over(l.now, l.limits.SlowFor, fetching); p.atWork() && w.seconds >= l.limits.SlowFor.Seconds() {
 		p.Judged = w.rate(done)
@@ -104,7 +104,7 @@ func (l *look) measure(i int) *Progress {
 		p.DiskRate = max(0, float64(w.last.written-w.first.written)/(float64(w.last.writeNanos-w.first.writeNanos)/1e9))
 	}
 	if v.Phase == job.PhaseVerify && v.Kind.Swarms() {
-		if r := t.over(l.now, longWindow, in(v.Phase)).rate(done); r > 0 {
+		if r := t.over(l.now, longWindow, inPhase).rate(done); r > 0 {
 			l.reads[v.Deployment] = append(l.reads[v.Deployment], r)
 		}
 	}
@@ -209,7 +209,7 @@ func (l *look) left(v *fleet.JobView, t *track, p *Progress) time.Duration {
 	case v.Kind.Swarms() && (v.Phase == job.PhaseTable || v.Phase == job.PhaseSeed || v.Phase == job.PhaseReboot):
 		return 0
 	}
-	w := t.over(l.now, longWindow, in(v.Phase))
+	w := t.over(l.now, longWindow, inPhase)
 	rate := w.rate(done)
 	switch {
 	case v.Phase != transferOf(v.Kind) && !(v.Kind.Swarms() && v.Phase == job.PhaseVerify):

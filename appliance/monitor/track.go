@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"math"
+	"slices"
 	"time"
 
 	"seedbed/appliance/fleet"
@@ -20,8 +22,9 @@ const (
 type sample struct {
 	at    time.Time
 	phase job.Phase
-	// fetches says that it was at work on the transfer and lacked something.
-	fetches             bool
+	// inPhase counts the reports up to this one in the same phase, fetching those in which it was at work on the transfer and lacked
+	// something; 0 is that it was not.
+	inPhase, fetching   int
 	done                int64 // see doneOf
 	written, writeNanos int64
 	app, peers, seeds   int64 // received
@@ -30,11 +33,15 @@ type sample struct {
 }
 
 func sampleOf(v *fleet.JobView) sample {
-	return sample{
-		at: v.Reported, phase: v.Phase, fetches: v.Kind.Swarms() && v.State == job.Running && v.Phase == job.PhaseContent && v.Held < v.Total,
+	s := sample{
+		at: v.Reported, phase: v.Phase, inPhase: 1,
 		done: doneOf(v), written: v.Written, writeNanos: v.WriteNanos, app: v.FromAppliance, peers: v.FromPeers, seeds: v.FromSeeds,
 		to: v.ToPeers, tiles: v.Tiles, wrong: v.WrongTiles,
 	}
+	if v.Kind.Swarms() && v.State == job.Running && v.Phase == job.PhaseContent && v.Held < v.Total {
+		s.fetching = 1
+	}
+	return s
 }
 
 // doneOf are the bytes of Total that are done in the job's phase.
@@ -88,6 +95,11 @@ func (t *track) take(v *fleet.JobView, keep time.Duration) {
 		last := &t.samples[n-1]
 		if s.app < last.app || s.peers < last.peers || s.written < last.written { // it counts from 0 again
 			t.samples, t.from = t.samples[:0], 0
+		} else if s.phase == last.phase {
+			s.inPhase += last.inPhase
+			if s.fetching > 0 {
+				s.fetching += last.fetching
+			}
 		}
 	}
 	for t.from < len(t.samples) && s.at.Sub(t.samples[t.from].at) > keep {
@@ -121,32 +133,42 @@ func (w window) rate(of func(*sample) int64) float64 {
 	return max(0, float64(of(w.last)-of(w.first))/w.seconds)
 }
 
-// over returns the window of the last d, or of what there is of it, over reports that hold. Its first report is the last one before it.
-func (t *track) over(now time.Time, d time.Duration, hold func(*sample) bool) window {
+// over returns the window of the last d, or of what there is of it, over the last reports that a stretch says. Its first report is the
+// last one before it.
+func (t *track) over(now time.Time, d time.Duration, of stretch) window {
 	last := t.last()
-	if last == nil || !hold(last) {
+	if last == nil {
 		return window{}
 	}
 	end := last.at
 	if now.Sub(end) > stale {
 		end = now
 	}
-	first := last
-	for i := len(t.samples) - 2; i >= t.from && end.Sub(first.at) < d; i-- {
-		if !hold(&t.samples[i]) {
-			break
-		}
-		first = &t.samples[i]
+	newest := len(t.samples) - 1
+	oldest := max(t.from, newest+1-of(last))
+	if oldest > newest {
+		return window{}
 	}
+	begin := end.Add(-d)
+	n, _ := slices.BinarySearchFunc(t.samples[oldest:newest+1], begin, func(s sample, at time.Time) int {
+		if s.at.After(at) {
+			return 1
+		}
+		return -1
+	})
+	first := &t.samples[oldest+max(0, n-1)]
 	return window{first, last, end.Sub(first.at).Seconds()}
 }
 
-// always holds of every report.
-func always(*sample) bool { return true }
+// stretch is how many reports, up to one and with it, have something in common.
+type stretch func(*sample) int
 
-// in holds of reports from a phase.
-func in(p job.Phase) func(*sample) bool { return func(s *sample) bool { return s.phase == p } }
+func always(*sample) int { return math.MaxInt32 }
 
-func fetching(s *sample) bool { return s.fetches }
+// inPhase are those of the phase.
+func inPhase(s *sample) int { return s.inPhase }
+
+// fetching are those in which something was fetched.
+func fetching(s *sample) int { return s.fetching }
 
 func done(s *sample) int64 { return s.done }

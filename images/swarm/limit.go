@@ -16,6 +16,14 @@ func NewLimits(upload, download int64) *Limits {
 	return &Limits{newBucket(upload), newBucket(download)}
 }
 
+// Upload is the limit of what is sent, as content, in bytes a second; 0 is none.
+func (l *Limits) Upload() float64 {
+	if l == nil || l.up == nil {
+		return 0
+	}
+	return float64(l.up.Limit())
+}
+
 // MinLimit is the lowest limit in bytes a second: below it a tile takes so long that the other end gives a link up.
 const MinLimit = 64 << 10
 
