@@ -13,7 +13,7 @@ export GOFLAGS ?= -buildvcs=false
 PACKAGES := qemu-system-x86 qemu-utils ovmf ipxe-qemu dnsmasq-base iproute2 gdisk fdisk mtools dosfstools e2fsprogs \
 	ntfs-3g partclone mmdebstrap debian-archive-keyring grub-common grub-pc-bin zstd cpio kmod xz-utils python3-libtorrent \
 	xfsprogs btrfs-progs exfatprogs lvm2 cryptsetup-bin f2fs-tools exfat-fuse fuse3 \
-	aria2 udpcast transmission-daemon tshark nginx-light postgresql \
+	aria2 udpcast transmission-daemon tshark nginx-light postgresql exim4-daemon-light \
 	chromium fonts-noto-cjk curl atftp openssl systemd procps util-linux diffutils gcc libc6-dev ca-certificates
 
 help: ## print the targets

@@ -132,8 +132,17 @@ func ignoreGone(err error) error {
 
 var sizeText = regexp.MustCompile(`^(\d{1,12}(?:\.\d{1,3})?)([KMGT]?)(i?B)?$`)
 
-// parseSpace reads "200GiB", "1.5T" or "500GB": K, M, G, T and KiB ... are powers of 1,024, KB ... of 1,000.
+// parseSpace reads a size that images fit in.
 func parseSpace(s string) (int64, error) {
+	n, err := parseSize(s)
+	if err == nil && n < minSpace {
+		return 0, fmt.Errorf("%s is too little for images; give at least %s", s, bytesText(minSpace))
+	}
+	return n, err
+}
+
+// parseSize reads "200GiB", "1.5T" or "500GB": K, M, G, T and KiB ... are powers of 1,024, KB ... of 1,000.
+func parseSize(s string) (int64, error) {
 	m := sizeText.FindStringSubmatch(strings.ReplaceAll(s, " ", ""))
 	if m == nil {
 		return 0, fmt.Errorf("%q is no size; say 200GiB, 1.5TiB or 500GB", s)
@@ -148,11 +157,8 @@ func parseSpace(s string) (int64, error) {
 			n *= unit
 		}
 	}
-	switch {
-	case err != nil || n >= 1<<60:
+	if err != nil || n >= 1<<60 {
 		return 0, fmt.Errorf("%q is no size that a disk has", s)
-	case n < minSpace:
-		return 0, fmt.Errorf("%s is too little for images; give at least %s", s, bytesText(minSpace))
 	}
 	return int64(n), nil
 }

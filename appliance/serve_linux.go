@@ -391,7 +391,7 @@ func (a *appliance) openHTTPS() error {
 	for _, path := range []string{"/agent/", job.PathAnnounce, job.PathSources} {
 		handler.Handle(path, agents)
 	}
-	pages, err := console.New(console.Config{Fleet: a.fleet, Operators: a.operators, Images: a.lib, Program: programVersion(), Log: a.log})
+	pages, err := console.New(console.Config{Fleet: a.fleet, Operators: a.operators, Monitor: a.monitor, Images: a.lib, Program: programVersion(), Log: a.log})
 	if err != nil {
 		return err
 	}

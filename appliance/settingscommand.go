@@ -70,7 +70,8 @@ func tellSettings(cmd *cobra.Command, s *fleet.Settings, asJSON bool) error {
 type settingsFlags struct {
 	limit, retries, certificateDays     int
 	zone, tls, server, user, from, hook string
-	slowRate, freeBytes                 rate
+	slowRate                            rate
+	freeBytes                           string
 	slowShare, errorShare, freeShare    float64
 	errorTiles                          int64
 	slowFor, silence, coolDown          time.Duration
@@ -92,7 +93,7 @@ func (n *settingsFlags) flags(f *pflag.FlagSet) {
 	f.Float64Var(&n.errorShare, "error-share", 0, "the share of tiles that may fail their hash in 60 s: 0.05")
 	f.Int64Var(&n.errorTiles, "error-tiles", 0, "of how many tiles at least that is judged")
 	f.Float64Var(&n.freeShare, "free-share", 0, "the share of the repository's file system that is to be free: 0.05")
-	f.Var(&n.freeBytes, "free-bytes", "how many `BYTES` of it are to be free: 10G")
+	f.StringVar(&n.freeBytes, "free-bytes", "", "which `SIZE` of it is to be free: 10GB")
 	f.IntVar(&n.certificateDays, "certificate-days", 0, "how many days before its end a certificate is told of")
 	f.DurationVar(&n.coolDown, "cool-down", 0, "how long the next message about the same waits")
 	f.StringSliceVar(&n.mute, "mute", nil, "`ALERTS` of which no message is sent: "+ruleWords()+"; \"\" is none")
@@ -113,8 +114,14 @@ func ruleWords() string {
 }
 
 // order is what the flags that were given ask for.
-func (n *settingsFlags) order(f *pflag.FlagSet) (o fleet.SettingsOrder) {
-	slowRate, freeBytes, tls := float64(n.slowRate), int64(n.freeBytes), fleet.MailTLS(n.tls)
+func (n *settingsFlags) order(f *pflag.FlagSet) (o fleet.SettingsOrder, err error) {
+	var freeBytes int64
+	if f.Changed("free-bytes") && n.freeBytes != "0" {
+		if freeBytes, err = parseSize(n.freeBytes); err != nil {
+			return o, usageError{fmt.Errorf("--free-bytes: %w", err)}
+		}
+	}
+	slowRate, tls := float64(n.slowRate), fleet.MailTLS(n.tls)
 	slowFor, silence, coolDown := fleet.Duration(n.slowFor), fleet.Duration(n.silence), fleet.Duration(n.coolDown)
 	mute, to := []fleet.AlertRule{}, []string{}
 	for _, word := range n.mute {
@@ -149,7 +156,7 @@ func (n *settingsFlags) order(f *pflag.FlagSet) (o fleet.SettingsOrder) {
 	given(f, "mail-from", &o.MailFrom, &n.from)
 	given(f, "mail-to", &o.MailTo, &to)
 	given(f, "webhook", &o.Webhook, &n.hook)
-	return o
+	return o, nil
 }
 
 // given sets a field of an order to the value of a flag, if that was given.
@@ -166,7 +173,10 @@ func settingsSet(o *options) *cobra.Command {
 	n.flags(cmd.Flags())
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, _ []string) error {
-		order := n.order(cmd.Flags())
+		order, err := n.order(cmd.Flags())
+		if err != nil {
+			return err
+		}
 		if order == (fleet.SettingsOrder{}) {
 			return usageError{errors.New("say what to set, as in --limit 30; `seedbed settings set --help` lists all")}
 		}

@@ -13,13 +13,15 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/wneessen/go-mail"
+
 	"seedbed/appliance/fleet"
 )
 
 // mailSentence says why a mail server did not take a message, and what to do.
 func mailSentence(c fleet.Channels, ca string, err error) string {
 	server := "mail server " + c.MailServer
-	said, answered := errors.AsType[*textproto.Error](err)
+	said, answered := answerOf(err)
 	switch sentence := connection(server, ca, err); {
 	case answered && strings.Contains(err.Error(), "AUTH") || answered && (said.Code == 534 || said.Code == 535): // RFC 4954 §6
 		return fmt.Sprintf("%s refused user %s or the password: %s; set them right with `seedbed settings set --mail-user` and in the file of --mail-password-file",
@@ -34,10 +36,22 @@ func mailSentence(c fleet.Channels, ca string, err error) string {
 		return fmt.Sprintf("%s lets nobody log in here; send without a user (`seedbed settings set --mail-user \"\"`), or by the port for programs that send mail (587 or 465)", server)
 	case sentence != "":
 		return sentence
-	case strings.Contains(err.Error(), "affected recipient"), strings.Contains(err.Error(), "SMTP"):
-		return fmt.Sprintf("%s did not take the message: %s", server, oneLine(err.Error()))
 	}
 	return fmt.Sprintf("%s was asked and something went wrong: %s", server, oneLine(err.Error()))
+}
+
+// answerOf is what a server answered in place of taking a message; false is that it answered nothing.
+func answerOf(err error) (*textproto.Error, bool) {
+	if said, answered := errors.AsType[*textproto.Error](err); answered {
+		return said, true
+	}
+	sent, of := errors.AsType[*mail.SendError](err) // which does not unwrap
+	if !of || sent.ErrorCode() < 400 {
+		return nil, false
+	}
+	_, text, _ := strings.Cut(sent.Error(), fmt.Sprint(sent.ErrorCode(), " "))
+	text, _, _ = strings.Cut(text, ", affected message ID")
+	return &textproto.Error{Code: sent.ErrorCode(), Msg: strings.ReplaceAll(text, ", affected recipient(s): ", " for ")}, true
 }
 
 // answer is what a server said, on one line.

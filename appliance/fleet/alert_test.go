@@ -82,7 +82,7 @@ func TestAMessageIsTriedUntilItIsTaken(t *testing.T) {
 		return r.Messages()[0]
 	}
 	var waits []time.Duration
-	for range 9 {
+	for range 10 {
 		m := take()
 		if m == nil {
 			t.Fatal("it is not due")
@@ -99,11 +99,11 @@ func TestAMessageIsTriedUntilItIsTaken(t *testing.T) {
 		}
 		r.clock.add(time.Second)
 	}
-	if waits[0] != 30*time.Second || waits[1] != time.Minute || waits[8] != time.Hour {
+	if waits[0] != 10*time.Second || waits[1] != 20*time.Second || waits[9] != time.Hour {
 		t.Errorf("%v", waits)
 	}
 	r.kill()
-	if m := r.Messages()[0]; !m.Waiting() || m.Error != "nothing answers" || m.Attempts != 9 {
+	if m := r.Messages()[0]; !m.Waiting() || m.Error != "nothing answers" || m.Attempts != 10 {
 		t.Errorf("%+v", m)
 	}
 	if got := r.texts("message."); !slices.Equal(got, []string{`the message "pc-1 is slow" could not be sent and is kept: nothing answers`}) {

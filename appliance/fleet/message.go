@@ -71,7 +71,7 @@ func (f *Fleet) Messages() []Message {
 
 // A message that could not be sent is tried again after retryFirst, then after twice as long each time, at most after retryMost.
 const (
-	retryFirst = 30 * time.Second
+	retryFirst = 10 * time.Second
 	retryMost  = time.Hour
 )
 
