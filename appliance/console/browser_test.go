@@ -179,11 +179,22 @@ func eval[T any](b *tab, expression string) T {
 	return v
 }
 
-// until waits until an expression holds.
+// until waits until an expression holds, also on the page that comes after this one.
 func (b *tab) until(expression string) {
 	b.t.Helper()
-	if _, err := chromedp.Run(b.ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(20*time.Second), chromedp.WithPollingInterval(50*time.Millisecond))); err != nil {
-		b.t.Fatalf("does not become true: %s: %v\n%s", expression, err, b.seen())
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(20 * time.Second)
+	for {
+		holds, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		if err == nil && holds {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			b.t.Fatalf("does not become true: %s: %v\n%s", expression, err, b.seen())
+		}
 	}
 }
 
@@ -277,6 +288,9 @@ func (b *tab) picture(name string) {
 	if dir == "" {
 		return
 	}
+	// As high as the page, so that what sticks to an edge of the screen is at the page's.
+	height := max(900, eval[int64](b, "document.documentElement.scrollHeight"))
+	b.call(chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(b.how.Width), Height: height, DeviceScaleFactor: 1, Mobile: b.how.Width < 700}))
 	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		b.t.Fatal(err)

@@ -60,6 +60,14 @@ type console struct {
 
 // New returns the handler of the console, for all paths that are nobody else's. Nothing is started. Safe for concurrent use.
 func New(c Config) (http.Handler, error) {
+	o, err := open(c)
+	if err != nil {
+		return nil, err
+	}
+	return headers(o.mux), nil
+}
+
+func open(c Config) (*console, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -77,7 +85,7 @@ func New(c Config) (http.Handler, error) {
 		}
 	}
 	o.routes()
-	return headers(o.mux), nil
+	return o, nil
 }
 
 // routes tells the mux of everything there is.

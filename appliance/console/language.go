@@ -110,6 +110,22 @@ func (l *look) duration(d time.Duration) string {
 	return l.t("%d days", s/86400)
 }
 
+// about writes a forecast, which says no more than it knows: "6 min".
+func (l *look) about(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "–"
+	case d > 100*time.Second:
+		d = d.Round(time.Minute)
+	case d > 10*time.Second:
+		d = d.Round(5 * time.Second)
+	}
+	if d >= 2*time.Minute && d < 10*time.Minute {
+		return l.t("%d min", int(d.Minutes()))
+	}
+	return l.duration(d)
+}
+
 // time writes a moment in the appliance's time zone: "2026-11-23 20:05:09". Zero is a dash.
 func (l *look) time(at time.Time) string {
 	if at.IsZero() {

@@ -41,18 +41,18 @@ type seat struct {
 
 type roomsView struct {
 	Rooms   []*room
-	Waiting []fleet.MachineView // that nobody admitted yet
+	Waiting []fleet.MachineView // that nobody admitted yet, those that were seen first
 	Count   int                 // machines that are admitted
 	Groups  []fleet.GroupView
 	// Trouble are the machines that need a person, the worst first, MoreTrouble how many more there are.
-	Trouble     []seat
-	MoreTrouble int
+	Trouble                  []seat
+	MoreTrouble, MoreWaiting int
 	// Plan is the hash of which machine stands where under which name.
 	Plan string
 }
 
-// maxTrouble is how many machines that need a person are told of one by one.
-const maxTrouble = 8
+// So many machines that need a person, and that wait to be admitted, are told of one by one.
+const maxTrouble, maxWaiting = 8, 30
 
 // AllWords are the words by which machines can be found.
 func (roomsView) AllWords() []monitor.Word { return wordOrder }
@@ -126,6 +126,9 @@ func (c *console) roomsNow(p *monitor.Picture) *roomsView {
 	if more := len(view.Trouble) - maxTrouble; more > 0 {
 		view.Trouble, view.MoreTrouble = view.Trouble[:maxTrouble], more
 	}
+	if more := len(view.Waiting) - maxWaiting; more > 0 {
+		view.Waiting, view.MoreWaiting = view.Waiting[:maxWaiting], more
+	}
 	return view
 }
 
@@ -149,11 +152,12 @@ func (s seat) Word() monitor.Word {
 type seatNow struct {
 	Word monitor.Word `json:"w"`
 	Text string       `json:"t"` // the word
-	// Done is in thousandths; the bar's length.
-	Done int    `json:"d"`
-	Rate string `json:"r,omitempty"`
-	Left string `json:"l,omitempty"`
-	Why  string `json:"y,omitempty"`
+	// Done is in thousandths; the bar's length. Percent is the same for people, "" where there is nothing to do.
+	Done    int    `json:"d"`
+	Percent string `json:"p,omitempty"`
+	Rate    string `json:"r,omitempty"`
+	Left    string `json:"l,omitempty"`
+	Why     string `json:"y,omitempty"`
 }
 
 func (v *visit) seatNow(s seat) seatNow {
@@ -163,11 +167,14 @@ func (v *visit) seatNow(s seat) seatNow {
 		return n
 	}
 	n.Done, n.Why = int(p.Share()*1000), v.t(p.Why)
+	if p.Total > 0 && p.Word != monitor.Done && p.Word != monitor.Cancelled {
+		n.Percent = percent(p.Share())
+	}
 	if p.Rate > 0 {
 		n.Rate = Rate(p.Rate)
 	}
 	if p.Left >= 0 && (p.Word == monitor.Normal || p.Word == monitor.Slow) {
-		n.Left = v.look.duration(p.Left)
+		n.Left = v.look.about(p.Left)
 	}
 	return n
 }

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -35,7 +36,8 @@ type world struct {
 	site      *site.Site
 	operators *api.Operators
 	shelf     *shelf
-	console   http.Handler
+	inner     *console
+	console   http.Handler // as New returns it
 	url       string
 	// told is the picture that pages show; tests put another one there.
 	told atomic.Pointer[monitor.Picture]
@@ -123,9 +125,10 @@ func newWorld(t testing.TB) *world {
 	}
 	w.told.Store(&monitor.Picture{At: time.Now(), Thresholds: monitor.Thresholds{}.Or()})
 	w.operators = api.NewOperators(api.Config{Fleet: w.fleet, Images: w.shelf})
-	if w.console, err = New(Config{Fleet: w.fleet, Operators: w.operators, Monitor: w, Images: w.shelf}); err != nil {
+	if w.inner, err = open(Config{Fleet: w.fleet, Operators: w.operators, Monitor: w, Images: w.shelf}); err != nil {
 		t.Fatal(err)
 	}
+	w.console = headers(w.inner.mux)
 	cert, err := s.Server([]netip.Addr{netip.MustParseAddr("127.0.0.1")})
 	if err != nil {
 		t.Fatal(err)
@@ -221,6 +224,32 @@ func (w *world) room(name string, rows, columns int) (ids []string) {
 			w.t.Fatal(err)
 		}
 		ids = append(ids, id)
+	}
+	return ids
+}
+
+// crowd makes many machines in rooms of 40, by a table of machines: none of them boots.
+func (w *world) crowd(count int) (ids []string) {
+	w.t.Helper()
+	kind, rows, columns := fleet.Room, 5, 8
+	table := "name,mac,groups,row,column,admitted\n"
+	for i := range count {
+		room, seat := fmt.Sprintf("hall-%02d", i/40), i%40
+		if seat == 0 {
+			if _, err := w.fleet.NewGroup(w.ctx, fleet.GroupOrder{Name: room, Kind: &kind, Rows: &rows, Columns: &columns}); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		table += fmt.Sprintf("pc-%04d,52:54:00:99:%02x:%02x,%s,%d,%d,true\n", i, i>>8, i&0xff, room, seat/columns+1, seat%columns+1)
+	}
+	if _, err := w.fleet.ImportMachines(w.ctx, strings.NewReader(table), false); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, m := range w.fleet.Machines() {
+		ids = append(ids, m.ID)
+	}
+	if len(ids) != count {
+		w.t.Fatalf("%d machines came of %d", len(ids), count)
 	}
 	return ids
 }

@@ -19,9 +19,10 @@
       seat.children[1].className = "word " + n.w;
       seat.children[1].firstChild.data = n.t;
     }
-    seat.children[2].firstChild.style.transform = "scaleX(" + n.d / 1000 + ")";
-    seat.children[3].textContent = n.r || "";
-    seat.children[4].textContent = n.l || "";
+    seat.children[2].textContent = n.p || "";
+    seat.children[3].firstChild.style.transform = "scaleX(" + n.d / 1000 + ")";
+    seat.children[4].textContent = n.r || "";
+    seat.children[5].textContent = n.l || "";
     if ((seat.title || "") !== (n.y || "")) seat.title = n.y || "";
   };
 
@@ -61,7 +62,7 @@
     if (!field) return;
     field.value = [...chosen].join(",");
     const n = chosen.size;
-    line.textContent = n === 0 ? line.dataset.none : n === 1 ? line.dataset.one : line.dataset.many.replace("0", n);
+    line.textContent = n === 0 ? line.dataset.none : n === 1 ? line.dataset.single : line.dataset.many.replace("0", n);
     document.querySelectorAll("[data-some]").forEach((b) => (b.disabled = n === 0));
     document.querySelectorAll("[data-only]").forEach((b) => (b.disabled = n !== 1));
     document.querySelector(".choice").classList.toggle("some", n > 0);
