@@ -23,7 +23,6 @@ import (
 	"seedbed/appliance/alert"
 	"seedbed/appliance/api"
 	"seedbed/appliance/boot"
-	"seedbed/appliance/console"
 	"seedbed/appliance/dhcp"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -391,7 +390,7 @@ func (a *appliance) openHTTPS() error {
 	for _, path := range []string{"/agent/", job.PathAnnounce, job.PathSources} {
 		handler.Handle(path, agents)
 	}
-	pages, err := console.New(console.Config{Fleet: a.fleet, Operators: a.operators, Monitor: a.monitor, Images: a.lib, Program: programVersion(), Log: a.log})
+	pages, err := a.openConsole()
 	if err != nil {
 		return err
 	}

@@ -74,3 +74,17 @@ func (o *Operators) Leave(ctx context.Context, r *http.Request) (*http.Cookie, e
 
 // StatusOf is the status of HTTP by which an error is answered.
 func StatusOf(err error) int { return problemOf(err).Status }
+
+// ChoosePassword gives a person, who knows the old one, another password. All stays end; it returns the cookie of a new one.
+func (o *Operators) ChoosePassword(ctx context.Context, r *http.Request, name, old, password string) (*http.Cookie, error) {
+	leave, err := o.knocks.enter(fromOf(r), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	err = o.fleet.SetPassword(ctx, name, old, password)
+	leave()
+	if err != nil {
+		return nil, err
+	}
+	return o.Enter(ctx, r, name, password)
+}

@@ -42,6 +42,11 @@ type Config struct {
 	Operators *api.Operators
 	Monitor   Pictures   // nil says nothing of any machine
 	Images    api.Images // nil is none
+	// Works is the long work that people begin on pages; nil ends with the program. Spool keeps disks that are uploaded, Examine looks
+	// at the network; nil are not offered.
+	Works   *Works
+	Spool   Spool
+	Examine Examine
 	// Program is the version of the program; empty is "development".
 	Program string
 	Log     *slog.Logger // nil is none
@@ -54,6 +59,8 @@ type console struct {
 	looks     map[string]*look // by language
 	assets    *assets
 	listeners chan struct{}
+	works     *Works
+	listed    recentImages
 	mux       *http.ServeMux
 	rooms     roomsCache
 }
@@ -74,7 +81,10 @@ func open(c Config) (*console, error) {
 	if c.Program == "" {
 		c.Program = "development"
 	}
-	o := &console{Config: c, pages: pages(), listeners: make(chan struct{}, maxListeners), mux: http.NewServeMux(), looks: map[string]*look{}}
+	o := &console{Config: c, pages: pages(), listeners: make(chan struct{}, maxListeners), mux: http.NewServeMux(), looks: map[string]*look{}, works: c.Works}
+	if o.works == nil {
+		o.works = NewWorks()
+	}
 	var err error
 	if o.assets, err = openAssets(); err != nil {
 		return nil, err
@@ -97,7 +107,7 @@ func (c *console) routes() {
 	c.mux.HandleFunc("POST /look", c.setLook)
 	c.mux.HandleFunc("GET /live", c.live)
 	c.mux.HandleFunc("/", c.nothing)
-	c.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/rooms", http.StatusSeeOther) })
+	c.mux.HandleFunc("GET /{$}", c.home)
 	for _, p := range c.pages {
 		c.mux.HandleFunc("GET "+p.path, c.page(p))
 		for _, r := range p.routes {
@@ -115,8 +125,10 @@ func headers(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		h.Set("Cache-Control", "no-store") // assets say otherwise
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		h.Set("Cache-Control", "no-store")                          // assets say otherwise
+		if r.Method != http.MethodPut || r.URL.Path != uploadPath { // there the room of the appliance is the bound
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -157,6 +157,9 @@ func (c *console) renderPage(v *visit, status int, p *page, name string, data an
 		if c.assets.has(p.name + ".css") {
 			w.Styles = append(w.Styles, c.assets.url(p.name+".css"))
 		}
+		for _, name := range p.scripts {
+			w.Scripts = append(w.Scripts, c.assets.url(name))
+		}
 		if c.assets.has(p.name + ".js") {
 			w.Scripts = append(w.Scripts, c.assets.url(p.name+".js"))
 		}

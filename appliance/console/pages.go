@@ -23,6 +23,8 @@ type page struct {
 	wide bool
 	// chart says that it draws charts: it loads uPlot.
 	chart bool
+	// scripts are those in static/ that it needs beside its own: "upload.js".
+	scripts []string
 	// data returns what its template shows; nil is nothing.
 	data func(c *console, v *visit) (any, error)
 	// live returns its live parts as they are now, at most twice a second for each who looks; nil is none.
@@ -41,7 +43,7 @@ type route struct {
 // pages returns the list of all pages, in the order of the navigation.
 func pages() []*page {
 	return []*page{
-		roomsPage, machinePage, deploymentsPage, deploymentPage, queuePage, imagesPage, eventsPage, alertsPage, usersPage, settingsPage, startPage,
+		roomsPage, machinePage, deploymentsPage, deploymentPage, queuePage, imagesPage, imagePage, eventsPage, alertsPage, usersPage, settingsPage, startPage, accountPage,
 	}
 }
 

@@ -13,7 +13,7 @@ func shown(w *world) map[string]string {
 	machine := w.fleet.Machines()[0].ID
 	return map[string]string{
 		"rooms": "/rooms", "machine": "/machines/" + machine, "deployments": "/deployments", "deployment": "/deployments/" + machine, "queue": "/queue",
-		"images": "/images", "events": "/events", "alerts": "/alerts", "users": "/users", "settings": "/settings", "start": "/start",
+		"images": "/images", "image": "/images/debian:2", "account": "/account", "events": "/events", "alerts": "/alerts", "users": "/users", "settings": "/settings", "start": "/start",
 	}
 }
 

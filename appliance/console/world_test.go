@@ -41,6 +41,7 @@ type world struct {
 	url       string
 	// told is the picture that pages show; tests put another one there.
 	told atomic.Pointer[monitor.Picture]
+	operating
 
 	mu    sync.Mutex
 	stays map[fleet.Role]*fleet.Stay
@@ -54,6 +55,7 @@ func (w *world) Picture() *monitor.Picture { return w.told.Load() }
 type shelf struct {
 	api.Images // what no test asks for
 	list       []*fleet.Image
+	doings
 }
 
 func newShelf(t testing.TB) *shelf {
@@ -86,7 +88,7 @@ func (s *shelf) Image(_ context.Context, ref string) (*fleet.Image, error) {
 
 func (s *shelf) List(context.Context) (list []api.ImageListing, err error) {
 	for _, i := range s.list {
-		list = append(list, api.ImageListing{Name: i.Manifest.Name, Version: i.Manifest.Version, Digest: i.Digest})
+		list = append(list, s.listing(i))
 	}
 	return list, nil
 }
@@ -96,7 +98,7 @@ func (s *shelf) Show(ctx context.Context, ref string) (*api.ImageDetail, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &api.ImageDetail{Digest: i.Digest, Manifest: i.Manifest}, nil
+	return detail(i), nil
 }
 
 // newWorld starts an appliance without machines.
@@ -125,7 +127,8 @@ func newWorld(t testing.TB) *world {
 	}
 	w.told.Store(&monitor.Picture{At: time.Now(), Thresholds: monitor.Thresholds{}.Or()})
 	w.operators = api.NewOperators(api.Config{Fleet: w.fleet, Images: w.shelf})
-	if w.inner, err = open(Config{Fleet: w.fleet, Operators: w.operators, Monitor: w, Images: w.shelf}); err != nil {
+	w.operating = newOperating(t)
+	if w.inner, err = open(Config{Fleet: w.fleet, Operators: w.operators, Monitor: w, Images: w.shelf, Works: w.works, Spool: w.spool, Examine: w.examine}); err != nil {
 		t.Fatal(err)
 	}
 	w.console = headers(w.inner.mux)

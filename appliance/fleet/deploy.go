@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"seedbed/appliance/job"
-	"seedbed/appliance/queue"
 	"seedbed/images"
 )
 
@@ -48,7 +47,7 @@ const defaultSeedUntil = 4 * time.Hour
 
 // Bounds of an order.
 const (
-	maxPriority = queue.MaxPriority
+	maxPriority = 1000
 	maxRetries  = 100
 )
 

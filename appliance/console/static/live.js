@@ -39,6 +39,20 @@
     });
   }
 
+  // A button with data-copy copies the text of the element that it names.
+  document.addEventListener("click", async (e) => {
+    const button = e.target.closest("[data-copy]");
+    if (!button) return;
+    const source = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      button.textContent = button.dataset.copied;
+    } catch { // no right to: the text is chosen, for the keys that copy
+      getSelection().selectAllChildren(source);
+      button.textContent = button.dataset.manual;
+    }
+  });
+
   // Parts are put into their places, but for the one in which somebody types.
   const place = (part) => {
     const old = document.getElementById(part.id);
