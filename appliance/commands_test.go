@@ -39,7 +39,7 @@ func TestEveryCommandAnswersAsJSON(t *testing.T) {
 	without := map[string]string{
 		"seed": "goes on until it is stopped", "machine export": "is a table (CSV)", "machine journal": "is a table (CSV)", "deployment journal": "is a table (CSV)", "man": "writes files", "config default": "is a configuration file",
 		"metrics dashboard": "is JSON of another program",
-		"completion bash": "is for a shell", "completion zsh": "is for a shell", "completion fish": "is for a shell", "completion powershell": "is for a shell",
+		"completion bash":   "is for a shell", "completion zsh": "is for a shell", "completion fish": "is for a shell", "completion powershell": "is for a shell",
 	}
 	commands := 0
 	each(everyCommand(), func(path string, c *cobra.Command) {

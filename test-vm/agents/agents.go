@@ -26,7 +26,8 @@ type Config struct {
 	Content, Verify time.Duration
 	// Firmware is how long at most the firmware of a machine takes from its restart to its first packet.
 	Firmware time.Duration
-	// Together has the machines ask for their jobs and begin when all of them do. Told, if not nil, is called when they ask.
+	// Behave says which machines are not ordinary, by their index from 0.
+	Behave map[int]Behaviour
 }
 
 // Story is what one agent did and had acknowledged by the appliance.
@@ -66,6 +67,21 @@ func Table(count int) string {
 	return b.String()
 }
 
+// RoomTable is such a table of machines that stand in rooms of so many columns and rows: "room-01", ... The rooms have to be there.
+func RoomTable(count, rows, columns int) (table string, rooms []string) {
+	var b strings.Builder
+	b.WriteString("mac,name,groups,row,column,admitted\n")
+	for i := range count {
+		room, seat := i/(rows*columns), i%(rows*columns)
+		name := fmt.Sprintf("room-%02d", room+1)
+		if seat == 0 {
+			rooms = append(rooms, name)
+		}
+		fmt.Fprintf(&b, "%s,seat-%04d,%s,%d,%d,true\n", MACOf(i), i+1, name, seat/columns+1, seat%columns+1)
+	}
+	return b.String(), rooms
+}
+
 // MACOf is the address of the network card of an agent, which counts from 0.
 func MACOf(index int) string { return fmt.Sprintf("52:54:00:a6:%02x:%02x", index>>8&255, index&255) }
 
@@ -77,7 +93,7 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	machines, address := make([]*machine, c.Count), c.First
 	var all sync.WaitGroup
 	for i := range machines {
-		m := &machine{run: r, index: i, own: address}
+		m := &machine{run: r, index: i, own: address, is: c.Behave[i]}
 		m.story.MAC = MACOf(i)
 		machines[i], address = m, address.Next()
 		all.Go(func() {

@@ -30,6 +30,7 @@ import (
 type machine struct {
 	*run
 	index   int
+	is      Behaviour
 	own     netip.Addr
 	story   Story
 	key     *ecdsa.PrivateKey
@@ -54,12 +55,20 @@ func (m *machine) live(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{m.load, m.hello, m.claim, m.work, m.restart} {
-		if err := step(ctx); err != nil {
+		err := step(ctx)
+		if errors.Is(err, errOff) || errors.Is(err, errFailed) { // as it was to behave
+			m.client.CloseIdleConnections()
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// bitmapEvery is how often a report carries the pieces held.
+const bitmapEvery = 10 * time.Second
 
 func (m *machine) did(what string) { m.story.Steps = append(m.story.Steps, Step{what, time.Now()}) }
 
@@ -90,19 +99,6 @@ func (m *machine) hello(ctx context.Context) (err error) {
 	return nil
 }
 
-func (m *machine) inventory() job.Inventory {
-	id := fmt.Sprintf("%04X", m.index)
-	return job.Inventory{
-		UUID: "6f1d3c52-8f4a-4c1e-9b0a-5254a6c0" + strings.ToLower(id), Manufacturer: "Example", Product: "Workstation 7", Serial: "SN-A6-" + id, Firmware: "bios",
-		MemoryBytes: 16 << 30, Cores: 8, LinkWait: 2 * time.Second,
-		Disks: []job.Disk{{Name: "nvme0n1", Model: "EXAMPLE 512", Serial: m.disk(), Length: 512e9, SectorLength: 512, Bus: "nvme"}},
-		NICs:  []job.NIC{{Name: "eth0", MAC: m.story.MAC, Driver: "e1000e", Mbit: 1000, Addr: m.own.String()}},
-	}
-}
-
-// disk is the serial number of the machine's disk.
-func (m *machine) disk() string { return fmt.Sprintf("DISK-A6-%04X", m.index) }
-
 // claim waits for the machine's job.
 func (m *machine) claim(ctx context.Context) error {
 	for m.job.ID == "" || m.job.Waits != "" {
@@ -130,7 +126,8 @@ func (m *machine) work(ctx context.Context) error {
 	if err := m.during(ctx, job.PhaseCheck, 500*time.Millisecond, nil); err != nil {
 		return err
 	}
-	m.said.Disk, m.said.DiskSerial, m.said.BIOSDrive = "nvme0n1", m.disk(), 0x80
+	disk := m.disk()
+	m.said.Disk, m.said.DiskSerial, m.said.BIOSDrive = disk.Name, disk.Serial, 0x80
 	if err := m.enter(ctx, job.PhaseFrame); err != nil {
 		return err
 	}
@@ -204,29 +201,6 @@ func (m *machine) during(ctx context.Context, p job.Phase, takes time.Duration, 
 	return nil
 }
 
-// bitmapEvery is how often a report carries the pieces held.
-const bitmapEvery = 10 * time.Second
-
-// transfer is the swarm, without its content.
-func (m *machine) transfer(ctx context.Context) error {
-	bitmap := time.Now()
-	pieces := make([]byte, 5000/8) // of 4 MiB
-	takes := time.Duration(float64(m.Content) * (0.9 + 0.2*mathrand.Float64()))
-	return m.during(ctx, job.PhaseContent, takes, func(share float64) {
-		held := int64(share * total)
-		m.said.Held, m.said.Written, m.said.WriteNanos = held, held, held/2
-		m.said.FromAppliance, m.said.FromPeers, m.said.ToPeers, m.said.Peers = held/900, held/2, held/2, 12
-		m.held.Store(held)
-		if time.Since(bitmap) > bitmapEvery {
-			bitmap = time.Now()
-			for i := range pieces {
-				pieces[i] = byte(mathrand.Uint32())
-			}
-			m.said.Bitmap = pieces
-		}
-	})
-}
-
 // describe fetches what says how the image lies on a disk.
 func (m *machine) describe(ctx context.Context) error {
 	raw, _, err := m.ask(ctx, "manifest", http.MethodGet, job.PathManifest+m.job.Image.String(), nil)
@@ -256,7 +230,7 @@ func (m *machine) describe(ctx context.Context) error {
 
 // frame sends what lay on the disk before.
 func (m *machine) frame(ctx context.Context) error {
-	old, err := cbor.Marshal(job.OldFrame{Job: m.job.ID, Disk: "nvme0n1", DiskSerial: m.disk(), DiskLength: 512e9, Regions: []job.OldFrameRegion{
+	old, err := cbor.Marshal(job.OldFrame{Job: m.job.ID, Disk: m.disk().Name, DiskSerial: m.serial(), DiskLength: m.disk().Length, Regions: []job.OldFrameRegion{
 		{Kind: "mbr", Bytes: make([]byte, 512)}, {Kind: "gpt", Offset: 512, Bytes: make([]byte, 33*512)},
 	}})
 	if err != nil {
@@ -304,8 +278,8 @@ func (t timed) RoundTrip(r *http.Request) (*http.Response, error) {
 // receipt proves the made-up disk.
 func (m *machine) receipt(ctx context.Context) error {
 	r := job.Receipt{
-		Job: m.job.ID, Machine: m.me.Machine, Kind: m.job.Kind, Image: m.job.Image, DiskSerial: m.disk(), DiskLength: 512e9, Level: m.job.Options.Verify,
-		Table: images.Sum([]byte(m.disk())), Changes: []string{"the host name was set"}, At: time.Now(),
+		Job: m.job.ID, Machine: m.me.Machine, Kind: m.job.Kind, Image: m.job.Image, DiskSerial: m.serial(), DiskLength: m.disk().Length, Level: m.job.Options.Verify,
+		Table: images.Sum([]byte(m.serial())), Changes: []string{"the host name was set"}, At: time.Now(),
 	}
 	for i := range m.image.Partitions {
 		r.Roots = append(r.Roots, job.PartitionRoot{Number: m.image.Partitions[i].Number, Root: m.image.Partitions[i].Root})
