@@ -103,7 +103,7 @@ func (c *console) message(v *visit, status int, kind, text string) {
 }
 
 // sentence is what a person reads of an error.
-func (v *visit) sentence(err error) string { return v.look.sentence(err.Error()) }
+func (v *visit) sentence(err error) string { return v.look.say(err.Error()) }
 
 // nothing answers requests for which there is no page.
 func (c *console) nothing(w http.ResponseWriter, r *http.Request) {

@@ -15,7 +15,8 @@
 //     with GET that answers with show is a dialog where <button {{dialog "/orders/deploy"}}> opens it (see templates/layout.html).
 //   - A text is {{t "Machines"}} in a template and visit.t("Machines") in Go, in English, with %s, %d where arguments go in. Texts that are
 //     not at such a place (words of another package) are marked by text("..."). chinese/NAME.json has those of a page, common.json
-//     those of several; a test names the missing.
+//     those of several; a test names the missing. Ready sentences of other packages (Progress.Why, what jobs wait for, refusals) go
+//     through {{say .Why}} and visit.look.say, and sentences/chinese.json.
 //   - A live part is an element with an ID whose HTML changes: the page's live function returns what all of them are now, made with
 //     visit.part(ID, parent, block, data) by the same block that the page itself is made with; only what changed is sent. A part that
 //     is not in the document yet is appended to the element with the ID parent; one that is no longer returned is removed. A script may get

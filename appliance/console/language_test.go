@@ -1,10 +1,13 @@
 package console
 
 import (
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -92,6 +95,51 @@ func TestEveryTextIsInChinese(t *testing.T) {
 	for english := range chinese {
 		if used[english] == "" {
 			t.Errorf("the folder chinese has %q, which nothing shows", english)
+		}
+	}
+}
+
+func TestSentencesAreThoseThatOtherPackagesSay(t *testing.T) {
+	var source strings.Builder
+	for _, dir := range []string{"../monitor", "../queue", "../fleet", "../api", ".."} {
+		files, err := filepath.Glob(dir + "/*.go")
+		if err != nil || len(files) == 0 {
+			t.Fatal(dir, err)
+		}
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source.Write(b)
+		}
+	}
+	said := strings.ReplaceAll(source.String(), `\"`, `"`)
+	all := map[string]string{}
+	if err := json.Unmarshal(chineseSentences, &all); err != nil || len(all) < 50 {
+		t.Fatal(len(all), err)
+	}
+	for english := range all {
+		for part := range strings.SplitSeq(strings.NewReplacer("%%", "%s", " machines ", "%s").Replace(english), "%s") {
+			if part = strings.TrimSpace(part); len(part) > 8 && !strings.Contains(said, part) {
+				t.Errorf("nothing says %q of %q any more", part, english)
+			}
+		}
+	}
+	zh := &look{texts: map[string]string{}}
+	var err error
+	if zh.whole, zh.parts, err = sentencesOf("zh"); err != nil {
+		t.Fatal(err)
+	}
+	for english, want := range map[string]string{
+		"its network card has negotiated 100 Mbit/s; its siblings have 1000: check cable and switch port": "它的网卡协商速率为 100 Mbit/s，同机房其他机器为 1000：请检查网线和交换机端口",
+		"waits for a place: 4 of 8 machines of group Lab B are at work":                                   "等待名额：分组 Lab B 的 8 台名额中已有 4 台在工作",
+		"its processors are busy to 97 %":                                                                 "它的处理器占用率为 97 %",
+		"vera has the role viewer; to admit machines needs the role operator: ask an administrator":       "vera 的角色是 viewer，此操作需要角色 operator：请联系管理员",
+		"a sentence that nobody knows":                                                                    "a sentence that nobody knows",
+	} {
+		if got := zh.say(english); got != want {
+			t.Errorf("%q: %q, want %q", english, got, want)
 		}
 	}
 }

@@ -22,6 +22,8 @@ var templateFiles embed.FS
 type look struct {
 	language  string
 	texts     map[string]string // by the English one; nil is English itself
+	whole     map[string]string // sentences, see say
+	parts     []sentence
 	templates map[string]*template.Template
 }
 
@@ -30,6 +32,9 @@ func (c *console) newLook(language string) (*look, error) {
 	l := &look{language: language, templates: map[string]*template.Template{}}
 	var err error
 	if l.texts, err = textsOf(language); err != nil {
+		return nil, err
+	}
+	if l.whole, l.parts, err = sentencesOf(language); err != nil {
 		return nil, err
 	}
 	layout, err := template.New("layout").Funcs(l.functions(c.assets)).ParseFS(templateFiles, "templates/layout.html", "templates/parts.html")
@@ -67,6 +72,7 @@ func (l *look) execute(w io.Writer, template, block string, data any) error {
 func (l *look) functions(a *assets) template.FuncMap {
 	return template.FuncMap{
 		"t":        l.t,
+		"say":      l.say,
 		"word":     l.word,
 		"asset":    a.url,
 		"bytes":    Bytes,

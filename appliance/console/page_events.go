@@ -179,7 +179,7 @@ func eventRows(c *console, v *visit, list []fleet.Event) (rows []eventRow) {
 		deployments[d.ID] = d.ImageName
 	}
 	for _, e := range list {
-		row := eventRow{Event: e, Said: v.look.sentence(e.Text)}
+		row := eventRow{Event: e, Said: v.look.say(e.Text)}
 		for _, g := range eventGroups {
 			if strings.HasPrefix(e.Kind, g.value) {
 				row.About = v.t(g.name)

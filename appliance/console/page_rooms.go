@@ -166,7 +166,7 @@ func (v *visit) seatNow(s seat) seatNow {
 	if p == nil {
 		return n
 	}
-	n.Done, n.Why = int(p.Share()*1000), v.t(p.Why)
+	n.Done, n.Why = int(p.Share()*1000), v.look.say(p.Why)
 	if p.Total > 0 && p.Word != monitor.Done && p.Word != monitor.Cancelled {
 		n.Percent = percent(p.Share())
 	}

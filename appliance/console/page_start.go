@@ -139,7 +139,7 @@ func (c *console) checkView(v *visit, seen bool) checkView {
 		return k
 	}
 	for _, f := range r.Findings {
-		row := findingRow{What: v.t(checks[f.Check]), Text: v.look.sentence(f.Text), Remedy: v.look.sentence(f.Remedy)}
+		row := findingRow{What: v.t(checks[f.Check]), Text: v.look.say(f.Text), Remedy: v.look.say(f.Remedy)}
 		if checks[f.Check] == "" {
 			row.What = f.Check
 		}

@@ -288,7 +288,7 @@ func progress(id, name string, word monitor.Word, done int64) *monitor.Progress 
 	case monitor.Failed:
 		p.State, p.Code, p.Why = job.Failed, "write-error", "The disk nvme0n1 did not take what was written at 12.4 GB; replace it."
 	case monitor.Silent:
-		p.Why = "It said nothing for 2 minutes; look whether it is still on and its cable plugged in."
+		p.Why = "nothing was heard of it for 2 min: look whether it is switched on, what its screen says, and its network cable"
 	case monitor.Waiting:
 		p.State, p.Why = job.Waiting, "waits until the machine boots from the network"
 	case monitor.Paused:

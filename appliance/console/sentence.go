@@ -1,0 +1,76 @@
+package console
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// chineseSentences has sentences of other packages, which come ready made: by what machines are judged, what jobs wait for, why
+// something is refused. In English %s stands for any part of a sentence; the translation takes the parts in the same order, or numbers them.
+//
+//go:embed sentences/chinese.json
+var chineseSentences []byte
+
+// sentence is one that has parts.
+type sentence struct {
+	begins string
+	form   *regexp.Regexp
+	other  string // for fmt.Sprintf
+}
+
+// sentencesOf returns those of a language, whole ones by their English text and those with parts, the longest first.
+func sentencesOf(code string) (whole map[string]string, parts []sentence, err error) {
+	if code != "zh" {
+		return nil, nil, nil
+	}
+	all := map[string]string{}
+	if err := json.Unmarshal(chineseSentences, &all); err != nil {
+		return nil, nil, fmt.Errorf("sentences/chinese.json: %w", err)
+	}
+	whole = map[string]string{}
+	var order []string
+	for english, other := range all {
+		if !strings.Contains(english, "%") {
+			whole[english] = other
+			continue
+		}
+		order = append(order, english)
+	}
+	slices.SortFunc(order, func(a, b string) int { return len(b) - len(a) })
+	for _, english := range order {
+		begins, _, _ := strings.Cut(english, "%")
+		form := strings.ReplaceAll(strings.ReplaceAll(regexp.QuoteMeta(english), "%s", "(.+?)"), "%%", "%")
+		parts = append(parts, sentence{begins, regexp.MustCompile("^" + form + "$"), all[english]})
+	}
+	return whole, parts, nil
+}
+
+// say returns a ready sentence of another package in the look's language; one that is not known stays English.
+func (l *look) say(english string) string {
+	if english == "" || l.texts == nil {
+		return english
+	}
+	if other, ok := l.texts[english]; ok {
+		return other
+	}
+	if other, ok := l.whole[english]; ok {
+		return other
+	}
+	for _, s := range l.parts {
+		if !strings.HasPrefix(english, s.begins) {
+			continue
+		}
+		if m := s.form.FindStringSubmatch(english); m != nil {
+			args := make([]any, len(m)-1)
+			for i, part := range m[1:] {
+				args[i] = part
+			}
+			return strings.SplitN(fmt.Sprintf(s.other, args...), "%!(EXTRA", 2)[0] // a translation may leave parts out
+		}
+	}
+	return english
+}
