@@ -80,8 +80,14 @@ func (h *host) count(nic, direction string) (n int64) {
 // startProcess starts a command of the program, which ends with the test.
 func startProcess(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, log: new(bytes.Buffer), ended: make(chan struct{}), cmd: cmd}
 	cmd.Env = commandEnv()
+	return startWith(t, cmd)
+}
+
+// startWith starts a process with the environment that it has.
+func startWith(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, log: new(bytes.Buffer), ended: make(chan struct{}), cmd: cmd}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

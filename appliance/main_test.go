@@ -27,6 +27,7 @@ import (
 const (
 	envCommand = "SEEDBED_TEST_COMMAND" // the program itself
 	envPrivate = "SEEDBED_TEST_PRIVATE" // the tests, in a network namespace of their own
+	envMachine = "SEEDBED_TEST_MACHINE" // a machine that boots its agent, see booted
 )
 
 // TestMain runs the tests apart from all else, see runApart.
@@ -34,6 +35,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(envCommand) != "":
 		main()
+	case os.Getenv(envMachine) != "":
+		os.Exit(runMachine(os.Getenv(envMachine)))
 	case os.Getenv(envPrivate) != "":
 		os.Exit(m.Run())
 	}

@@ -29,6 +29,7 @@ func TestThreeMachinesGetTheImageThroughTheSwarmBesideAForeignDHCPServer(t *test
 	}
 	before, err := r.Traffic(t.Context())
 	must(t, err)
+	counting, received := countFromJob(t, a, machines), map[string]int64{} // by MAC
 	var boots []*lab.Boot
 	for _, m := range machines {
 		boots = append(boots, start(t, m, lab.StartOptions{StopAtReboot: true}))
@@ -36,6 +37,7 @@ func TestThreeMachinesGetTheImageThroughTheSwarmBesideAForeignDHCPServer(t *test
 	want := takeApart(t, file, r.Dir) // while the machines boot
 	for i, m := range machines {
 		must(t, boots[i].WaitEnd(within(t, 6*time.Minute)))
+		received[m.MAC.String()] = counting.received(m)
 		j := waitJob(t, a, m, 10*time.Second, succeeded)
 		if j.Verified < j.Total || j.Total == 0 {
 			t.Errorf("machine %s: %d of %d bytes verified", m.Config.Name, j.Verified, j.Total)
@@ -54,6 +56,7 @@ func TestThreeMachinesGetTheImageThroughTheSwarmBesideAForeignDHCPServer(t *test
 	if sent >= 2 {
 		t.Errorf("the appliance sent %.2f images of traffic, not less than 2.0", sent)
 	}
+	journalAddsUp(t, a, detail, received)
 	// The copies are judged while the machines boot what they got; with the appliance there they have no job any more.
 	var judged sync.WaitGroup
 	for i, m := range machines {
