@@ -141,7 +141,7 @@ func rowOfView(j *fleet.JobView) row {
 	if at.IsZero() {
 		at = j.Created
 	}
-	r := row{at, j.Machine, j.Deployment, j.ID, j.Kind, j.ImageName, j.Image, j.State, j.FromAppliance, j.FromPeers, 0, j.ToPeers,
+	r := row{at, j.Machine, j.Deployment, j.ID, j.Kind, j.ImageName, j.Image, j.State, j.FromAppliance, j.FromPeers, j.FromSeeds, j.ToPeers,
 		j.Written, j.Held - j.Resumed, 0, j.Code, j.Reason}
 	r.right = worked(j.Kind, r.right, j.Verified, j.Done)
 	if !j.Started.IsZero() && j.Reported.After(j.Started) {
@@ -152,7 +152,7 @@ func rowOfView(j *fleet.JobView) row {
 
 func rowOfJob(j *fleet.Job) row {
 	last := &j.Last
-	r := row{j.Ended, j.Machine, j.Deployment, j.ID, j.Kind, j.ImageName, j.Image, j.State, last.FromAppliance, last.FromPeers, 0, last.ToPeers,
+	r := row{j.Ended, j.Machine, j.Deployment, j.ID, j.Kind, j.ImageName, j.Image, j.State, last.FromAppliance, last.FromPeers, last.FromSeeds, last.ToPeers,
 		last.Written, last.Held - last.Resumed, 0, j.Code, j.Reason}
 	r.right = worked(j.Kind, r.right, last.Verified, last.Done)
 	if !j.Started.IsZero() && j.Ended.After(j.Started) {

@@ -97,7 +97,7 @@ func machine(id, name string) fleet.MachineView {
 // example has a machine that is done, one that failed, one at work and one whose image was not read back.
 func example() *book {
 	b := &book{receipts: map[string]*job.Receipt{}, machines: []fleet.MachineView{machine("m1", "one"), machine("m2", `two, "left"`)}}
-	b.add("j1", "m1", job.Succeeded, job.Report{FromAppliance: 1000, FromPeers: 500, ToPeers: 70, Held: 2000, Resumed: 1000, Written: 1200})
+	b.add("j1", "m1", job.Succeeded, job.Report{FromAppliance: 1000, FromPeers: 500, FromSeeds: 40, ToPeers: 70, Held: 2000, Resumed: 1000, Written: 1200})
 	b.receipts["j1"] = &job.Receipt{Table: images.Sum([]byte("t")), Roots: []job.PartitionRoot{{Number: 1, Root: images.Sum([]byte("1"))}, {Number: 3, Root: images.Sum([]byte("3"))}}, Kept: []int{2}}
 	failed := b.add("j2", "m2", job.Failed, job.Report{FromAppliance: 7})
 	failed.Code, failed.Reason = "too-small", "=cmd: the disk, \"sda\",\r\nis too small"
@@ -115,20 +115,20 @@ func TestTheJournalOfADeployment(t *testing.T) {
 	}
 	got := []string{}
 	for _, r := range rows(t, text) {
-		got = append(got, strings.Join([]string{r["time"], r["job"], r["name"], r["partition"], r["state"], r["from_appliance"], r["from_peers"], r["rate"],
+		got = append(got, strings.Join([]string{r["time"], r["job"], r["name"], r["partition"], r["state"], r["from_appliance"], r["from_peers"], r["from_seeds"], r["rate"],
 			fmt.Sprint(len(r["hash"])), r["verified"], r["error_class"], r["text"]}, "|"))
 	}
 	want := []string{
-		"2026-05-04T08:00:10Z|j4|one||running|3|0|50|0|||",
-		"2026-05-04T08:01:40Z|j1|one||succeeded|1000|500|10|64|yes||",
-		"2026-05-04T08:01:40Z|j1|one|1|succeeded||||64|yes||",
-		"2026-05-04T08:01:40Z|j1|one|2|succeeded||||0|kept||the partition was left as it was",
-		"2026-05-04T08:01:40Z|j1|one|3|succeeded||||64|yes||",
-		`2026-05-04T08:01:40Z|j2|two, "left"||failed|7|0||0||too-small|'=cmd: the disk, "sda",  is too small`,
-		"2026-05-04T08:01:40Z|j3|||succeeded|0|11||0|partly||",
-		"2026-05-04T08:01:40Z|j3||1|succeeded||||0|partly||3 of 9 bytes were read back",
-		"2026-05-04T08:01:40Z|j3||2|succeeded||||64|yes||",
-		"2026-05-04T08:01:40Z|j3||4|succeeded||||0|no||0 of 9 bytes were read back",
+		"2026-05-04T08:00:10Z|j4|one||running|3|0|0|50|0|||",
+		"2026-05-04T08:01:40Z|j1|one||succeeded|1000|500|40|10|64|yes||",
+		"2026-05-04T08:01:40Z|j1|one|1|succeeded|||||64|yes||",
+		"2026-05-04T08:01:40Z|j1|one|2|succeeded|||||0|kept||the partition was left as it was",
+		"2026-05-04T08:01:40Z|j1|one|3|succeeded|||||64|yes||",
+		`2026-05-04T08:01:40Z|j2|two, "left"||failed|7|0|0||0||too-small|'=cmd: the disk, "sda",  is too small`,
+		"2026-05-04T08:01:40Z|j3|||succeeded|0|11|0||0|partly||",
+		"2026-05-04T08:01:40Z|j3||1|succeeded|||||0|partly||3 of 9 bytes were read back",
+		"2026-05-04T08:01:40Z|j3||2|succeeded|||||64|yes||",
+		"2026-05-04T08:01:40Z|j3||4|succeeded|||||0|no||0 of 9 bytes were read back",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
