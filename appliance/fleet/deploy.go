@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"seedbed/appliance/job"
+	"seedbed/appliance/queue"
 	"seedbed/images"
 )
 
@@ -47,7 +48,7 @@ const defaultSeedUntil = 4 * time.Hour
 
 // Bounds of an order.
 const (
-	maxPriority = 1000
+	maxPriority = queue.MaxPriority
 	maxRetries  = 100
 )
 

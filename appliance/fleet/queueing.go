@@ -597,27 +597,47 @@ func (f *Fleet) Prioritise(ctx context.Context, id string, priority int) error {
 
 // PrioritiseAt is Prioritise for who decided it by a version of the record; 0 is any.
 func (f *Fleet) PrioritiseAt(ctx context.Context, id string, version int64, priority int) error {
+	return f.PrioritiseAll(ctx, []Prioritised{{id, version, priority}})
+}
+
+// Prioritised is another priority of a job.
+type Prioritised struct {
+	Job      string // ID
+	Version  int64  // of the record by which it was decided; 0 is any
+	Priority int
+}
+
+// PrioritiseAll gives jobs other priorities: all of them, or, where one is refused, none.
+func (f *Fleet) PrioritiseAll(ctx context.Context, list []Prioritised) error {
 	if err := may(ctx, RoleOperator, "change a job's priority"); err != nil {
 		return err
 	}
-	if priority < -maxPriority || priority > maxPriority {
-		return refuse(CodeInvalid, "a priority is from %d to %d, not %d", -maxPriority, maxPriority, priority)
-	}
 	return f.change(ctx, func(d *draft) error {
-		j := d.job(id)
-		switch {
-		case j == nil:
-			return refuse(CodeJobUnknown, "no job has the ID %q", id)
-		case j.State.Ended():
-			return refuse(CodeJobEnded, "job %s has already %s", id, j.State)
-		case d.changed(j, version):
-			return refuse(CodeChanged, "job %s was changed meanwhile: it is %s, with priority %d; look again", id, j.State, j.Priority)
-		case j.Priority == priority:
-			return nil
+		for _, p := range list {
+			if err := d.prioritise(ctx, p); err != nil {
+				return err
+			}
 		}
-		d.editJob(j).Priority = priority
-		d.event(by(ctx, Event{Kind: "job.priority", Machine: j.Machine, Job: j.ID, Deployment: j.Deployment,
-			Text: fmt.Sprintf("job %s has priority %d now, it had %d", j.ID, priority, j.Priority)}))
 		return nil
 	})
+}
+
+func (d *draft) prioritise(ctx context.Context, p Prioritised) error {
+	j := d.job(p.Job)
+	switch {
+	case p.Priority < -maxPriority || p.Priority > maxPriority:
+		return refuse(CodeInvalid, "a priority is from %d to %d, not %d", -maxPriority, maxPriority, p.Priority)
+	case j == nil:
+		return refuse(CodeJobUnknown, "no job has the ID %q", p.Job)
+	case j.State.Ended():
+		return refuse(CodeJobEnded, "job %s has already %s", p.Job, j.State)
+	case d.changed(j, p.Version):
+		return refuse(CodeChanged, "job %s was changed meanwhile: it is %s, with priority %d; look again", p.Job, j.State, j.Priority)
+	case j.Priority == p.Priority:
+		return nil
+	}
+	d.editJob(j).Priority = p.Priority
+	d.event(by(ctx, Event{Kind: "job.priority", Machine: j.Machine, Job: j.ID, Deployment: j.Deployment,
+		Text: fmt.Sprintf("job %s has priority %d now, it had %d", j.ID, p.Priority, j.Priority)}))
+	return nil
 }
