@@ -19,16 +19,42 @@
       seat.children[1].className = "word " + n.w;
       seat.children[1].firstChild.data = n.t;
     }
-    seat.children[2].textContent = n.p || "";
-    seat.children[3].firstChild.style.transform = "scaleX(" + n.d / 1000 + ")";
-    seat.children[4].textContent = n.r || "";
-    seat.children[5].textContent = n.l || "";
     if ((seat.title || "") !== (n.y || "")) seat.title = n.y || "";
+    if (inSight.has(seat)) detail(seat, n);
   };
+  const detail = (seat, n) => {
+    const bar = "scaleX(" + n.d / 1000 + ")";
+    const fill = seat.children[3].firstChild;
+    if (fill.style.transform !== bar) fill.style.transform = bar;
+    write(seat.children[2], n.p);
+    write(seat.children[4], n.r);
+    write(seat.children[5], n.l);
+  };
+  const write = (place, text = "") => {
+    if (!place.firstChild) place.append(text);
+    else if (place.firstChild.data !== text) place.firstChild.data = text;
+  };
+
+  // Rates and bars that are out of sight wait until somebody scrolls to them; words are always as they are.
+  const inSight = new Set();
+  const sight = new IntersectionObserver((entries) => {
+    for (const e of entries) {
+      if (!e.isIntersecting) {
+        inSight.delete(e.target);
+        continue;
+      }
+      inSight.add(e.target);
+      const n = state.get(idOf(e.target));
+      if (n) detail(e.target, n);
+    }
+  }, { rootMargin: "400px" });
 
   // Seats stand in the plan by row and column; on a phone the stylesheet lets them flow.
   const lay = () => {
     seats = [...document.querySelectorAll(".seat")];
+    sight.disconnect();
+    inSight.clear();
+    seats.forEach((seat) => sight.observe(seat));
     for (const plan of document.querySelectorAll(".seats[data-columns]")) plan.style.setProperty("--columns", plan.dataset.columns);
     for (const seat of seats) {
       if (seat.dataset.row) {
