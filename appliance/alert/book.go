@@ -32,7 +32,7 @@ func (b *book) enter(found []fleet.Breach, have []fleet.Alert, s state) *fleet.J
 	}
 	var j fleet.Judgement
 	for _, f := range found {
-		if !slices.ContainsFunc(have, func(a fleet.Alert) bool { return a.Open() && same(&a, f) }) {
+		if !slices.ContainsFunc(have, func(a fleet.Alert) bool { return a.Open() && same(&a, f) || covers(&a, f, s) }) {
 			j.Raise = append(j.Raise, f)
 		}
 	}
@@ -74,9 +74,23 @@ func (b *book) end(j *fleet.Judgement, found []fleet.Breach, have []fleet.Alert,
 	}
 }
 
-// worse reports whether another rule took the place of an alert of a machine: one that was slow is silent now.
+// grave orders what an alert of a machine is about: of these one holds at a time, and a graver one takes the place of the others.
+func grave(r fleet.AlertRule) int {
+	return slices.Index([]fleet.AlertRule{fleet.RuleSlow, fleet.RuleSilent, fleet.RuleFailed}, r)
+}
+
+// worse reports whether a graver rule took the place of an alert of a machine: one that was slow is silent now.
 func worse(a *fleet.Alert, found []fleet.Breach) bool {
-	return a.Rule.OfMachine() && slices.ContainsFunc(found, func(f fleet.Breach) bool { return f.Rule.OfMachine() && f.Subject == a.Subject })
+	return a.Rule.OfMachine() && slices.ContainsFunc(found, func(f fleet.Breach) bool { return f.Subject == a.Subject && grave(f.Rule) > grave(a.Rule) })
+}
+
+// covers reports whether an alert makes a breach no news: it is graver and open, or was over so shortly before that the rate is still
+// that of the silence.
+func covers(a *fleet.Alert, f fleet.Breach, s state) bool {
+	if !f.Rule.OfMachine() || a.Subject != f.Subject || grave(a.Rule) <= grave(f.Rule) {
+		return false
+	}
+	return a.Open() || s.now.Sub(a.Ended) < time.Duration(s.settings.SlowFor)
 }
 
 // tell writes messages about what is to be told: once nothing was added for gatherFor, at the latest after gatherMost.
@@ -140,7 +154,7 @@ func toldLast(a *fleet.Alert, have []fleet.Alert) (last time.Time) {
 	return last
 }
 
-// goesOn reports whether the machine of an alert that is over has another one that is open.
+// goesOn reports whether the machine of an alert that is over has a graver one that is open.
 func goesOn(a *fleet.Alert, have []fleet.Alert) bool {
-	return a.Rule.OfMachine() && slices.ContainsFunc(have, func(o fleet.Alert) bool { return o.Open() && o.Rule.OfMachine() && o.Subject == a.Subject })
+	return a.Rule.OfMachine() && slices.ContainsFunc(have, func(o fleet.Alert) bool { return o.Open() && o.Subject == a.Subject && grave(o.Rule) > grave(a.Rule) })
 }

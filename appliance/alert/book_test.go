@@ -207,6 +207,29 @@ func TestAMachineThatWasSlowAndIsSilentIsNotToldToBeWell(t *testing.T) {
 	d.told("over: pc-1 is silent")
 }
 
+// A machine that was silent and goes on has the rate of its silence for a while: that is no news, and no reason to keep its return back.
+func TestAMachineThatComesBackIsToldToBeBack(t *testing.T) {
+	d := newDesk(t)
+	d.words["pc-1"] = monitor.Normal
+	d.pass(3 * time.Minute)
+	d.words["pc-1"] = monitor.Silent
+	d.pass(time.Minute)
+	d.told("pc-1 is silent")
+	d.words["pc-1"] = monitor.Slow
+	d.pass(30 * time.Second)
+	d.words["pc-1"] = monitor.Normal
+	d.pass(time.Minute)
+	d.told("over: pc-1 is silent")
+	if len(d.alerts) != 1 {
+		t.Errorf("%+v", d.alerts)
+	}
+	d.words["pc-1"] = monitor.Silent // again: no message in the time of the cool-down
+	d.pass(time.Minute)
+	d.words["pc-1"] = monitor.Slow // and slow it stays
+	d.pass(2 * time.Minute)
+	d.told("pc-1 is slow")
+}
+
 // An appliance that has just begun to look does not know who is slow or silent, and takes nothing back.
 func TestAnApplianceThatTookOverTakesNothingBackAtOnce(t *testing.T) {
 	d := newDesk(t)

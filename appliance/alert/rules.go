@@ -52,10 +52,10 @@ func ofMachine(p *monitor.Progress, t fleet.Thresholds) (list []fleet.Breach) {
 	switch p.Word {
 	case monitor.Slow:
 		b.Rule, b.Advice = fleet.RuleSlow, slowAdvice(p.Cause)
-		b.Text = fmt.Sprintf("%s is slow: %s over the last %v; normal is at least %s, and a good part of what its room has", p.Name, rateText(p.Judged), t.SlowFor, rateText(t.SlowRate))
+		b.Text = fmt.Sprintf("%s is slow: %s over the last %v; it should be %s, and %s of its room's median", p.Name, rateText(p.Judged), t.SlowFor, rateText(t.SlowRate), percent(t.SlowShare))
 		list = append(list, b)
 	case monitor.Silent:
-		b.Rule = fleet.RuleSilent
+		b.Rule, b.Cause = fleet.RuleSilent, "" // the monitor's sentence says the same
 		b.Text = fmt.Sprintf("%s is at work and has said nothing for %v", p.Name, t.Silence)
 		b.Advice = "look whether it is switched on and what its screen says; then its cable, its switch port and the switch; it goes on where it was once it is back"
 		list = append(list, b)
