@@ -19,6 +19,7 @@ import (
 	"seedbed/appliance/job"
 	"seedbed/images/swarm"
 	"seedbed/initramfs/agent"
+	"seedbed/initramfs/board"
 	"seedbed/initramfs/identity"
 	"seedbed/initramfs/network"
 	"seedbed/initramfs/reboot"
@@ -37,7 +38,8 @@ func main() {
 		os.Exit(2)
 	}
 	mountErr := mountAll()
-	screen := agent.NewScreen(consoles()...)
+	screen := openScreen()
+	screen.Stand(board.Working, "starting", "")
 	log := slog.New(screen.Handler())
 	screen.Say("agent %s, kernel %s", version, kernelRelease())
 	if mountErr != nil {
@@ -52,6 +54,7 @@ func main() {
 		after = order.after
 	case err != nil:
 		screen.Alarm(fmt.Sprintf("%v. The machine restarts in %v; type \"reboot\" or \"poweroff\" and Enter to choose", err, restartAfter))
+		screen.Stand(board.Failed, "stopped", fmt.Sprintf("%v. The machine restarts in %v; type \"reboot\" or \"poweroff\" and Enter to choose.", err, restartAfter))
 		after = agent.Reboot
 		timer := time.NewTimer(restartAfter)
 		select {
@@ -64,6 +67,7 @@ func main() {
 	}
 	if after == agent.Stay {
 		screen.Say("done; the machine stays on. Type \"reboot\" or \"poweroff\" and Enter")
+		screen.Stand(board.Done, "done", "The job is done, and the machine stays on; you may switch it off. Type \"reboot\" or \"poweroff\" and Enter.")
 		<-ctx.Done()
 		if errors.As(context.Cause(ctx), &order) {
 			after = order.after
@@ -75,6 +79,11 @@ func main() {
 // end restarts the machine or switches it off; should that fail, it stays with the reason on its screen.
 func end(after string, screen *agent.Screen, log *slog.Logger) {
 	screen.Say("%s now", after)
+	word := "restarting"
+	if after == agent.PowerOff {
+		word = "switching off"
+	}
+	screen.Stand(board.Done, word, "")
 	screen.Close(2 * time.Second)
 	var err error
 	if after == agent.PowerOff {
@@ -92,6 +101,7 @@ func run(ctx context.Context, screen *agent.Screen, log *slog.Logger) (after str
 	if err != nil {
 		return "", err
 	}
+	screen.Show(func(b *board.Board) { b.About = boot.MAC })
 	began := time.Now()
 	modules, err := openModules("/", kernelRelease())
 	if err != nil {
@@ -123,6 +133,7 @@ func work(ctx context.Context, screen *agent.Screen, log *slog.Logger, boot job.
 		return "", err
 	}
 	screen.Say("network: %s has %s, %v after its link came up", lease.NIC, lease.Prefix, lease.Wait.Round(10*time.Millisecond))
+	screen.Show(func(b *board.Board) { b.About, b.Message = boot.MAC+", "+lease.Prefix.Addr().String(), "" })
 	hardware := newHardware("/", modules, net, lease, log)
 	memory := hardware.Inventory().MemoryBytes
 	debug.SetMemoryLimit(memory * 2 / 5) // the kernel needs the rest for what waits to be written
@@ -161,7 +172,9 @@ func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Netw
 		case <-look.C:
 			plug()
 		case <-tick.C:
-			screen.SayOnce("network", "waiting for the network: %s", net.Status())
+			status := net.Status()
+			screen.SayOnce("network", "waiting for the network: %s", status)
+			screen.Stand(board.Waiting, "no network", "Waiting for the network: "+status)
 			if unbound := network.Unbound("/"); len(unbound) > 0 {
 				screen.SayOnce("drivers", "no driver took these network cards (PCI vendor:device): %s", strings.Join(unbound, ", "))
 			}

@@ -47,17 +47,47 @@ func writeSysctl(file, value string) {
 	_ = os.WriteFile(file, []byte(value), 0o644) // a default is no harm
 }
 
-// consoles returns the consoles of the kernel's command line: the screen, the serial line.
-func consoles() (outs []io.Writer) {
+// openScreen opens the consoles of the kernel's command line: the serial line gets lines, the screen the board too.
+func openScreen() *agent.Screen {
+	var lines, displays []*os.File
 	for _, name := range consoleNames() {
-		if f, err := os.OpenFile("/dev/"+name, os.O_WRONLY|unix.O_NOCTTY, 0); err == nil {
-			outs = append(outs, f)
+		f, err := os.OpenFile("/dev/"+name, os.O_WRONLY|unix.O_NOCTTY, 0)
+		switch {
+		case err != nil:
+		case isDisplay(f):
+			displays = append(displays, f)
+		default:
+			lines = append(lines, f)
 		}
 	}
-	if len(outs) == 0 {
+	var outs []io.Writer
+	for _, f := range lines {
+		outs = append(outs, f)
+	}
+	if len(lines)+len(displays) == 0 {
 		outs = append(outs, os.Stderr)
 	}
-	return outs
+	screen := agent.NewScreen(outs...)
+	for _, f := range displays {
+		screen.AddDisplay(f, func() (columns, rows int) { return sizeOf(f) })
+	}
+	return screen
+}
+
+// isDisplay reports whether a console is a screen: only those of the kernel's virtual terminals have a mode (ioctl_console(2)).
+func isDisplay(f *os.File) bool {
+	const kdGetMode = 0x4b3b // KDGETMODE, linux/kd.h
+	_, err := unix.IoctlGetInt(int(f.Fd()), kdGetMode)
+	return err == nil
+}
+
+// sizeOf returns the size of a console in cells, 0 where it is not known.
+func sizeOf(f *os.File) (columns, rows int) {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0, 0
+	}
+	return int(size.Col), int(size.Row)
 }
 
 // consoleNames reads /proc/consoles: lines "ttyS0 -W- (EC p a) 4:64".

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"seedbed/appliance/job"
+	"seedbed/initramfs/board"
 	"seedbed/initramfs/disk"
 )
 
@@ -121,6 +122,7 @@ func (a *Agent) Run(ctx context.Context) (after string, err error) {
 		j, err := a.nextJob(ctx, first)
 		if errors.Is(err, errIdle) {
 			a.screen.Say("there is no job for this machine: it starts its own disk")
+			a.screen.Stand(board.Done, "no job", "There is no job for this machine: it starts its own disk.")
 			return Reboot, nil
 		}
 		if err != nil {
@@ -213,6 +215,7 @@ func (a *Agent) nextJob(ctx context.Context, first bool) (j job.Job, err error) 
 		}
 		if got && j.Waits != "" {
 			a.screen.SayOnce("idle", "there is a job for this machine, which %s", j.Waits)
+			a.screen.stand(board.Board{Level: board.Waiting, Word: "waiting", Image: j.ImageName, Message: "There is a job for this machine, which " + j.Waits})
 			began = time.Now()
 			continue
 		}
@@ -232,6 +235,7 @@ func (a *Agent) nextJob(ctx context.Context, first bool) (j job.Job, err error) 
 			return j, errIdle
 		}
 		a.screen.SayOnce("idle", "there is no job for this machine yet; it waits for one")
+		a.screen.Stand(board.Waiting, "no job", "There is no job for this machine yet; it waits for one.")
 	}
 }
 
@@ -253,10 +257,13 @@ func (a *Agent) inventory(ctx context.Context) (admitted bool, err error) {
 	a.machine = admission.Machine
 	if admission.Admitted {
 		a.screen.SayOnce("machine", "this machine is %s", admission.Name)
+		a.screen.Show(func(b *board.Board) { b.Name, b.ID, b.Code = admission.Name, admission.Machine, "" })
 	} else if admission.Code != a.code {
 		a.code = admission.Code
 		a.screen.Alarm(fmt.Sprintf("this machine is new here and waits to be admitted. Its code is %s: on the appliance, "+
 			"run `seedbed machine admit %s`", admission.Code, admission.Code))
+		a.screen.stand(board.Board{Level: board.Waiting, Word: "new here", Code: admission.Code, Message: "This machine waits to be admitted. Compare the code " +
+			"with the one in the console and admit it there, or run on the appliance: seedbed machine admit " + admission.Code})
 	}
 	return admission.Admitted, nil
 }
@@ -317,6 +324,7 @@ func (f *Failure) Unwrap() error { return f.Err }
 // tellFound reports what a verify found to be wrong, until the appliance has taken it or knows better.
 func (a *Agent) tellFound(ctx context.Context, j job.Job, f *Failure) error {
 	a.screen.Alarm(fmt.Sprintf("%s (%s)", strings.TrimSuffix(f.Sentence, "."), f.Code))
+	a.screen.showFailure(j, f, "The machine goes on.")
 	report := job.Report{Job: j.ID, Epoch: j.Epoch, Phase: f.at, State: job.Failed, Code: f.Code, Reason: f.Sentence, Log: a.screen.Tail(), Found: f.found}
 	err := a.retry(ctx, "take what was found", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -334,6 +342,7 @@ func (a *Agent) tellFound(ctx context.Context, j job.Job, f *Failure) error {
 func (a *Agent) stayFailed(ctx context.Context, j job.Job, f *Failure) error {
 	a.screen.Alarm(fmt.Sprintf("FAILED (%s): %s. This machine takes another job when it starts again: type \"reboot\" and Enter", f.Code,
 		strings.TrimSuffix(f.Sentence, ".")))
+	a.screen.showFailure(j, f, "Then type \"reboot\" and Enter: the machine takes another job when it starts again.")
 	report := job.Report{Job: j.ID, Epoch: j.Epoch, Phase: f.at, State: job.Failed, Code: f.Code, Reason: f.Sentence, Log: a.screen.Tail()}
 	wait := a.cfg.timing.failed
 	for {
@@ -344,6 +353,7 @@ func (a *Agent) stayFailed(ctx context.Context, j job.Job, f *Failure) error {
 		switch {
 		case err == nil && answer.Again:
 			a.screen.Say("the job is tried again in a moment")
+			a.screen.Stand(board.Waiting, "trying again", "The job is tried again in a moment.")
 			return nil
 		case err == nil:
 			a.screen.SayOnce("failed", "the appliance knows of the failure; the disk is not touched any more")

@@ -19,9 +19,11 @@ func (c *capturing) reports(ctx context.Context, end context.CancelCauseFunc) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var rate rate
+	board := &workBoard{screen: c.a.screen, j: c.j}
 	var shown time.Time
 	for {
 		r := c.report(&rate)
+		board.show(r)
 		if time.Since(shown) >= c.a.cfg.timing.progress {
 			c.show(r)
 			shown = time.Now()
@@ -69,10 +71,12 @@ func (c *capturing) tell(ctx context.Context, r job.Report) error {
 	if err != nil {
 		if ctx.Err() == nil {
 			c.a.screen.SayOnce("report", "the appliance does not answer: %v; the work goes on", plain(err))
+			c.a.screen.notice("The appliance does not answer; the work goes on.")
 		}
 		return nil
 	}
 	c.a.screen.Forget("report")
+	c.a.screen.notice("")
 	if answer.State == job.Cancelled {
 		return &Failure{Code: "cancelled", over: true, Sentence: "job " + c.j.ID + " was cancelled; the disk was only read"}
 	}

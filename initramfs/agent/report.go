@@ -102,7 +102,7 @@ func (d *deployment) reports(ctx context.Context, end func(error)) {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	progress := &progressLine{d: d}
+	progress, shown := &progressLine{d: d}, &workBoard{screen: d.a.screen, j: d.j}
 	var lastBitmap time.Time
 	say := func() error {
 		d.telling.Lock()
@@ -112,6 +112,7 @@ func (d *deployment) reports(ctx context.Context, end func(error)) {
 		}
 		r := d.snapshot()
 		progress.show(r)
+		shown.show(r)
 		if store := d.storage(); store != nil && time.Since(lastBitmap) > bitmapEvery {
 			r.Bitmap, lastBitmap = store.Bitmap(), time.Now()
 		}
@@ -146,10 +147,12 @@ func (d *deployment) report(ctx context.Context, r job.Report) error {
 	if err != nil {
 		if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded {
 			d.a.screen.SayOnce("report", "the appliance does not answer: %v; the work goes on", plain(err))
+			d.a.screen.notice("The appliance does not answer; the work goes on.")
 		}
 		return nil
 	}
 	d.a.screen.Forget("report")
+	d.a.screen.notice("")
 	if answer.State == job.Cancelled {
 		return d.ended("was cancelled", nil)
 	}

@@ -8,10 +8,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"seedbed/initramfs/board"
 )
 
-// Screen is what a person before the machine sees: the same lines on every console, screen and serial line. A console
-// that takes no bytes holds nobody up. Safe for concurrent use.
+// Screen is what a person before the machine sees: the same lines on every console, and on those that are screens a board above
+// them which can be read from the back of a room. A console that takes no bytes holds nobody up. Safe for concurrent use.
 type Screen struct {
 	outs []*console
 
@@ -19,6 +21,9 @@ type Screen struct {
 	closed bool
 	last   map[string]string
 	tail   []string // the last lines, for reports of failures
+
+	displays []*display
+	board    board.Board
 }
 
 // console is one output with its own goroutine.
@@ -30,7 +35,8 @@ type console struct {
 // tailLines is how many lines a report of a failure carries.
 const tailLines = 40
 
-// NewScreen returns a screen that writes to outs, each on a goroutine of its own until Close.
+// NewScreen returns a screen that writes lines to outs, each on a goroutine of its own until Close. Consoles that show the board
+// are added by AddDisplay.
 func NewScreen(outs ...io.Writer) *Screen {
 	s := &Screen{last: map[string]string{}}
 	for _, w := range outs {
@@ -56,11 +62,21 @@ func (s *Screen) Close(wait time.Duration) {
 		for _, c := range s.outs {
 			close(c.lines)
 		}
+		for _, d := range s.displays {
+			close(d.wake)
+		}
+	}
+	var ends []chan struct{}
+	for _, c := range s.outs {
+		ends = append(ends, c.done)
+	}
+	for _, d := range s.displays {
+		ends = append(ends, d.done)
 	}
 	s.mu.Unlock()
-	for _, c := range s.outs {
+	for _, end := range ends {
 		select {
-		case <-c.done:
+		case <-end:
 		case <-timer.C:
 			return
 		}
@@ -75,6 +91,7 @@ func (s *Screen) Say(format string, a ...any) {
 	if len(s.tail) > tailLines {
 		s.tail = s.tail[1:]
 	}
+	s.logged(line)
 	s.mu.Unlock()
 	s.put(line + "\r\n")
 }
