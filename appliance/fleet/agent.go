@@ -18,6 +18,8 @@ const (
 	maxNICs  = 64
 	maxDisks = 1024
 	maxMACs  = 256
+	// maxDevices bounds what else is named of its hardware: what is more is left out.
+	maxDevices = 32
 )
 
 // Inventory keeps what a machine is and tells it who it is to the site. The same again writes nothing.
@@ -69,6 +71,19 @@ func bounded(inv job.Inventory) job.Inventory {
 	for i := range inv.NICs {
 		n := &inv.NICs[i]
 		words = append(words, &n.Name, &n.MAC, &n.Driver, &n.Addr)
+	}
+	inv.Controllers = slices.Clone(inv.Controllers[:min(len(inv.Controllers), maxDevices)])
+	inv.NoDriver = slices.Clone(inv.NoDriver[:min(len(inv.NoDriver), maxDevices)])
+	inv.SecureBootDB = slices.Clone(inv.SecureBootDB[:min(len(inv.SecureBootDB), maxDevices)])
+	for i := range inv.Controllers {
+		c := &inv.Controllers[i]
+		words = append(words, &c.Slot, &c.ID, &c.Class, &c.Driver, &c.Mode)
+	}
+	for i := range inv.NoDriver {
+		words = append(words, &inv.NoDriver[i].Slot, &inv.NoDriver[i].ID)
+	}
+	for i := range inv.SecureBootDB {
+		words = append(words, &inv.SecureBootDB[i])
 	}
 	for _, word := range words {
 		cut(word, maxWord)

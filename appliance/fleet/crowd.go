@@ -59,6 +59,15 @@ func weight(inv *job.Inventory) int64 {
 	for _, d := range inv.Disks {
 		n += 200 + len(d.Name) + len(d.Model) + len(d.Serial) + len(d.WWN) + len(d.Bus)
 	}
+	for _, c := range inv.Controllers {
+		n += 150 + len(c.Slot) + len(c.ID) + len(c.Class) + len(c.Driver) + len(c.Mode)
+	}
+	for _, d := range inv.NoDriver {
+		n += 60 + len(d.Slot) + len(d.ID)
+	}
+	for _, name := range inv.SecureBootDB {
+		n += 24 + len(name)
+	}
 	for _, c := range inv.NICs {
 		n += 100 + len(c.Name) + len(c.MAC) + len(c.Driver) + len(c.Addr)
 	}

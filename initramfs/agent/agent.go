@@ -61,10 +61,12 @@ type timing struct {
 	failed   time.Duration // between two reports of a failure
 	alone    time.Duration // a finished machine that hears nothing of the appliance so long goes on by itself
 	idle     time.Duration // a machine that may have a job and gets none so long boots its own disk
+	trouble  time.Duration // an agent that gets no answer to its hello so long says why by the port of the boot files
+	swarm    time.Duration // a machine that gets nothing of its image so long looks whether it reaches who has it
 }
 
 var defaultTiming = timing{rest: time.Second, rescan: 3 * time.Second, progress: 5 * time.Second, failed: 10 * time.Second, alone: time.Minute,
-	idle: 2 * time.Minute}
+	idle: 2 * time.Minute, trouble: 5 * time.Second, swarm: 10 * time.Second}
 
 // Agent carries out the jobs of one boot of one machine. Run owns it.
 type Agent struct {
@@ -157,11 +159,13 @@ func (a *Agent) hello(ctx context.Context) error {
 		return err
 	}
 	var w job.Welcome
-	err = a.retry(ctx, "answer the hello", func(ctx context.Context) error {
+	trouble := a.newTrouble()
+	err = a.retry(ctx, "answer the hello", func(ctx context.Context) (err error) {
+		defer func() { trouble.tell(ctx, err) }()
 		h := job.Hello{Token: a.cfg.Boot.Token, MAC: a.cfg.Boot.MAC, PublicKey: key, Clock: time.Now(), Version: a.cfg.Version}
-		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		_, err := a.client.post(ctx, job.PathHello, h, &w)
+		_, err = a.client.post(attempt, job.PathHello, h, &w)
 		return err
 	})
 	if err != nil {

@@ -121,6 +121,7 @@ func (c *content) start(ctx context.Context) error {
 		c.err <- sw.Run(ctx)
 	})
 	c.group.Go(func() { d.announce(ctx, sw) })
+	c.group.Go(func() { d.watchReach(ctx, sw) })
 	c.group.Go(func() {
 		c.looked <- d.store.Look(ctx, func(piece int) { sw.Found(piece) }, func(n int64) { d.looked.Add(n) })
 	})

@@ -24,6 +24,7 @@ type status struct {
 	heard    time.Time // when the appliance answered a report last
 	past     swarm.Stats
 	liars    []job.Liar // that were found before the swarm was joined
+	alone    string     // why the machine reaches nobody who has its image; "" where it does
 }
 
 // set changes the status and has it reported at once.
@@ -67,6 +68,9 @@ func (d *deployment) snapshot() job.Report {
 	}
 	if d.j.Kind == job.WipeDisk {
 		r.Done = d.looked.Load()
+	}
+	if s.alone != "" {
+		r.Warnings = []string{s.alone}
 	}
 	stats := s.past
 	if sw != nil {

@@ -28,9 +28,11 @@ func Read(root string) job.Inventory {
 		UUID: dmi("product_uuid"), Manufacturer: dmi("sys_vendor"), Product: dmi("product_name"), Serial: dmi("product_serial"),
 		Firmware: "bios", MemoryBytes: memory(root), Cores: cores(root),
 	}
+	inv.Controllers, inv.NoDriver = pci(root)
 	if _, err := os.Stat(filepath.Join(root, "sys/firmware/efi")); err == nil {
 		inv.Firmware = "uefi"
 		inv.SecureBoot = secureBoot(filepath.Join(root, "sys/firmware/efi/efivars"))
+		inv.SecureBootDB = secureBootDB(filepath.Join(root, "sys/firmware/efi/efivars"))
 	}
 	return inv
 }

@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"seedbed/appliance/bootdoctor"
+	"seedbed/appliance/job"
+)
+
+// An agent that gets no answer by HTTPS says so where it booted from: once the patience is over, and not at each attempt.
+func TestAnAgentThatGetsNoAnswerSaysSoByThePortOfTheBootFiles(t *testing.T) {
+	told := make(chan url.Values, 10)
+	files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		told <- r.URL.Query()
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer files.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	l.Close()
+	boot := job.Boot{Appliances: []string{"https://" + nobody}, Fingerprint: [32]byte{1}, Token: "x", MAC: "52:54:00:77:00:10", Trouble: files.URL + "/boot/trouble"}
+	a, err := New(Config{Boot: boot, Machine: new(computer), Screen: NewScreen(), Log: slog.New(slog.DiscardHandler), timing: timing{trouble: 50 * time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go func() {
+		defer cancel()
+		q := <-told
+		if q.Get("code") != bootdoctor.TroubleUnreachable || q.Get("mac") != boot.MAC || !strings.Contains(q.Get("text"), nobody) {
+			t.Errorf("the appliance is told %v", q)
+		}
+	}()
+	if _, err := a.Run(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("the agent ends with %v", err)
+	}
+}
+
+func TestTroublesHaveTheirWords(t *testing.T) {
+	for err, want := range map[error]string{
+		errors.New("i/o timeout"):                                     bootdoctor.TroubleUnreachable,
+		fmt.Errorf("tls: %w", ErrPin):                                 bootdoctor.TroubleCertificate,
+		&problem{job.Problem{Status: 403, Code: "token-used"}}:        bootdoctor.TroubleRefused,
+		&problem{job.Problem{Status: 503, Detail: "comes back soon"}}: bootdoctor.TroubleUnreachable,
+	} {
+		if got := troubleCode(err); got != want {
+			t.Errorf("%v is %s, want %s", err, got, want)
+		}
+	}
+}
+
+// A machine that reaches no seeder says which one, and why; one that reaches any says nothing.
+func TestAMachineSaysThatItReachesNoSeeder(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	there := netip.MustParseAddrPort(l.Addr().String())
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := netip.MustParseAddrPort(gone.Addr().String())
+	gone.Close()
+	d := &deployment{a: &Agent{screen: NewScreen()}}
+	d.j.Seeds = []netip.AddrPort{away}
+	if why := d.unreached(t.Context()); !strings.HasPrefix(why, job.WarnNoSwarm+away.String()+": ") || !strings.Contains(why, "refused") {
+		t.Errorf("says %q", why)
+	}
+	d.j.Seeds = append(d.j.Seeds, there)
+	if why := d.unreached(t.Context()); why != "" {
+		t.Errorf("says %q, though %s answers", why, there)
+	}
+	d.j.Seeds = nil
+	if why := d.unreached(t.Context()); why != "" {
+		t.Errorf("without seeders it says %q", why)
+	}
+}
