@@ -112,8 +112,8 @@ var loaderCases = []Case{
 		Next:     nextSecureBoot + "; if it is off already, set network boot to the other of BIOS and UEFI, and renew the firmware",
 		Causes:   []string{"Secure Boot is on and refuses the loader", "the firmware cannot run the loader, which gave up at once"},
 		match: func(v *view) map[string]string {
-			s := v.loader()
-			if s == nil || s.By == ByGRUB || !v.b.UEFI || v.started(s) || v.secureBoot() == "off" || v.goneOn(s) < 0 || v.goneOn(s) > refusesWithin {
+			s := v.refused()
+			if s == nil || !v.b.UEFI || v.secureBoot() == "off" {
 				return nil
 			}
 			return facts("loader", s.Loader, "after", seconds(v.goneOn(s)))

@@ -168,7 +168,7 @@ func (v *view) loader() *Step {
 // started reports whether a loader began: it asked for a file beside itself.
 func (v *view) started(s *Step) bool {
 	return v.find(func(o *Step) bool {
-		return (o.Kind == TFTP || o.Kind == HTTP) && o.Last.After(s.At) && o.File != s.File && (o.Loader == "" || s.Loader == "shim")
+		return (o.Kind == TFTP || o.Kind == HTTP) && o.Last.After(s.At) && o.File != s.File && (o.Loader == "" || o.By == ByGRUB)
 	}) != nil
 }
 
@@ -186,6 +186,17 @@ func (v *view) goneOn(s *Step) time.Duration {
 		return v.next.Sub(s.Last)
 	}
 	return -1
+}
+
+// refused returns a loader that the firmware fetched whole, did not start, and left at once for its next boot entry; or nil.
+func (v *view) refused() *Step {
+	if v.loader() == nil {
+		return nil
+	}
+	return v.find(func(s *Step) bool {
+		gone := v.goneOn(s)
+		return (s.Kind == TFTP || s.Kind == HTTP) && s.By == ByFirmware && s.Loader != "" && s.Whole() && !v.started(s) && gone >= 0 && gone <= refusesWithin
+	})
 }
 
 // secureBoot is what the last inventory said: "on", "off" or "".

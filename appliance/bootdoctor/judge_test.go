@@ -106,6 +106,8 @@ var examples = []struct {
 		})}},
 	{"refused, and nobody knows of Secure Boot", "secure-boot-or-broken", "Secure Boot is on and refuses the loader; the firmware cannot run the loader", Input{Now: at(30),
 		Boot: and(upToLoader, Step{At: at(9), Kind: DHCP, By: ByFirmware, Loader: "shim"})}},
+	{"refused by PXE and by HTTP boot", "secure-boot-or-broken", "went on to its next boot entry 4 s later", Input{Now: at(16),
+		Boot: and(upToLoader, Step{At: at(7), Kind: DHCP, By: ByFirmware, Loader: "shim"}, Step{At: at(8), Kind: HTTP, By: ByFirmware, Loader: "shim", File: "525400770010/shimx64.efi", Bytes: 9, Length: 9})}},
 	{"silent, and nobody knows of Secure Boot", "secure-boot-or-hang", "Secure Boot refuses the loader; the loader hangs", Input{Now: at(80), Boot: boot(upToLoader...)}},
 	{"silent with Secure Boot off", "loader-hangs", "it hangs as it starts", Input{Now: at(80), Boot: boot(upToLoader...), Inventory: inventory(func(*job.Inventory) {})}},
 	{"iPXE that GRUB hands over to", "loader-hangs", "the loader snponly", Input{Now: at(90),

@@ -139,6 +139,13 @@ func (a *Appliance) Machine(ctx context.Context, name string) (*api.Machine, err
 	return m, a.query(ctx, m, "machine", "show", name, "--json")
 }
 
+// Boot returns how a machine boots, as the appliance's boot doctor sees it.
+func (a *Appliance) Boot(ctx context.Context, m *Machine) (*api.MachineBoot, error) {
+	c := client.Local(filepath.Join(a.Data, "seedbed.sock"))
+	defer c.Close()
+	return c.MachineBoot(ctx, m.MAC.String())
+}
+
 // Events returns the appliance's events, oldest first.
 func (a *Appliance) Events(ctx context.Context) (events []fleet.Event, err error) {
 	return events, a.query(ctx, &events, "event", "ls", "--json")
