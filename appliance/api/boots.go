@@ -65,14 +65,15 @@ func BootOf(f *fleet.Fleet, boots Boots, name string, now time.Time) (*MachineBo
 		}
 	}
 	answer := &MachineBoot{Machine: m.ID, Name: m.Name, Verdict: bootdoctor.Judge(in)}
-	answer.Last = course(in.Last, in.Boot.Began, hello, told, nil)
+	if len(in.Last.Steps) > 0 {
+		answer.Last = course(in.Last, in.Boot.Began, hello, told, nil)
+	}
 	answer.Now = course(in.Boot, time.Time{}, hello, told, work)
 	return answer, nil
 }
 
 func workOf(j *fleet.JobView) *bootdoctor.Work {
-	return &bootdoctor.Work{ID: j.ID, Kind: j.Kind, State: j.State, Phase: j.Phase, Code: j.Code, Reason: j.Reason, Peers: j.Peers,
-		Received: j.FromAppliance + j.FromPeers, Warnings: j.Warnings, Reported: j.Reported}
+	return &bootdoctor.Work{ID: j.ID, Kind: j.Kind, State: j.State, Phase: j.Phase, Code: j.Code, Reason: j.Reason, Peers: j.Peers, Warnings: j.Warnings, Reported: j.Reported}
 }
 
 // course adds to a boot what the fleet knows of its agent, and counts durations. end is when the boot after it began; nil is no boot.
@@ -119,7 +120,13 @@ func jobNote(j *fleet.JobView) string {
 }
 
 func (o *Operators) addBoots(boots Boots) {
+	o.boots = boots
 	add(o, "GET", "/machines/{name}/boot", "getMachineBoot", "Say how a machine boots, where that stopped, and what to do", func(_ context.Context, in *Named) (*answer[*MachineBoot], error) {
-		return body(BootOf(o.fleet, boots, in.Name, time.Now().UTC()))
+		return body(o.MachineBoot(in.Name))
 	})
+}
+
+// MachineBoot says how a machine boots, see BootOf.
+func (o *Operators) MachineBoot(name string) (*MachineBoot, error) {
+	return BootOf(o.fleet, o.boots, name, time.Now().UTC())
 }

@@ -55,6 +55,7 @@ type Operators struct {
 	// strangers bounds requests without a name.
 	strangers *limit.Limiter
 	live      *live
+	boots     Boots // nil is none
 }
 
 // NewOperators makes the operators' interface. Nothing is started.

@@ -48,6 +48,22 @@ func Texts() (list []string) {
 	return list
 }
 
+// Phrases are the facts that are words of the doctor's own, for languages.
+func Phrases() []string {
+	return []string{ByFirmware, ByAgent, nothing, whyUnsigned, whyNoKey, whyNotBegun, whyVanished, whyNoneToldOf, hidesAll}
+}
+
+// Facts that are words.
+const (
+	nothing       = "nothing"
+	whyUnsigned   = "it is on, and this loader is not signed for it"
+	whyNoKey      = "its keys lack Microsoft's UEFI CA, by which the loader is signed"
+	whyNotBegun   = "it is on, and the loader did not begin"
+	whyVanished   = "the machine does not answer"
+	whyNoneToldOf = "its inventory has none"
+	hidesAll      = "no disk behind it is seen"
+)
+
 // Find returns the case of a name, or nil.
 func Find(name string) *Case {
 	for i := range Cases {

@@ -22,7 +22,7 @@ func (v *view) hidden() map[string]string {
 	if c == nil || v.fixed() > 0 && c.Hidden == 0 || v.fixed() > 0 && v.failed("no-disk", "too-small") == nil {
 		return nil
 	}
-	what := "no disk behind it is seen"
+	what := hidesAll
 	if c.Hidden > 0 {
 		what = fmt.Sprintf("it hides %d NVMe disks", c.Hidden)
 	}
@@ -33,7 +33,7 @@ func (v *view) hidden() map[string]string {
 // swarmSilent returns why a machine at work gets no byte, or nil.
 func (v *view) swarmSilent() map[string]string {
 	w := v.Work
-	if w == nil || w.State != job.Running || !w.Kind.Swarms() || !v.next.IsZero() || w.Received > 0 || w.Peers > 0 {
+	if w == nil || w.State != job.Running || !w.Kind.Swarms() || !v.next.IsZero() || w.Peers > 0 {
 		return nil
 	}
 	for _, s := range w.Warnings {
@@ -95,7 +95,7 @@ var agentCases = []Case{
 			if v.Inventory == nil || v.fixed() > 0 || !v.greeted() || !v.next.IsZero() {
 				return nil
 			}
-			return facts("reason", "its inventory has none")
+			return facts("reason", whyNoneToldOf)
 		},
 	},
 	{

@@ -45,7 +45,7 @@ var loaderCases = []Case{
 			if s == nil || v.b.Firmware == "" || v.fits(s.Loader) || !v.still(PacketPatience) && v.goneOn(s) < 0 {
 				return nil
 			}
-			offered := "nothing"
+			offered := nothing
 			if o := v.offered(); o != nil {
 				offered = o.Loader
 			}
@@ -78,7 +78,7 @@ var loaderCases = []Case{
 			if s == nil || v.loader() != nil {
 				return nil
 			}
-			return facts("file", s.File, "bytes", fmt.Sprint(s.Bytes), "length", fmt.Sprint(s.Length), "note", or(s.Note, "the machine does not answer"))
+			return facts("file", s.File, "bytes", fmt.Sprint(s.Bytes), "length", fmt.Sprint(s.Length), "note", or(s.Note, whyVanished))
 		},
 	},
 	{
@@ -95,11 +95,11 @@ var loaderCases = []Case{
 			trusts, known := v.trusts()
 			switch {
 			case v.secureBoot() == "on" && s.Loader != "shim":
-				return facts("loader", s.Loader, "why", "it is on, and this loader is not signed for it")
+				return facts("loader", s.Loader, "why", whyUnsigned)
 			case v.secureBoot() == "on" && known && !trusts:
-				return facts("loader", s.Loader, "why", "its keys lack Microsoft's UEFI CA, by which the loader is signed")
+				return facts("loader", s.Loader, "why", whyNoKey)
 			case v.secureBoot() == "on" && s.Loader == "shim":
-				return facts("loader", s.Loader, "why", "it is on, and the loader did not begin")
+				return facts("loader", s.Loader, "why", whyNotBegun)
 			}
 			return nil
 		},

@@ -46,6 +46,8 @@ type Verdict struct {
 	Before bool `json:"before,omitempty"`
 	// Facts are what stands in the place of words in braces in the texts of the Case, for other languages.
 	Facts map[string]string `json:"facts,omitempty"`
+	// Step is the last step of a machine that is on its way, nil otherwise.
+	Step *Step `json:"-"`
 }
 
 // Work is what a machine's job says.
@@ -56,9 +58,8 @@ type Work struct {
 	Phase  job.Phase
 	Code   string
 	Reason string
-	// Peers, and bytes that came over the swarm.
-	Peers    int
-	Received int64
+	Peers  int
+	// Warnings of its last report: WarnNoSwarm begins the one of a machine that gets nothing and reaches nobody.
 	Warnings []string
 	Reported time.Time // the last report
 }
@@ -107,6 +108,9 @@ func verdict(v *view) Verdict {
 		}
 		facts["name"] = or(v.Name, v.b.MAC)
 		out := Verdict{Case: c.Name, Level: c.Level, Stopped: c.Stopped, Sentence: Fill(c.Sentence, facts), Next: Fill(c.Next, facts), Facts: facts}
+		if c.Name == caseOnTheWay {
+			out.Step = &v.b.Steps[len(v.b.Steps)-1]
+		}
 		for _, cause := range c.Causes {
 			out.Causes = append(out.Causes, Fill(cause, facts))
 		}

@@ -159,7 +159,7 @@ var examples = []struct {
 	{"a second card without a driver", "nic-without-driver", "it works by another one", Input{Now: at(40), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Admitted: true,
 		Inventory: inventory(func(i *job.Inventory) { i.NoDriver = []job.PCI{{Slot: "0000:03:00.0", ID: "1d6a:07b1"}} })}},
 	{"at work", "working", "at work on job j1 (running)", Input{Now: at(40), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Admitted: true,
-		Work: &Work{ID: "j1", Kind: job.Deploy, State: job.Running, Phase: job.PhaseContent, Received: 5, Peers: 1, Reported: at(39)}}},
+		Work: &Work{ID: "j1", Kind: job.Deploy, State: job.Running, Phase: job.PhaseContent, Peers: 1, Reported: at(39)}}},
 	{"idle", "in-agent", "nothing to do now", Input{Now: at(40), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Admitted: true, Inventory: inventory(func(*job.Inventory) {})}},
 	{"in the middle of its loader", "on-the-way", "fetches 525400770010/shimx64.efi by TFTP", Input{Now: at(10), Boot: boot(upToLoader...)}},
 	{"on its way again, and stopped before", "agent-silent", "said nothing since", Input{Now: at(205), Last: boot(upToKernel...), Boot: boot(asks(200))}},

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"seedbed/appliance/bootdoctor"
 )
 
 // inTemplate finds the texts of a template: t "...", also in parentheses.
@@ -63,6 +65,9 @@ func texts(t *testing.T) map[string]string {
 			}
 			return true
 		})
+	}
+	for _, s := range slices.Concat(bootdoctor.Texts(), bootdoctor.StepTexts(), bootdoctor.Phrases()) {
+		found[s] = "package bootdoctor"
 	}
 	return found
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"seedbed/appliance/api"
+	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/appliance/monitor"
@@ -43,9 +44,20 @@ type world struct {
 	told atomic.Pointer[monitor.Picture]
 	operating
 
+	// boots is what was seen of machines that boot; tests put something there before pages are asked for.
+	boots atomic.Pointer[api.Boots]
+
 	mu    sync.Mutex
 	stays map[fleet.Role]*fleet.Stay
 	made  int // machines
+}
+
+// bootsOf is what was seen of a machine that boots.
+func (w *world) bootsOf(mac string) (now, last bootdoctor.Boot) {
+	if boots := w.boots.Load(); boots != nil {
+		return (*boots)(mac)
+	}
+	return now, last
 }
 
 // Picture implements Pictures.
@@ -126,7 +138,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	w.told.Store(&monitor.Picture{At: time.Now(), Thresholds: monitor.Thresholds{}.Or()})
-	w.operators = api.NewOperators(api.Config{Fleet: w.fleet, Images: w.shelf})
+	w.operators = api.NewOperators(api.Config{Fleet: w.fleet, Images: w.shelf, Boots: w.bootsOf})
 	w.operating = newOperating(t)
 	if w.inner, err = open(Config{Fleet: w.fleet, Operators: w.operators, Monitor: w, Images: w.shelf, Works: w.works, Spool: w.spool, Examine: w.examine}); err != nil {
 		t.Fatal(err)

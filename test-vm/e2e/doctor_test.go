@@ -9,34 +9,41 @@ import (
 	"seedbed/test-vm/lab"
 )
 
-// TestTheBootDoctorSaysWhatStopsFirmware stages what goes wrong before a kernel runs.
+// fault is what goes wrong before a kernel runs.
+type fault struct {
+	name     string
+	firmware lab.Firmware
+	lab      lab.Config
+	block    []lab.Service
+	want     string // case of the boot doctor
+	words    []string
+}
+
 func TestTheBootDoctorSaysWhatStopsFirmware(t *testing.T) {
-	for _, c := range []struct {
-		name     string
-		firmware lab.Firmware
-		lab      lab.Config
-		block    []lab.Service
-		want     string
-		words    []string
-	}{
-		{"tftp", lab.UEFI, lab.Config{}, []lab.Service{lab.TFTP}, "no-tftp", []string{"UDP port 69"}},
+	for _, f := range []fault{
 		{"loader", lab.BIOS, lab.Config{BootFile: lab.BootFile{Name: "snponly.efi"}}, nil, "wrong-loader", []string{"BIOS firmware", "snponly.efi", "another DHCP server"}},
 		{"keys", lab.OtherKeys, lab.Config{}, nil, "secure-boot-or-broken", []string{"Secure Boot is on and refuses the loader", "firmware cannot run the loader"}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			r := openRoom(t, "doctor-"+c.name, c.lab)
-			a := r.serve()
-			for _, s := range c.block {
-				must(t, r.Block(t.Context(), s))
-			}
-			began := time.Now()
-			m := r.machine(c.name, c.firmware)
-			start(t, m, lab.StartOptions{})
-			examine(t, a, m, c.want, c.words...)
-			t.Logf("%s after %v", c.want, time.Since(began).Round(time.Second))
+			stage(t, f)
 		})
 	}
+}
+
+// stage has a machine meet a fault, and holds the boot doctor to what it has to say.
+func stage(t *testing.T, f fault) {
+	t.Helper()
+	r := openRoom(t, "doctor-"+f.name, f.lab)
+	a := r.serve()
+	for _, s := range f.block {
+		must(t, r.Block(t.Context(), s))
+	}
+	began := time.Now()
+	m := r.machine(f.name, f.firmware)
+	start(t, m, lab.StartOptions{})
+	examine(t, a, m, f.want, f.words...)
+	t.Logf("%s %v after power on", f.want, time.Since(began).Round(time.Second))
 }
 
 // verdictLimit is how long the doctor may take from power on to its verdict on a busy host: a boot up to the agent, and its patience.

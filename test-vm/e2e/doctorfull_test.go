@@ -10,6 +10,10 @@ import (
 	"seedbed/test-vm/lab"
 )
 
+func TestTheBootDoctorSaysThatTFTPIsBlocked(t *testing.T) {
+	stage(t, fault{"tftp", lab.UEFI, lab.Config{}, []lab.Service{lab.TFTP}, "no-tftp", []string{"UDP port 69"}})
+}
+
 // What goes wrong once the agent runs; each machine boots a kernel.
 func TestTheBootDoctorSaysWhatStopsTheAgent(t *testing.T) {
 	for _, c := range []struct {
