@@ -274,7 +274,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 func (f *Fleet) tidyAlways(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	forgot := f.now()
+	forgot := f.now().Add(forgetFirst - forgetEvery)
 	for {
 		select {
 		case <-ctx.Done():
@@ -404,8 +404,11 @@ func (f *Fleet) forgetOld(now time.Time) {
 	}
 }
 
-// forgetEvery is how often old jobs are looked for.
-const forgetEvery = time.Hour
+// forgetEvery is how often old jobs are looked for, forgetFirst when after the start: an appliance that is often started looks too.
+const (
+	forgetEvery = time.Hour
+	forgetFirst = 5 * time.Minute
+)
 
 // get returns a record, or nil.
 func (s *records) get(k Key) Record {
