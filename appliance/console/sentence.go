@@ -1,9 +1,12 @@
 package console
 
 import (
-	_ "embed"
+	"cmp"
+	"embed"
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,8 +15,8 @@ import (
 // chineseSentences has sentences of other packages, which come ready made: by what machines are judged, what jobs wait for, why
 // something is refused. In English %s stands for any part of a sentence; the translation takes the parts in the same order, or numbers them.
 //
-//go:embed sentences/chinese.json
-var chineseSentences []byte
+//go:embed sentences
+var chineseSentences embed.FS
 
 // sentence is one that has parts.
 type sentence struct {
@@ -22,14 +25,35 @@ type sentence struct {
 	other  string // for fmt.Sprintf
 }
 
+// allSentences returns the translations of all files by their English sentence.
+func allSentences() (map[string]string, error) {
+	files, err := fs.Glob(chineseSentences, "sentences/*.json")
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for _, file := range files {
+		b, err := chineseSentences.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		list := map[string]string{}
+		if err := json.Unmarshal(b, &list); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		maps.Copy(all, list)
+	}
+	return all, nil
+}
+
 // sentencesOf returns those of a language, whole ones by their English text and those with parts, the longest first.
 func sentencesOf(code string) (whole map[string]string, parts []sentence, err error) {
 	if code != "zh" {
 		return nil, nil, nil
 	}
-	all := map[string]string{}
-	if err := json.Unmarshal(chineseSentences, &all); err != nil {
-		return nil, nil, fmt.Errorf("sentences/chinese.json: %w", err)
+	all, err := allSentences()
+	if err != nil {
+		return nil, nil, err
 	}
 	whole = map[string]string{}
 	var order []string
@@ -40,7 +64,7 @@ func sentencesOf(code string) (whole map[string]string, parts []sentence, err er
 		}
 		order = append(order, english)
 	}
-	slices.SortFunc(order, func(a, b string) int { return len(b) - len(a) })
+	slices.SortFunc(order, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
 	for _, english := range order {
 		begins, _, _ := strings.Cut(english, "%")
 		form := strings.ReplaceAll(strings.ReplaceAll(regexp.QuoteMeta(english), "%s", "(.+?)"), "%%", "%")
@@ -67,10 +91,15 @@ func (l *look) say(english string) string {
 		if m := s.form.FindStringSubmatch(english); m != nil {
 			args := make([]any, len(m)-1)
 			for i, part := range m[1:] {
-				args[i] = part
+				args[i] = l.partly(part)
 			}
 			return strings.SplitN(fmt.Sprintf(s.other, args...), "%!(EXTRA", 2)[0] // a translation may leave parts out
 		}
 	}
 	return english
+}
+
+// partly is say of a part of a sentence, which may be one itself; what is a text of a page by chance is a name here.
+func (l *look) partly(part string) string {
+	return (&look{texts: map[string]string{}, whole: l.whole, parts: l.parts}).say(part)
 }

@@ -26,6 +26,13 @@ type doings struct {
 	added   map[string]string // content by "name:version"
 }
 
+// put has the shelf hold other images.
+func (s *shelf) put(list []*fleet.Image) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = list
+}
+
 // listing is how List tells of an image, made up but for its names.
 func (s *shelf) listing(i *fleet.Image) api.ImageListing {
 	n := int64(1)

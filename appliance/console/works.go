@@ -75,7 +75,7 @@ type longWork struct {
 }
 
 // Share is how much of it is done, from 0 to 1.
-func (w *longWork) Share() float64 {
+func (w longWork) Share() float64 {
 	if w.Total <= 0 {
 		return 0
 	}

@@ -99,6 +99,8 @@ func (s *shelf) Image(_ context.Context, ref string) (*fleet.Image, error) {
 }
 
 func (s *shelf) List(context.Context) (list []api.ImageListing, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, i := range s.list {
 		list = append(list, s.listing(i))
 	}
