@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full bench bench-swarm bench-fleet bench-storm simulate setup assets build console screenshots install programs initramfs golden lab vet clean
+.PHONY: help demo test test-full bench bench-swarm bench-fleet bench-console bench-storm simulate setup assets build console screenshots install programs initramfs golden lab vet clean
 
 BUILD := build
 # The PATH of a login as root on Debian; sgdisk and mkfs.* live in sbin.
@@ -36,6 +36,9 @@ bench-swarm: setup ## measure the swarm against others on shaped links; BENCH na
 
 bench-fleet: setup ## 1,000 simulated agents against an appliance; BENCH names flags, for example "-agents 200 -herd"
 	go run ./test-vm/bench $(BENCH) fleet
+
+bench-console: setup console ## the rooms of 1,000 simulated agents in a browser; BENCH names flags, for example "-agents 200 -content 20s"
+	go run ./test-vm/bench $(BENCH) console
 
 bench-storm: setup build ## boot 500 simulated machines at once, against dnsmasq + nginx; BENCH names flags, for example "-clients 100 -runs 1 -loss 0"
 	go run ./test-vm/bench $(BENCH) storm

@@ -136,13 +136,19 @@ func (c *crowd) close() (err error) {
 	return err
 }
 
-// prepare makes an image, and a job for each machine of the room.
-func (c *crowd) prepare(ctx context.Context) (*api.Deployment, error) {
+// image makes the image "bench".
+func (c *crowd) image(ctx context.Context) error {
 	disk := filepath.Join(c.folder, "disk.img")
 	if err := errors.Join(os.WriteFile(disk, bytes.Repeat([]byte("seedbed bench "), 1<<19), 0o600), truncate(disk, 16<<20)); err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := c.operator.Add(ctx, api.ImageOrder{Path: disk, Name: "bench"}, nil); err != nil {
+	_, err := c.operator.Add(ctx, api.ImageOrder{Path: disk, Name: "bench"}, nil)
+	return err
+}
+
+// prepare makes an image, and a job for each machine of the room.
+func (c *crowd) prepare(ctx context.Context) (*api.Deployment, error) {
+	if err := c.image(ctx); err != nil {
 		return nil, err
 	}
 	if _, err := c.operator.ImportMachines(ctx, strings.NewReader(agents.Table(c.fleet.agents)), false); err != nil {

@@ -44,6 +44,7 @@ var parts = []part{
 	{"scale", "10 TiB of synthetic tiles: opening, reading at 30 ms a request, the index", benchScale, false},
 	{"swarm", "an image into a room, against libtorrent, aria2, a chain and udpcast", benchSwarm, true},
 	{"fleet", "1,000 simulated agents against an appliance: its time, its memory, its answers, its records", benchFleet, true},
+	{"console", "1,000 simulated agents in their rooms, in a browser: the page's work, the wire, the appliance", benchConsole, true},
 	{"storm", "500 machines boot at once over PXE, against dnsmasq + nginx", benchStorm, true},
 }
 
@@ -66,6 +67,10 @@ func main() {
 	}
 	if len(os.Args) > 1 && os.Args[1] == crowdArg {
 		crowdMain() // a child process of the fleet part
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == lookArg {
+		lookMain() // a child process of the console part
 		return
 	}
 	s := settings{}
