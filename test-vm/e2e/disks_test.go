@@ -28,18 +28,19 @@ func TestTheRightOneOfThreeDisksIsWrittenAndADiskThatIsTooSmallKeepsEveryByte(t 
 	for _, d := range []lab.Disk{small, stick, only} {
 		sums[d.Path] = sum(t, d)
 	}
-	several := r.machine("several", lab.BIOS, small, right, stick)
-	single := r.machine("single", lab.UEFI, only)
+	several := r.display("several", lab.BIOS, small, right, stick)
+	single := r.display("single", lab.UEFI, only)
 	severalBoot := start(t, several, lab.StartOptions{})
-	start(t, single, lab.StartOptions{})
+	singleBoot := start(t, single, lab.StartOptions{})
 
+	showsProgress(t, a, several, severalBoot)
 	paused := waitJob(t, a, single, 3*time.Minute, func(j *api.Job) bool { return j.State == job.Paused })
 	need := least(detail.Manifest)
 	if paused.Code != "too-small" || !strings.Contains(paused.Reason, digits(need)) || !strings.Contains(paused.Reason, digits(smallLength)) {
 		t.Errorf("the job of the machine with a disk that is too small says %q (%s), not both figures, %d and %d", paused.Reason, paused.Code, need, smallLength)
 	}
+	shows(t, singleBoot, map[string]string{paused.MachineName: lab.White, "paused": lab.Yellow, "disk too small": lab.White})
 	must(t, single.Cut())
-
 	j := waitJob(t, a, several, 5*time.Minute, succeeded)
 	if j.DiskSerial != right.Serial {
 		t.Errorf("disk %s (%s) was written, not %s", j.Disk, j.DiskSerial, right.Serial)

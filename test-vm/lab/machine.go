@@ -20,7 +20,7 @@ type MachineConfig struct {
 	// MemoryMiB is the memory in MiB; zero means 1024.
 	MemoryMiB int
 	Disks     []Disk // none is a machine without a disk
-	// Display gives it a screen that Boot.Screenshot reads. Firmware then shows its text there and not on the serial line.
+	// Display gives it a screen that Boot.Picture reads. Firmware then shows its text there and not on the serial line.
 	Display bool
 }
 

@@ -10,13 +10,6 @@ import (
 	"time"
 )
 
-// Screenshot writes what the machine's screen shows into the lab's directory, as a PPM file (netpbm), and returns its path. The
-// machine needs Display.
-func (b *Boot) Screenshot(ctx context.Context, name string) (path string, err error) {
-	path = filepath.Join(b.dir, name+".ppm")
-	return path, b.monitor(ctx, "screendump", map[string]any{"filename": path})
-}
-
 // monitor sends one command to QEMU's own port (QMP) and waits for its answer.
 func (b *Boot) monitor(ctx context.Context, command string, arguments map[string]any) error {
 	if b.socket == "" {
