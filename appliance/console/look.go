@@ -78,6 +78,7 @@ func (l *look) functions(a *assets) template.FuncMap {
 		"bytes":    Bytes,
 		"rate":     Rate,
 		"duration": l.duration,
+		"about":    l.about,
 		"time":     l.time,
 		"ago":      l.ago,
 		"clock":    func(at time.Time) string { return at.Local().Format("15:04") },

@@ -156,10 +156,11 @@ func (v *visit) onDisk(o fleet.OnDisk) string {
 	return v.t("not known: the machine looks before it writes")
 }
 
-// plain returns a sentence of the fleet where people read English, else what stands for it in their language.
+// plain returns a sentence of the fleet in the visit's language: where that one is not known in it, the general text that stands for it.
 func (v *visit) plain(sentence, general string) string {
-	if v.Language() == "en" || general == "" {
-		return sentence
+	said := v.look.say(sentence)
+	if v.Language() == "en" || general == "" || said != sentence {
+		return said
 	}
 	return v.t(general)
 }

@@ -12,7 +12,7 @@ import (
 func shown(w *world) map[string]string {
 	machine := w.fleet.Machines()[0].ID
 	return map[string]string{
-		"rooms": "/rooms", "machine": "/machines/" + machine, "deployments": "/deployments", "deployment": "/deployments/" + machine, "queue": "/queue",
+		"rooms": "/rooms", "machine": "/machines/" + machine, "deployments": "/deployments", "deployment": "/deployments/" + w.fleet.Deployments()[0].ID, "queue": "/queue",
 		"images": "/images", "image": "/images/debian:2", "account": "/account", "events": "/events", "alerts": "/alerts", "users": "/users", "settings": "/settings", "start": "/start",
 	}
 }

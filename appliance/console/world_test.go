@@ -47,9 +47,10 @@ type world struct {
 	// boots is what was seen of machines that boot; tests put something there before pages are asked for.
 	boots atomic.Pointer[api.Boots]
 
-	mu    sync.Mutex
-	stays map[fleet.Role]*fleet.Stay
-	made  int // machines
+	mu     sync.Mutex
+	stays  map[fleet.Role]*fleet.Stay
+	made   int // machines
+	agents map[string]agent
 }
 
 // bootsOf is what was seen of a machine that boots.
@@ -128,7 +129,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	w := &world{t: t, ctx: t.Context(), site: s, shelf: newShelf(t), stays: map[fleet.Role]*fleet.Stay{}}
+	w := &world{t: t, ctx: t.Context(), site: s, shelf: newShelf(t), stays: map[fleet.Role]*fleet.Stay{}, agents: map[string]agent{}}
 	w.fleet, err = fleet.New(w.ctx, fleet.Config{
 		Records: st, Authority: s, Library: w.shelf, ClaimPoll: 50 * time.Millisecond,
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
@@ -219,6 +220,9 @@ func (w *world) machine(name string, admit bool) string {
 		_, err := w.fleet.Admit(w.ctx, me.Machine)
 		check(err)
 	}
+	caller, err = w.fleet.Authenticate(cert)
+	check(err)
+	w.agents[me.Machine] = agent{caller, key}
 	if name != "" {
 		_, err := w.fleet.EditMachine(w.ctx, me.Machine, 0, fleet.MachineOrder{Name: &name})
 		check(err)
@@ -343,5 +347,6 @@ func school(t testing.TB) *world {
 			p.Machines[id] = progress(id, names[id], monitor.Idle, 0)
 		}
 	})
+	w.deployed(first, words...)
 	return w
 }

@@ -438,13 +438,59 @@ func (d *draft) known(ctx context.Context, id string) (*Deployment, error) {
 // what differs travels. Machines that held nothing of Seedbed's, or got another image since, stay as they are; their number is
 // returned beside.
 func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, left int, err error) {
-	if err := may(ctx, RoleOperator, "roll back"); err != nil {
-		return nil, 0, err
+	back, err := f.back(ctx, id)
+	if err != nil {
+		return nil, back.left, err
 	}
+	dep := back.dep
+	for d, machines := range back.machines {
+		o := Order{Machines: machines, SeedFor: dep.SeedFor, SeedUntilDone: dep.SeedUntilDone, After: dep.After, Priority: dep.Priority,
+			Windowless: dep.Windowless, Retries: dep.Retries, Wake: dep.Wake, Options: dep.Options}
+		one, err := f.deploy(ctx, o, back.images[d], id)
+		if err != nil {
+			return made, back.left, err
+		}
+		made = append(made, one)
+	}
+	return made, back.left, nil
+}
+
+// Back is what a rollback gives some of its machines.
+type Back struct {
+	ImageName string // "name:version"
+	Machines  int
+}
+
+// PlanRollback says what Rollback would do, and changes nothing: what how many machines would get, and how many would stay as they are.
+func (f *Fleet) PlanRollback(ctx context.Context, id string) (list []Back, left int, err error) {
+	back, err := f.back(ctx, id)
+	if err != nil {
+		return nil, back.left, err
+	}
+	for d, machines := range back.machines {
+		list = append(list, Back{back.images[d].Name(), len(machines)})
+	}
+	slices.SortFunc(list, func(a, b Back) int { return strings.Compare(a.ImageName, b.ImageName) })
+	return list, back.left, nil
+}
+
+// wayBack is what a rollback is made of.
+type wayBack struct {
+	dep      *Deployment
+	machines map[images.Digest][]string // IDs, by what they held before
+	images   map[images.Digest]*Image
+	left     int // machines that stay as they are
+}
+
+// back finds out what a rollback does, or refuses it.
+func (f *Fleet) back(ctx context.Context, id string) (b wayBack, err error) {
+	if err := may(ctx, RoleOperator, "roll back"); err != nil {
+		return b, err
+	}
+	b.machines, b.images = map[images.Digest][]string{}, map[images.Digest]*Image{}
 	f.mu.RLock()
-	dep, err := newDraft(f, nil).known(ctx, id)
-	before := map[images.Digest][]string{} // machines by what they held
-	held := map[string]*Job{}              // the first job of each machine
+	b.dep, err = newDraft(f, nil).known(ctx, id)
+	held := map[string]*Job{} // the first job of each machine
 	for _, j := range f.state.jobs {
 		if j.Deployment != id || j.Kind != job.Deploy || j.Claimed.IsZero() {
 			continue
@@ -455,38 +501,29 @@ func (f *Fleet) Rollback(ctx context.Context, id string) (made []*Deployment, le
 	}
 	for machine, j := range held {
 		m := f.state.machines[machine]
-		if j.Before.IsZero() || m == nil || m.MergedInto != "" || !m.Admitted || m.movedOn(dep, j) { // what was removed since keeps no room from going back
-			left++
+		if j.Before.IsZero() || m == nil || m.MergedInto != "" || !m.Admitted || m.movedOn(b.dep, j) { // what was removed since keeps no room from going back
+			b.left++
 			continue
 		}
-		before[j.Before] = append(before[j.Before], machine)
+		b.machines[j.Before] = append(b.machines[j.Before], machine)
 	}
 	f.mu.RUnlock()
-	if err != nil {
-		return nil, 0, err
+	switch {
+	case err != nil:
+		b.left = 0
+		return b, err
+	case len(b.machines) == 0:
+		return b, refuse(CodeInvalid, "no machine of deployment %s is known to have held an image before it and to have got none since", id)
 	}
-	if len(before) == 0 {
-		return nil, left, refuse(CodeInvalid, "no machine of deployment %s is known to have held an image before it and to have got none since", id)
-	}
-	found := map[images.Digest]*Image{}
-	for d := range before { // all are looked for before any machine is touched
-		if found[d], err = f.config.Library.Image(ctx, d.String()); err != nil {
-			return nil, left, err
+	for d := range b.machines { // all are looked for before any machine is touched
+		if b.images[d], err = f.config.Library.Image(ctx, d.String()); err != nil {
+			return b, err
 		}
-		if _, err := checkOptions(dep.Options, found[d].Manifest); err != nil {
-			return nil, left, err
+		if _, err := checkOptions(b.dep.Options, b.images[d].Manifest); err != nil {
+			return b, err
 		}
 	}
-	for d, machines := range before {
-		o := Order{Machines: machines, SeedFor: dep.SeedFor, SeedUntilDone: dep.SeedUntilDone, After: dep.After, Priority: dep.Priority,
-			Windowless: dep.Windowless, Retries: dep.Retries, Wake: dep.Wake, Options: dep.Options}
-		back, err := f.deploy(ctx, o, found[d], id)
-		if err != nil {
-			return made, left, err
-		}
-		made = append(made, back)
-	}
-	return made, left, nil
+	return b, nil
 }
 
 // movedOn reports whether a machine got another image since its job of a deployment ended.
