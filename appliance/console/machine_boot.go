@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"html/template"
 	"strings"
 	"time"
 
@@ -43,6 +44,15 @@ func (v *visit) Verdict(d bootdoctor.Verdict) verdictView {
 		view.Sentence = strings.ToUpper(view.Sentence[:1]) + view.Sentence[1:]
 	}
 	return view
+}
+
+// Commands are sentences whose commands, which stand between backquotes, are set as code.
+func (*visit) Commands(sentences string) template.HTML {
+	parts := strings.Split(template.HTMLEscapeString(sentences), "`")
+	for i := 1; i+1 < len(parts); i += 2 {
+		parts[i] = "<code>" + parts[i] + "</code>"
+	}
+	return template.HTML(strings.Join(parts, ""))
 }
 
 func (v *visit) stepSaid(d bootdoctor.Verdict) string {

@@ -75,6 +75,9 @@ func TestAMachinesPageSaysWhereItsBootStopped(t *testing.T) {
 	w.boots.Store(&untrusted)
 	b.says("#verdict", "the clock of this appliance is wrong")
 	b.says("#verdict", "another computer, or a proxy that opens TLS")
+	if eval[string](b, `document.querySelector("#verdict code").innerText`) != "seedbed doctor" {
+		t.Error("the command in what to do is not set as one")
+	}
 	b.picture("machine-causes")
 	chinese := w.open(t, how{Role: fleet.RoleViewer, Language: "zh", Width: 390}, "/machines/"+id)
 	chinese.says("#verdict", "本服务器的时钟不对")

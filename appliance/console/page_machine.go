@@ -149,11 +149,15 @@ func (w *machineView) jobs(ctx context.Context, c *console, v *visit) error {
 func screenOf(v *visit, j *fleet.JobView) string {
 	switch {
 	case j.State == job.Failed && j.Reason != "":
-		return v.t("FAILED (%s): %s", j.Code, j.Reason)
+		return v.t("FAILED (%s): %s", j.Code, v.look.say(j.Reason))
 	case j.State == job.Paused && j.Reason != "":
-		return v.t("paused: %s", j.Reason)
+		return v.t("paused: %s", v.look.say(j.Reason))
 	case len(j.Warnings) > 0 && !j.State.Ended():
-		return strings.Join(j.Warnings, "; ")
+		said := make([]string, len(j.Warnings))
+		for i, warning := range j.Warnings {
+			said[i] = v.look.say(warning)
+		}
+		return strings.Join(said, "; ")
 	case j.State == job.Running:
 		return v.t("job %s, phase %s", j.ID, j.Phase)
 	}
@@ -304,7 +308,7 @@ func (v *visit) expecting() (context.Context, error) {
 func (v *visit) said(english string, facts map[string]string) string {
 	own := make(map[string]string, len(facts))
 	for name, fact := range facts {
-		own[name] = v.t(fact)
+		own[name] = v.look.say(fact)
 	}
 	return bootdoctor.Fill(v.t(english), own)
 }
