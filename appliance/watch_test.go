@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,6 +30,7 @@ import (
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/limit"
 	"seedbed/appliance/metrics"
+	"seedbed/appliance/metrics/dashboard"
 )
 
 // aCommand is a command of the program.
@@ -137,6 +139,12 @@ func TestMetricsAreForThoseWhoMay(t *testing.T) {
 		"\nseedbed_queue_waiting_jobs{for=\"site-limit\"} 0\n", "\nseedbed_tracker_peers 0\n", "\nprocess_open_fds ", "\nseedbed_build_info{version="} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing:\n%s", want, text)
+		}
+	}
+	for _, name := range regexp.MustCompile(`(seedbed|process|go)_[a-z_]+`).FindAllString(string(dashboard.JSON), -1) {
+		// Where no deployment is open nothing is told of one.
+		if !strings.Contains(text, "\n"+name+"{") && !strings.Contains(text, "\n"+name+" ") && !strings.HasPrefix(name, "seedbed_deployment_") {
+			t.Errorf("the dashboard asks for %s, which is not told", name)
 		}
 	}
 	admin := fleet.As(t.Context(), fleet.Actor{Name: "root", Role: fleet.RoleAdmin})
