@@ -109,7 +109,7 @@ func TestSentencesOfOthersAreTranslated(t *testing.T) {
 		refusal: "vera 的角色是 viewer",
 		"pc-1: job 7 (debian:2) is failed: the disk: no":           "pc-1：任务 7（debian:2）失败：the disk: no",
 		"data folder /var/lib/seedbed: 3.0 GB of 40.0 GB are free": "40.0 GB 中剩余 3.0 GB",
-		"API token 5 (backup) of vera was made, as viewer":         "vera 的 API 令牌 5（backup）",
+		"API token 5 (backup) of vera was made, as viewer":         "已为 vera 创建 API 令牌 5（backup）",
 	} {
 		if got := zh.say(english); !strings.Contains(got, want) {
 			t.Errorf("in Chinese %q is %q", english, got)
