@@ -25,7 +25,7 @@ func (a *Agent) retry(ctx context.Context, what string, f func(context.Context) 
 		err := f(ctx)
 		if err == nil {
 			a.screen.Forget("wait")
-			a.screen.notice("")
+			a.screen.answered()
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -36,7 +36,7 @@ func (a *Agent) retry(ctx context.Context, what string, f func(context.Context) 
 		}
 		if time.Since(began) > 5*time.Second {
 			a.screen.SayOnce("wait", "waiting for the appliance to %s: %v; trying again until it answers", what, plain(err))
-			a.screen.notice(fmt.Sprintf("The appliance does not answer: %v. The machine goes on asking. Look whether the appliance runs, and at the cable.", plain(err)))
+			a.screen.unanswered(fmt.Sprintf("The appliance does not answer: %v. The machine goes on asking. Look whether the appliance runs, and at the cable.", plain(err)))
 		}
 		if err := sleep(ctx, wait/2+rand.N(wait/2)); err != nil {
 			return err

@@ -26,6 +26,27 @@ func (s *Screen) Stand(level board.Level, word, sentence string) {
 // notice puts something on the board that holds beside the work; "" takes it away.
 func (s *Screen) notice(text string) { s.Show(func(b *board.Board) { b.Notice = text }) }
 
+// noAnswer is how a machine stands that has no work and waits for the appliance.
+const noAnswer = "no answer"
+
+// unanswered puts on the board that the appliance does not answer: as the word where the machine has neither work nor a code to show.
+func (s *Screen) unanswered(sentence string) {
+	s.Show(func(b *board.Board) {
+		if b.Notice = sentence; b.Image == "" && b.Code == "" {
+			b.Level, b.Word, b.Message = board.Waiting, noAnswer, ""
+		}
+	})
+}
+
+// answered takes that away.
+func (s *Screen) answered() {
+	s.Show(func(b *board.Board) {
+		if b.Notice = ""; b.Word == noAnswer {
+			b.Word = "waiting"
+		}
+	})
+}
+
 // words are what a machine does in a phase, for people.
 var words = map[job.Phase]string{
 	job.PhaseStart: "preparing", job.PhaseCheck: "disk check", job.PhaseFrame: "clearing", job.PhaseHash: "looking",

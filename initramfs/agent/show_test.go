@@ -106,3 +106,22 @@ func TestTheBoardOfAFailureSaysWhatToDo(t *testing.T) {
 		t.Errorf("%+v, not %+v", s.board, want)
 	}
 }
+
+func TestAMachineWithoutWorkSaysThatNobodyAnswers(t *testing.T) {
+	s := NewScreen()
+	s.Show(func(b *board.Board) { b.Name = "room-7" })
+	s.Stand(board.Working, "starting", "")
+	s.unanswered("10.77.0.1:443: no route to host")
+	if want := (board.Board{Name: "room-7", Level: board.Waiting, Word: "no answer", Notice: "10.77.0.1:443: no route to host"}); s.board != want {
+		t.Errorf("without work: %+v", s.board)
+	}
+	s.answered()
+	if want := (board.Board{Name: "room-7", Level: board.Waiting, Word: "waiting"}); s.board != want {
+		t.Errorf("after the answer: %+v", s.board)
+	}
+	s.stand(board.Board{Word: "copying", Image: "golden:3", Done: 1, Total: 2})
+	s.unanswered("away")
+	if want := (board.Board{Name: "room-7", Word: "copying", Image: "golden:3", Done: 1, Total: 2, Notice: "away"}); s.board != want {
+		t.Errorf("at work: %+v", s.board)
+	}
+}

@@ -100,7 +100,7 @@ func gaps(parts []*part, rows int) []int {
 func (b *Board) parts(width int) []*part {
 	color := colors[b.Level]
 	name := b.title()
-	word := &part{left: b.Word, color: color, rank: 3, mark: shapes[b.Level] + " "}
+	word := &part{left: b.Word, color: color, rank: 3}
 	if b.Total == 0 || b.Level == Failed {
 		word.rank, word.least = 1, 1
 	}
@@ -131,7 +131,7 @@ func (b *Board) title() string {
 	return "Seedbed"
 }
 
-// subject is a line about what is done to which disk of which machine.
+// subject is a line about what is done to which disk of which machine, behind the shape of how it stands.
 func (b *Board) subject() string {
 	var facts []string
 	if b.Image != "" {
@@ -143,7 +143,7 @@ func (b *Board) subject() string {
 	if b.About != "" {
 		facts = append(facts, b.About)
 	}
-	return shown(strings.Join(facts, " · "))
+	return shown(shapes[b.Level] + " " + strings.Join(facts, " · "))
 }
 
 // progress is the percentage, and the time left at the right.

@@ -10,7 +10,6 @@ type part struct {
 	left, right string   // in large letters where scale is not 0
 	lines       []string // of left where it takes several, or plain text
 	plain       bool     // lines are plain text
-	mark        string   // before left where it is plain
 	room        int      // letters that left takes at least
 	bar         bool
 	share       float64 // of the bar that is full
@@ -170,7 +169,7 @@ func (p *part) draw(c *Canvas, row int) {
 			c.write(row+i, margin+full, strings.Repeat("░", width-full), Dim)
 		}
 	case p.scale == 0:
-		c.write(row, margin, clip(p.mark+shown(p.left), width), p.color)
+		c.write(row, margin, clip(shown(p.left), width), p.color)
 		c.write(row, c.Columns-margin-length(p.right), p.right, p.color)
 	default:
 		for _, l := range p.big() {

@@ -40,6 +40,7 @@ func TestTheRightOneOfThreeDisksIsWrittenAndADiskThatIsTooSmallKeepsEveryByte(t 
 		t.Errorf("the job of the machine with a disk that is too small says %q (%s), not both figures, %d and %d", paused.Reason, paused.Code, need, smallLength)
 	}
 	shows(t, singleBoot, map[string]string{paused.MachineName: lab.White, "paused": lab.Yellow, "disk too small": lab.White})
+	examine(t, a, single, "too-small", digits(smallLength)+" bytes", "larger disk")
 	must(t, single.Cut())
 	j := waitJob(t, a, several, 5*time.Minute, succeeded)
 	if j.DiskSerial != right.Serial {
