@@ -22,18 +22,29 @@ func (b *tab) fetched(selector string) download {
 		return {Status: r.status, Kind: r.headers.get("Content-Type"), Name: r.headers.get("Content-Disposition"), Content: await r.text()}; })()`)
 }
 
-// TestJournalsAreDownloadedFromTheirPages by a viewer too.
+// TestJournalsAreDownloadedFromTheirPages by a viewer too, in both languages.
 func TestJournalsAreDownloadedFromTheirPages(t *testing.T) {
-	w := newWorld(t)
-	id := w.machine("one", true)
+	w, ids, deployment := inTheMiddle(t)
 	for language, says := range map[string]string{"en": "Journal (CSV)", "zh": "日志（CSV）"} {
-		b := w.open(t, how{Role: fleet.RoleViewer, Language: language, Width: 390}, "/machines/"+id)
-		b.says("#jobs", says)
-		b.fits()
-		got := b.fetched(`#jobs a[href$="/journal"]`)
-		table, err := csv.NewReader(strings.NewReader(got.Content)).ReadAll()
-		if err != nil || got.Status != 200 || got.Kind != journal.Kind || !strings.Contains(got.Name, id) || len(table) == 0 || len(table[0]) != len(journal.Columns) || table[0][1] != "machine" {
-			t.Errorf("%+v, %v", got, err)
+		for path, rows := range map[string]int{"/machines/" + ids[0]: 1, "/deployments/" + deployment: len(ids)} {
+			b := w.open(t, how{Role: fleet.RoleViewer, Language: language, Width: 390}, path)
+			b.says("main", says)
+			b.fits()
+			got := b.fetched(`a[href$="/journal"]`)
+			table, err := csv.NewReader(strings.NewReader(got.Content)).ReadAll()
+			if err != nil || got.Status != 200 || got.Kind != journal.Kind || !strings.Contains(got.Name, path[strings.LastIndexByte(path, '/')+1:]) || len(table) == 0 {
+				t.Errorf("%s: %+v, %v", path, got, err)
+				continue
+			}
+			jobs := 0
+			for _, cells := range table[1:] {
+				if cells[8] == "" { // the row of a job has no partition
+					jobs++
+				}
+			}
+			if len(table[0]) != len(journal.Columns) || table[0][8] != "partition" || jobs != rows {
+				t.Errorf("%s: %d jobs, want %d: %s", path, jobs, rows, got.Content)
+			}
 		}
 	}
 }

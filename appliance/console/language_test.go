@@ -1,6 +1,7 @@
 package console
 
 import (
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -99,6 +100,31 @@ func TestEveryTextIsInChinese(t *testing.T) {
 	for english := range chinese {
 		if used[english] == "" {
 			t.Errorf("the folder chinese has %q, which nothing shows", english)
+		}
+	}
+}
+
+// TestATextIsTheSameInAllFilesOfALanguage, since one of them would take the others' place.
+func TestATextIsTheSameInAllFilesOfALanguage(t *testing.T) {
+	files, err := fs.Glob(chinese, "chinese/*.json")
+	if err != nil || len(files) < 2 {
+		t.Fatal(files, err)
+	}
+	said, by := map[string]string{}, map[string]string{}
+	for _, file := range files {
+		b, err := chinese.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := map[string]string{}
+		if err := json.Unmarshal(b, &own); err != nil {
+			t.Fatal(file, err)
+		}
+		for english, other := range own {
+			if before, had := said[english]; had && before != other {
+				t.Errorf("%q is %q in %s and %q in %s", english, before, by[english], other, file)
+			}
+			said[english], by[english] = other, file
 		}
 	}
 }
