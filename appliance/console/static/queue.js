@@ -17,15 +17,18 @@
     } finally {
       busy = false;
     }
-    const told = document.querySelector("#queue [data-said]");
-    if (told) {
-      said.replaceChildren(told);
-      told.removeAttribute("data-said");
-    }
     const button = focus && document.getElementById(focus);
     if (button && !button.disabled) button.focus();
     else if (button) button.parentElement.querySelector("button:not(:disabled)")?.focus();
   };
+
+  // What the answer says is taken at once: the next live part has it no more.
+  new MutationObserver(() => {
+    const told = document.querySelector("#queue [data-said]");
+    if (!told) return;
+    said.replaceChildren(told);
+    told.removeAttribute("data-said");
+  }).observe(document.getElementById("main"), { childList: true, subtree: true });
 
   document.addEventListener("click", (e) => {
     const button = e.target.closest("#queue .moves button");
