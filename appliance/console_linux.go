@@ -21,7 +21,7 @@ func (a *appliance) openConsole() (http.Handler, error) {
 	works := console.NewWorks()
 	a.parts = append(a.parts, works.Run)
 	return console.New(console.Config{
-		Fleet: a.fleet, Operators: a.operators, Monitor: a.monitor, Images: a.lib, Program: programVersion(), Log: a.log, Works: works, Spool: a.spoolUpload, Examine: a.examine,
+		Fleet: a.fleet, Operators: a.operators, Monitor: a.monitor, Alerts: a.alerts, Images: a.lib, Program: programVersion(), Log: a.log, Works: works, Spool: a.spoolUpload, Examine: a.examine,
 	})
 }
 

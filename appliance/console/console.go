@@ -43,6 +43,7 @@ type Config struct {
 	Operators *api.Operators
 	Monitor   Pictures   // nil says nothing of any machine
 	Images    api.Images // nil is none
+	Alerts    api.Tester // sends test messages; nil sends none
 	// Works is the long work that people begin on pages; nil ends with the program. Spool keeps disks that are uploaded, Examine looks
 	// at the network; nil are not offered.
 	Works   *Works

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"seedbed/appliance/alert"
 	"seedbed/appliance/api"
 	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/fleet"
@@ -143,7 +144,7 @@ func newWorld(t testing.TB) *world {
 	w.told.Store(&monitor.Picture{At: time.Now(), Thresholds: monitor.Thresholds{}.Or()})
 	w.operators = api.NewOperators(api.Config{Fleet: w.fleet, Images: w.shelf, Boots: w.bootsOf})
 	w.operating = newOperating(t)
-	if w.inner, err = open(Config{Fleet: w.fleet, Operators: w.operators, Monitor: w, Images: w.shelf, Works: w.works, Spool: w.spool, Examine: w.examine}); err != nil {
+	if w.inner, err = open(Config{Fleet: w.fleet, Operators: w.operators, Monitor: w, Images: w.shelf, Alerts: alert.New(alert.Config{Fleet: w.fleet, Console: "https://seedbed.example"}), Works: w.works, Spool: w.spool, Examine: w.examine}); err != nil {
 		t.Fatal(err)
 	}
 	w.console = headers(w.inner.mux)
@@ -348,5 +349,6 @@ func school(t testing.TB) *world {
 		}
 	})
 	w.deployed(first, words...)
+	w.alarm()
 	return w
 }
