@@ -52,11 +52,11 @@ func ofMachine(p *monitor.Progress, t fleet.Thresholds) (list []fleet.Breach) {
 	switch p.Word {
 	case monitor.Slow:
 		b.Rule, b.Advice = fleet.RuleSlow, slowAdvice(p.Cause)
-		b.Text = fmt.Sprintf("%s is slow: %s over the last %v; it should be %s, and %s of its room's median", p.Name, rateText(p.Judged), t.SlowFor, rateText(t.SlowRate), percent(t.SlowShare))
+		b.Text = fmt.Sprintf("%s is slow: %s over the last %s; it should be %s, and %s of its room's median", p.Name, rateText(p.Judged), lapse(t.SlowFor), rateText(t.SlowRate), percent(t.SlowShare))
 		list = append(list, b)
 	case monitor.Silent:
 		b.Rule, b.Cause = fleet.RuleSilent, "" // the monitor's sentence says the same
-		b.Text = fmt.Sprintf("%s is at work and has said nothing for %v", p.Name, t.Silence)
+		b.Text = fmt.Sprintf("%s is at work and has said nothing for %s", p.Name, lapse(t.Silence))
 		b.Advice = "look whether it is switched on and what its screen says; then its cable, its switch port and the switch; it goes on where it was once it is back"
 		list = append(list, b)
 	case monitor.Failed:
@@ -135,6 +135,15 @@ func over(a *fleet.Alert, p *monitor.Picture) string {
 		return fmt.Sprintf("it goes on, at %s", rateText(m.Rate))
 	}
 	return "it is " + string(m.Word) + " now"
+}
+
+// lapse writes a length of time: "30 s", "2 min".
+func lapse(d fleet.Duration) string {
+	s := int64(time.Duration(d) / time.Second)
+	if s >= 120 && s%60 == 0 {
+		return fmt.Sprintf("%d min", s/60)
+	}
+	return fmt.Sprintf("%d s", s)
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }

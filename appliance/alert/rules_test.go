@@ -53,8 +53,8 @@ func TestRules(t *testing.T) {
 			m.Word, m.Judged, m.Cause = monitor.Slow, 3.21e6, monitor.CauseLink
 			m.Why = "its network card has negotiated 100 Mbit/s"
 		}),
-			want: "slow m1: pc-01 is slow: 3.2 MB/s over the last 30s; it should be 10 MB/s, and 25 % of its room's median|its network card has negotiated 100 Mbit/s|look at its cable"},
-		"silent":                             {picture: picture(machine(monitor.Silent)), want: "silent m1: pc-01 is at work and has said nothing for 2m0s||switched on"},
+			want: "slow m1: pc-01 is slow: 3.2 MB/s over the last 30 s; it should be 10 MB/s, and 25 % of its room's median|its network card has negotiated 100 Mbit/s|look at its cable"},
+		"silent":                             {picture: picture(machine(monitor.Silent)), want: "silent m1: pc-01 is at work and has said nothing for 2 min||switched on"},
 		"failed":                             {picture: with(func(m *monitor.Progress) { m.Word, m.Why = monitor.Failed, "the disk is too small" }), want: "failed m1: the job of pc-01 failed|the disk is too small|seedbed job retry j1"},
 		"wrong tiles, 5 %":                   {picture: with(func(m *monitor.Progress) { m.Tiles, m.WrongTiles = 1000, 50 })},
 		"wrong tiles, more than 5 %":         {picture: with(func(m *monitor.Progress) { m.Tiles, m.WrongTiles = 1000, 51 }), want: "errors m1: 5 % of what pc-01 got in the last minute was wrong: 51 of 1000 tiles failed their hash||memory"},
@@ -69,7 +69,7 @@ func TestRules(t *testing.T) {
 		"a certificate with 13 days":         {site: certificate(13*day + time.Hour), want: "certificate the certificate of --tls-cert: the certificate of --tls-cert ends on 2026-12-06, in 13 days||renew it"},
 		"a certificate that ended":           {site: certificate(-day), want: "certificate the certificate of --tls-cert: the certificate of --tls-cert ended on 2026-11-22||renew it"},
 		"damage":                             {site: alert.Site{Damage: "image debian:1, partition 2, 4096 bytes"}, want: "damage repository: images in the repository are damaged|image debian:1, partition 2, 4096 bytes|heal-from"},
-		"slow by a threshold of 20 MB/s for": {picture: with(func(m *monitor.Progress) { m.Word, m.Judged = monitor.Slow, 15e6 }), change: func(t *fleet.Thresholds) { t.SlowRate = 20e6 }, want: "slow m1: pc-01 is slow: 15 MB/s over the last 30s; it should be 20 MB/s||"},
+		"slow by a threshold of 20 MB/s for": {picture: with(func(m *monitor.Progress) { m.Word, m.Judged = monitor.Slow, 15e6 }), change: func(t *fleet.Thresholds) { t.SlowRate = 20e6 }, want: "slow m1: pc-01 is slow: 15 MB/s over the last 30 s; it should be 20 MB/s||"},
 	} {
 		thresholds := standard
 		if c.change != nil {

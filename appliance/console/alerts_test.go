@@ -24,7 +24,7 @@ func (w *world) alarm() {
 		case monitor.Slow:
 			m.Judged, m.Cause, m.Why = 6.2e6, monitor.CauseLink, "its network card has negotiated 100 Mbit/s; its siblings have 1000: check cable and switch port"
 		case monitor.Failed:
-			m.Why = "the disk is too small"
+			m.Job, m.Why = "5b24efad3322", "the disk is too small"
 		}
 	}
 	found := alert.Judge(alert.Facts{Picture: picture, Thresholds: w.fleet.Settings().Thresholds, Now: time.Now(), Site: alert.Site{Free: 4e9, Total: 500e9}})

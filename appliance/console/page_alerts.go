@@ -52,6 +52,7 @@ func alertsData(c *console, v *visit) (any, error) {
 		known[m.ID] = true
 	}
 	for _, a := range c.Fleet.Alerts() {
+		a.Name = v.sentenceOf(a.Name) // of what is no machine
 		r := alertRow{Alert: a, RuleName: v.t(rules[a.Rule].name), Word: rules[a.Rule].word, What: v.sentenceOf(a.Text), Why: v.sentenceOf(a.Cause),
 			ToDo: v.sentenceOf(a.Advice), How: v.sentenceOf(a.Outcome), Here: known[a.Machine]}
 		switch {
