@@ -43,7 +43,7 @@ func BootOf(f *fleet.Fleet, boots Boots, name string, now time.Time) (*MachineBo
 	if err != nil {
 		return nil, err
 	}
-	in := bootdoctor.Input{Now: now, Name: m.Name, Admitted: m.Admitted, Code: m.Code, Inventory: m.Inventory}
+	in := bootdoctor.Input{Now: now, Name: m.Name, Admitted: m.Admitted, Code: m.Code, Heard: m.LastSeen, Inventory: m.Inventory}
 	if boots != nil {
 		for _, mac := range m.MACs {
 			if b, last := boots(mac); b.Latest().After(in.Boot.Latest()) {

@@ -3,6 +3,7 @@ package bootdoctor
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"seedbed/appliance/job"
 )
@@ -244,6 +245,32 @@ var restCases = []Case{
 				return nil
 			}
 			return facts()
+		},
+	},
+	{
+		Name: "agent-lost", Level: Stopped, Stopped: Job,
+		Wire:     "the agent said hello and took a job; nothing comes of it for 2 minutes",
+		Leaves:   "its job goes on with its next boot; the last lines of its screen are lost",
+		Sentence: "nothing was heard of the agent of {name} for {silent}, in the middle of job {job}",
+		Next:     "see that it is on and its cable plugged in, and read its screen; started again, it goes on where it was",
+		Causes:   []string{"the machine was switched off or restarted, or its kernel stopped", "its network broke: cable, switch port, or a firewall that closed TCP port 443"},
+		match: func(v *view) map[string]string {
+			if !v.Work.open() || v.Work.State != job.Running && v.Work.State != job.Claimed || v.gone() == 0 {
+				return nil
+			}
+			return facts("silent", seconds(v.gone().Truncate(time.Minute)), "job", v.Work.ID)
+		},
+	},
+	{
+		Name: "agent-gone", Level: Fine, Stopped: Inventory,
+		Wire:     "the agent said hello and has no job at work; nothing comes of it for 2 minutes, and no new boot",
+		Leaves:   "nothing",
+		Sentence: "{name} ran the agent last, and nothing was heard of it for {silent}: it is off, or runs its own system",
+		match: func(v *view) map[string]string {
+			if v.gone() == 0 {
+				return nil
+			}
+			return facts("silent", seconds(v.gone().Truncate(time.Minute)))
 		},
 	},
 	{

@@ -17,6 +17,8 @@ const (
 	// AgentPatience is from the kernel to the agent's hello: a kernel starts in some 10 s, a switch port with spanning tree forwards after
 	// 30 to 50 s (IEEE 802.1D-2004 §17.14).
 	AgentPatience = 90 * time.Second
+	// AgentSilence is after how long an agent of which nothing is heard counts as gone: it asks for a job every 20 s, and reports each second.
+	AgentSilence = 2 * time.Minute
 	// refusesWithin is how fast firmware that refused a loader goes on to its next boot entry; one in which a loader hangs says nothing.
 	refusesWithin = 30 * time.Second
 	// loopWithin is how soon a machine that was sent to its own disk comes again if that does not start.
@@ -72,8 +74,10 @@ type Input struct {
 	Boot, Last Boot
 	// Hello is when its agent said hello last, Told when it told what the machine is.
 	Hello, Told time.Time
-	Admitted    bool
-	Code        string // to admit it by
+	// Heard is when anything was heard of it last, zero is not in this run of the appliance.
+	Heard    time.Time
+	Admitted bool
+	Code     string // to admit it by
 	// Override is what a person said that it boots: "agent", "local" or "".
 	Override  string
 	Inventory *job.Inventory // the last one
@@ -152,6 +156,18 @@ func (v *view) has(kinds ...Kind) bool { return v.last(kinds...) != nil }
 // greeted reports whether the agent said hello in this boot. One whose steps nobody kept counts by its hello alone.
 func (v *view) greeted() bool {
 	return !v.Hello.IsZero() && !v.Hello.Before(v.b.Began)
+}
+
+// gone is how long nothing was heard of an agent that said hello; 0 where it is there.
+func (v *view) gone() time.Duration {
+	heard := v.Hello
+	if v.Heard.After(heard) {
+		heard = v.Heard
+	}
+	if silent := v.Now.Sub(heard); v.greeted() && silent >= AgentSilence {
+		return silent
+	}
+	return 0
 }
 
 // still reports whether nothing came for so long since a step, or since the last of all steps if there is none.
