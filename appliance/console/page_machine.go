@@ -167,9 +167,18 @@ func screenOf(v *visit, j *fleet.JobView) string {
 // machineParts are the parts of the page that change, by ID and block.
 var machineParts = []string{"state", "verdict", "timeline", "hardware", "jobs", "log"}
 
+// goneGrace is how long a page of a machine that was removed or merged stays: who did that is led to another page meanwhile.
+const goneGrace = 3 * time.Second
+
 func machineLive(c *console, v *visit) (*live, error) {
 	data, err := machineData(c, v)
 	if err != nil {
+		grace := time.NewTimer(goneGrace)
+		defer grace.Stop()
+		select {
+		case <-grace.C:
+		case <-v.Context().Done():
+		}
 		return nil, err
 	}
 	l := &live{}
