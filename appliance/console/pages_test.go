@@ -10,9 +10,12 @@ import (
 // shown are the pages as tests look at them: by name, the path of one in the world of a school. everyday are those that are looked at in
 // each run; all of them are with SEEDBED_FULL.
 func shown(w *world) map[string]string {
-	machine := w.fleet.Machines()[0].ID
+	machine, deployment := w.fleet.Machines()[0].ID, "none"
+	if list := w.fleet.Deployments(); len(list) > 0 {
+		deployment = list[0].ID
+	}
 	return map[string]string{
-		"rooms": "/rooms", "machine": "/machines/" + machine, "deployments": "/deployments", "deployment": "/deployments/" + w.fleet.Deployments()[0].ID, "queue": "/queue",
+		"rooms": "/rooms", "machine": "/machines/" + machine, "deployments": "/deployments", "deployment": "/deployments/" + deployment, "queue": "/queue",
 		"images": "/images", "image": "/images/debian:2", "account": "/account", "events": "/events", "alerts": "/alerts", "users": "/users", "settings": "/settings", "start": "/start",
 	}
 }
