@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"seedbed/appliance/api"
@@ -193,9 +194,14 @@ func (b *tab) tabTo(selector string) {
 // TestDeployByKeyboard: from the dialog to the deployment with keys alone.
 func TestDeployByKeyboard(t *testing.T) {
 	w := newWorld(t)
-	ids := w.room("A101", 1, 3)
+	w.room("A101", 1, 3)
 	b := w.open(t, how{Role: fleet.RoleOperator}, "/rooms")
-	b.dialog("/orders/deploy?machines=" + strings.Join(ids, ","))
+	b.until(`document.documentElement.dataset.heard === "1"`)
+	b.tabTo(".seat")
+	b.press("a", chromedp.KeyModifiers(kb.ModifierCtrl))
+	b.until(`document.getElementById("chosen").innerText.includes("3 machines")`)
+	b.tabTo(`button[hx-get="/orders/deploy"]`)
+	b.press(kb.Enter)
 	b.until(`document.activeElement.name === "image"`)
 	b.press("windows")
 	b.until(`document.activeElement.value === "windows:1"`)
@@ -217,7 +223,26 @@ func TestDeployByKeyboard(t *testing.T) {
 		t.Fatalf("%+v, %d jobs", d, len(w.fleet.Jobs()))
 	}
 	b.press(kb.Escape)
-	b.until(`!document.getElementById("dialog").open`)
+	b.until(`!document.getElementById("dialog").open && document.activeElement.matches('button[hx-get="/orders/deploy"]')`)
+}
+
+// TestMoreOrdersAreInTheRooms: what is seldom ordered opens from behind "More".
+func TestMoreOrdersAreInTheRooms(t *testing.T) {
+	w := newWorld(t)
+	ids := w.room("A101", 1, 2)
+	for _, width := range []int{390, 1280} {
+		b := w.open(t, how{Role: fleet.RoleOperator, Width: width, Theme: "dark"}, "/rooms")
+		b.until(`document.documentElement.dataset.heard === "1"`)
+		b.click("#m-" + ids[0])
+		b.click(".more summary")
+		b.fits()
+		b.axe()
+		b.picture("rooms-more-" + b.how.String())
+		b.click(`button[hx-get="/orders/wipe"]`)
+		b.says("#dialog h2", "Wipe the disk of 1 machine")
+		b.click("#dialog [data-close]")
+		b.until(`!document.getElementById("dialog").open && document.activeElement.matches('button[hx-get="/orders/wipe"]')`)
+	}
 }
 
 // TestDialogsOfOrders orders with the mouse what TestDeployByKeyboard does not.

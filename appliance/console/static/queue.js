@@ -9,11 +9,27 @@
     if (busy || before === row.dataset.job || after === row.dataset.job) return;
     busy = true;
     try {
-      await htmx.ajax("POST", "/queue/move", {
-        target: "#queue",
-        swap: "outerHTML",
-        values: { job: row.dataset.job, version: row.dataset.version, after, before },
+      const answer = await fetch("/queue/move", {
+        method: "POST",
+        headers: {
+          "X-CSRF-Token": document.querySelector('meta[name="csrf"]').content,
+          "HX-Request": "true",
+          "HX-Current-URL": location.href,
+        },
+        body: new URLSearchParams({ job: row.dataset.job, version: row.dataset.version, after, before }),
       });
+      if (answer.headers.get("HX-Redirect")) {
+        location.href = answer.headers.get("HX-Redirect"); // the login
+        return;
+      }
+      const t = document.createElement("template");
+      t.innerHTML = await answer.text();
+      const told = t.content.querySelector("[data-said], .message");
+      if (told) said.replaceChildren(told);
+      const fresh = t.content.getElementById("queue");
+      if (fresh) document.getElementById("queue").replaceWith(fresh);
+    } catch {
+      said.textContent = document.body.dataset.lost;
     } finally {
       busy = false;
     }
