@@ -51,7 +51,10 @@ func suites(full bool) []suite {
 			program,
 			run("go", "test", "-count=1", "./test-vm/agents/"),
 		}, fuzz(full, "./appliance/dhcp/", "./appliance/tftp/", "./appliance/boot/", "./appliance/fleet/", "./appliance/api/", "./appliance/configuration/", "./appliance/site/")...)},
-		{name: "console", budget: 5 * time.Minute, steps: []step{run("go", "test", "-count=1", "-timeout", "2h", "./appliance/console/")}},
+		{name: "console", budget: 5 * time.Minute, steps: []step{
+			run("go", "test", "-count=1", "-race", "-timeout", "2h", "./appliance/alert/", "./appliance/journal/", "./appliance/monitor/"),
+			run("go", "test", "-count=1", "-timeout", "2h", "./appliance/console/"),
+		}},
 		{name: "machines", budget: 4 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "./bootloader-configs/...", "./initramfs/..."),
 			run("go", "test", "-count=1", "-race", "./initramfs/agent/", "./initramfs/disk/"),
