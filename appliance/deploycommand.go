@@ -51,6 +51,7 @@ With --wait the exit code is 10 unless every job of the deployment succeeds.`}
 	f.BoolVar(&d.anyTime, "any-time", false, "machines begin outside the windows of their groups too")
 	f.StringVar(&d.verify, "verify", string(job.VerifyFull), "how much of the disk is read back: full, sample, or none (the receipt says \"unverified\")")
 	f.StringVar(&d.free, "free", string(job.FreeKeep), "what becomes of the space that no file uses: keep, discard or zero")
+	f.StringVar(&order.Options.Disk, "disk", "", "the `SERIAL` number or WWN of the disk to be written, of one machine (default: the only one that fits)")
 	f.IntSliceVar(&order.Options.Keep, "keep", nil, "the `NUMBERS` of partitions that are on the disk already and stay as they are")
 	f.IntVar(&d.retries, "retries", 0, "how often a job that failed of the network is tried again by itself (default: the settings')")
 	f.StringVar(&d.preload, "preload", "none", "`SHARE` of the image that seed nodes fetch before machines begin: 20%, all, none")
@@ -322,6 +323,9 @@ func deploymentShow(o *options) *cobra.Command {
 		}
 		if d.Wake {
 			fmt.Fprintln(w, "wake        machines are woken over the network when it is their turn")
+		}
+		if d.Options.Disk != "" {
+			fmt.Fprintf(w, "disk        %s\n", d.Options.Disk)
 		}
 		fmt.Fprintf(w, "verify      %s\nfree space  %s\nafter       %s\n\n", or(string(d.Options.Verify), string(job.VerifyFull)), or(string(d.Options.Free), string(job.FreeKeep)), d.After)
 		return printJobs(w, jobs)

@@ -33,11 +33,7 @@ func captureDialog(c *console, v *visit) (*answer, error) {
 	if len(machines) != 1 {
 		return nil, v.invalid(text("An image is made of one machine; %d are chosen."), len(machines))
 	}
-	m, err := c.Fleet.Machine(machines[0].ID)
-	if err != nil {
-		return nil, err
-	}
-	f := captureForm{Machine: machines[0]}
+	f := captureForm{Machine: machines[0], Disks: c.disksOf(machines)}
 	if f.Images, err = c.imageOptions(v); err != nil {
 		return nil, err
 	}
@@ -46,14 +42,24 @@ func captureDialog(c *console, v *visit) (*answer, error) {
 			f.Names = append(f.Names, i.Name)
 		}
 	}
-	if m.Inventory != nil {
-		for i := range m.Inventory.Disks {
-			if d := &m.Inventory.Disks[i]; d.Serial != "" {
-				f.Disks = append(f.Disks, diskOption{d.Serial, diskText(d)})
-			}
+	return show("orders", "capture", f), nil
+}
+
+// disksOf are the disks that can be named of the only machine that is chosen; nil where there are more, or none has told its disks.
+func (c *console) disksOf(machines chosen) (list []diskOption) {
+	if len(machines) != 1 {
+		return nil
+	}
+	m, err := c.Fleet.Machine(machines[0].ID)
+	if err != nil || m.Inventory == nil {
+		return nil
+	}
+	for i := range m.Inventory.Disks {
+		if d := &m.Inventory.Disks[i]; d.Serial != "" {
+			list = append(list, diskOption{d.Serial, diskText(d)})
 		}
 	}
-	return show("orders", "capture", f), nil
+	return list
 }
 
 func capture(c *console, v *visit) (*answer, error) {

@@ -23,6 +23,7 @@ type deployForm struct {
 	Machines chosen
 	Images   []api.ImageListing
 	Image    string // that is chosen first
+	Disks    []diskOption
 }
 
 func deployDialog(c *console, v *visit) (*answer, error) {
@@ -34,14 +35,14 @@ func deployDialog(c *console, v *visit) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return show("orders", "deploy", deployForm{machines, list, v.FormValue("image")}), nil
+	return show("orders", "deploy", deployForm{machines, list, v.FormValue("image"), c.disksOf(machines)}), nil
 }
 
 // orderOf reads a deployment from the form.
 func orderOf(v *visit) (o fleet.Order, err error) {
 	o = fleet.Order{
 		Image: v.FormValue("image"), Machines: machineIDs(v), After: v.FormValue("after"), Wake: v.FormValue("wake") != "", Windowless: v.FormValue("any") != "",
-		Options: job.Options{Verify: job.Verify(v.FormValue("verify")), Free: job.Free(v.FormValue("free"))},
+		Options: job.Options{Verify: job.Verify(v.FormValue("verify")), Free: job.Free(v.FormValue("free")), Disk: v.FormValue("disk")},
 	}
 	if o.Image == "" {
 		return o, v.invalid(text("Choose an image."))
@@ -114,7 +115,7 @@ func planDialog(c *console, v *visit) (*answer, error) {
 		}
 	}
 	p.Machines = strings.Join(ids, ",")
-	for _, name := range []string{"image", "verify", "keep", "free", "priority", "at", "wake", "any", "after"} {
+	for _, name := range []string{"image", "disk", "verify", "keep", "free", "priority", "at", "wake", "any", "after"} {
 		if value := v.FormValue(name); value != "" {
 			p.Fields = append(p.Fields, field{name, value})
 		}
@@ -183,7 +184,7 @@ var waitTexts = map[string]string{
 var refusalTexts = map[string]string{
 	job.CodeNoDisk:        text("No fixed disk was found in it. Check the disk's cable, and set the storage controller to AHCI or NVMe in the firmware if it is set to RAID."),
 	job.CodeTooSmall:      text("Its disk is too small for the image. Put in a larger one."),
-	job.CodeAmbiguousDisk: text("Several of its disks would do. Take the others out."),
+	job.CodeAmbiguousDisk: text("Several of its disks would do. Order it for this machine alone and choose the disk, or take the others out."),
 	job.CodeSectorSize:    text("The sectors of its disk have another length than those of the image. Capture an image from a disk of this kind."),
 	fleet.CodeNotAdmitted: text("It is not admitted. Admit it by the code on its screen first."),
 	fleet.CodeConflict:    text("It says of itself what another machine says too. Look at its page, and say which it is."),

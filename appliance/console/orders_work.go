@@ -22,6 +22,8 @@ type workForm struct {
 	Kind                      job.Kind
 	Title, About, Order, Path string
 	Images                    []api.ImageListing
+	Disks                     []diskOption
+	Wiped                     []planRow // what a wipe would wipe, machine by machine
 }
 
 // Wipe and OfImage say what the form has.
@@ -36,7 +38,7 @@ func workDialog(c *console, v *visit) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := workForm{Machines: machines, Kind: workKind(v), Path: v.URL.Path}
+	f := workForm{Machines: machines, Kind: workKind(v), Path: v.URL.Path, Disks: c.disksOf(machines)}
 	switch f.Kind {
 	case job.VerifyDisk:
 		f.Title = v.countText(len(machines), text("Verify the disk of 1 machine"), text("Verify the disks of %d machines"))
@@ -47,6 +49,7 @@ func workDialog(c *console, v *visit) (*answer, error) {
 	case job.WipeDisk:
 		f.Title = v.countText(len(machines), text("Wipe the disk of 1 machine"), text("Wipe the disks of %d machines"))
 		f.About, f.Order = v.t("Everything on these disks is destroyed. It cannot be taken back."), v.t("Wipe")
+		f.Wiped = c.wiped(v, machines)
 	default:
 		f.Title = v.countText(len(machines), text("Ask 1 machine what it is"), text("Ask %d machines what they are"))
 		f.About, f.Order = v.t("Each machine tells its hardware anew when it boots from the network."), v.t("Ask")
@@ -59,12 +62,29 @@ func workDialog(c *console, v *visit) (*answer, error) {
 	return show("orders", "work", f), nil
 }
 
+// wiped says of each machine which disk a wipe would wipe, by what it told last: the machine chooses by the same rule.
+func (c *console) wiped(v *visit, machines chosen) (list []planRow) {
+	for _, m := range machines {
+		row := planRow{Name: m.Name, Disk: v.t("not known yet")}
+		if machine, err := c.Fleet.Machine(m.ID); err == nil && machine.Inventory != nil {
+			disk, refusal := job.ChooseWipe(machine.Inventory.Disks, "")
+			if refusal != nil {
+				row.Refused = v.plain(refusal.Sentence, refusalTexts[refusal.Code])
+			} else {
+				row.Disk = diskText(&disk)
+			}
+		}
+		list = append(list, row)
+	}
+	return list
+}
+
 func work(c *console, v *visit) (*answer, error) {
 	machines, err := c.chosenMachines(v)
 	if err != nil {
 		return nil, err
 	}
-	o := fleet.WorkOrder{Kind: workKind(v), Machines: machineIDs(v), Image: v.FormValue("image"), After: v.FormValue("after"), Windowless: v.FormValue("any") != ""}
+	o := fleet.WorkOrder{Kind: workKind(v), Machines: machineIDs(v), Image: v.FormValue("image"), DiskSerial: v.FormValue("disk"), After: v.FormValue("after"), Windowless: v.FormValue("any") != ""}
 	if o.Kind == job.WipeDisk {
 		o.Method, o.Confirm = job.WipeMethod(v.FormValue("method")), strings.TrimSpace(v.FormValue("confirm"))
 		if o.Confirm != string(job.WipeDisk) {

@@ -332,6 +332,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		Seeds: f.seedsFor(claimed.InfoHash, c), Hint: hint, SeedFor: dep.SeedFor, After: dep.After, Options: claimed.Options, ReportEvery: reportEvery,
 		Transport: f.config.Transport, Appliances: f.addresses(),
 	}
+	answer.DiskSerial = claimed.Options.Disk
 	if c := claimed.Capture; c != nil {
 		answer.Capture, answer.DiskSerial, answer.After, answer.Seeds = c.Clone(), c.DiskSerial, c.After, nil
 	}

@@ -127,6 +127,9 @@ func (f *Fleet) checked(ctx context.Context, o *Order) (*Image, error) {
 	if o.Options, err = checkOptions(o.Options, image.Manifest); err != nil {
 		return nil, err
 	}
+	if o.Options.Disk != "" && (o.All || len(o.Groups) > 0 || len(o.Machines) != 1) {
+		return nil, refuse(CodeInvalid, "a disk is named by its serial number (%s) for one machine at a time; give each machine an order of its own", o.Options.Disk)
+	}
 	return image, nil
 }
 

@@ -167,7 +167,7 @@ func (f *Fleet) planMachines(ctx context.Context, o Order, image *Image, p *Plan
 	for _, j := range f.state.jobs {
 		jobs[j.Machine] = append(jobs[j.Machine], j)
 	}
-	need := job.DiskNeed{Image: p.ImageName, SectorLength: p.SectorLength, Length: p.Needed}
+	need := job.DiskNeed{Image: p.ImageName, Serial: o.Options.Disk, SectorLength: p.SectorLength, Length: p.Needed}
 	for _, m := range machines {
 		x := &planned{PlannedMachine: PlannedMachine{ID: m.ID, Name: m.Name, MAC: m.MAC()}, m: m}
 		x.choose(need)

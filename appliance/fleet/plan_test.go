@@ -61,8 +61,11 @@ func TestPlanSaysWhatADeploymentWouldDo(t *testing.T) {
 		"no inventory of disks":            {inv: hasDisks(), want: fleet.PlannedMachine{Code: job.CodeNoDisk, Refused: "no fixed disk"}},
 		"beside a stick":                   {inv: hasDisks(diskOf("sdb", "S", "usb", 1<<40), good), want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 1100, Decoded: 2200, AtMost: true, Wait: queue.WaitsMachine}},
 		"too small":                        {inv: hasDisks(diskOf("sda", "D1", "sata", 1<<19)), want: fleet.PlannedMachine{Code: job.CodeTooSmall, Refused: "1048576"}},
-		"two that would do":                {inv: hasDisks(good, diskOf("sdb", "D2", "nvme", 1<<40)), want: fleet.PlannedMachine{Code: job.CodeAmbiguousDisk, Refused: "serial D2"}},
-		"other sectors":                    {inv: hasDisks(native), want: fleet.PlannedMachine{Code: job.CodeSectorSize, Refused: "4096"}},
+		"two that would do, one of which is named": {inv: hasDisks(good, diskOf("sdb", "D2", "nvme", 1<<40)), order: fleet.Order{Options: job.Options{Disk: "D2"}},
+			want: fleet.PlannedMachine{Disk: new(diskOf("sdb", "D2", "nvme", 1<<40)), Now: fleet.OnDisk{Kind: "unknown"}, Fetched: 1100, Decoded: 2200, AtMost: true, Wait: queue.WaitsMachine}},
+		"none is the one that is named": {inv: hasDisks(good), order: fleet.Order{Options: job.Options{Disk: "D9"}}, want: fleet.PlannedMachine{Code: job.CodeNoDisk, Refused: "serial number D9"}},
+		"two that would do":             {inv: hasDisks(good, diskOf("sdb", "D2", "nvme", 1<<40)), want: fleet.PlannedMachine{Code: job.CodeAmbiguousDisk, Refused: "serial D2"}},
+		"other sectors":                 {inv: hasDisks(native), want: fleet.PlannedMachine{Code: job.CodeSectorSize, Refused: "4096"}},
 		"it holds the image": {inv: hasDisks(good), before: func(r *room, a *agent) { r.deployAll(); a.claim(); a.finish() },
 			want: fleet.PlannedMachine{Disk: &good, Now: fleet.OnDisk{Kind: "image", Image: "debian:1"}, Wait: queue.WaitsMachine}},
 		"it holds the image and keeps half": {inv: hasDisks(good), order: fleet.Order{Options: job.Options{Keep: []int{2}}},
@@ -190,5 +193,27 @@ func TestPlanKnowsTheLimits(t *testing.T) {
 	}
 	if waits[queue.WaitsMachine] != 1 || waits[queue.WaitsSite] != 1 || p.Written != 2 || p.Fetched != 2200 {
 		t.Errorf("%v, %+v", waits, p)
+	}
+}
+
+func TestADeploymentToOneMachineNamesTheDisk(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	a := r.boot(macA, hasDisks(diskOf("sda", "D1", "sata", 1<<30), diskOf("sdb", "D2", "nvme", 1<<40)))
+	b := r.boot(macB, hasDisks(diskOf("sda", "D3", "sata", 1<<30)))
+	for name, o := range map[string]fleet.Order{"all": {All: true}, "two machines": {Machines: []string{macA, macB}}, "a serial number that is none": {Machines: []string{macA}, Options: job.Options{Disk: strings.Repeat("x", 300)}}} {
+		if o.Image = "debian"; o.Options.Disk == "" {
+			o.Options.Disk = "D2"
+		}
+		if _, err := r.Deploy(t.Context(), o); err == nil {
+			t.Errorf("%s: a disk is named and the order is taken", name)
+		}
+	}
+	r.deploy(fleet.Order{Machines: []string{macA}, Options: job.Options{Disk: "D2"}})
+	r.deploy(fleet.Order{Machines: []string{macB}})
+	if j := a.claim(); j.DiskSerial != "D2" {
+		t.Errorf("the job names disk %q", j.DiskSerial)
+	}
+	if j := b.claim(); j.DiskSerial != "" {
+		t.Errorf("the job of the other machine names disk %q", j.DiskSerial)
 	}
 }

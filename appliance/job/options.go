@@ -25,12 +25,18 @@ const (
 
 // Options are how a deployment writes a disk.
 type Options struct {
+	// Disk is the serial number or WWN of the only disk that may be written, for a deployment to one machine; "" is the machine's only
+	// one that fits.
+	Disk string `json:"disk,omitempty"`
 	// Keep are the numbers of the image's partitions that are not written: the disk has each of them already, at the same place,
 	// and it stays as it is.
 	Keep   []int  `json:"keep,omitempty"`
 	Verify Verify `json:"verify,omitempty"`
 	Free   Free   `json:"free,omitempty"`
 }
+
+// maxSerial bounds the serial number of a disk, in bytes: ATA has 20, NVMe 20, SCSI's page 80h 252.
+const maxSerial = 252
 
 // Check completes the options, or says what is wrong with them.
 func (o *Options) Check() error {
@@ -45,6 +51,9 @@ func (o *Options) Check() error {
 	}
 	if o.Free != FreeKeep && o.Free != FreeDiscard && o.Free != FreeZero {
 		return fmt.Errorf("free space is kept, discarded or zeroed (keep, discard, zero), not %q", o.Free)
+	}
+	if len(o.Disk) > maxSerial {
+		return fmt.Errorf("the serial number of a disk has %d characters at most", maxSerial)
 	}
 	slices.Sort(o.Keep)
 	o.Keep = slices.Compact(o.Keep)
