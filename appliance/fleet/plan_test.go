@@ -199,7 +199,9 @@ func TestPlanKnowsTheLimits(t *testing.T) {
 func TestADeploymentToOneMachineNamesTheDisk(t *testing.T) {
 	r := newRoom(t, fleet.AdmitAuto)
 	a := r.boot(macA, hasDisks(diskOf("sda", "D1", "sata", 1<<30), diskOf("sdb", "D2", "nvme", 1<<40)))
-	b := r.boot(macB, hasDisks(diskOf("sda", "D3", "sata", 1<<30)))
+	other := hasDisks(diskOf("sda", "D3", "sata", 1<<30))
+	other.UUID, other.Serial, other.NICs = "11111111-2222-3333-4444-555555555501", "SERIAL-B", []job.NIC{{Name: "eth0", MAC: macB}}
+	b := r.boot(macB, other)
 	for name, o := range map[string]fleet.Order{"all": {All: true}, "two machines": {Machines: []string{macA, macB}}, "a serial number that is none": {Machines: []string{macA}, Options: job.Options{Disk: strings.Repeat("x", 300)}}} {
 		if o.Image = "debian"; o.Options.Disk == "" {
 			o.Options.Disk = "D2"
