@@ -101,6 +101,45 @@ func TestPlanLeavesOutWhatIsRefused(t *testing.T) {
 	}
 }
 
+func TestTheDiskIsNamedOfAMachineThatHasSeveral(t *testing.T) {
+	w := newWorld(t)
+	second := job.Disk{Name: "sda", Model: "WDC", Serial: "WD-7", Length: 4 << 40, SectorLength: 512, Bus: "sata"}
+	one, two := w.machine("one", true), w.machine("two", true, second)
+	for path, want := range map[string][]string{
+		"/orders/deploy?machines=" + two:             {`<option value="WD-7">`},
+		"/orders/wipe?machines=" + two:               {`<option value="WD-7">`, "<strong>two</strong>: 2 disks could be wiped"},
+		"/orders/wipe?machines=" + one + "," + two:   {"<strong>one</strong>: nvme0n1, Samsung PM9A1", "<strong>two</strong>: 2 disks could be wiped"},
+		"/orders/deploy?machines=" + one + "," + two: {"Put an image on 2 machines"},
+	} {
+		_, body, _ := w.ask(fleet.RoleOperator, path, nil)
+		for _, text := range want {
+			if !strings.Contains(body, text) {
+				t.Errorf("%s does not say %q: %s", path, text, body)
+			}
+		}
+		if strings.Contains(path, ",") && strings.Contains(body, `name="disk"`) {
+			t.Errorf("%s names a disk of several machines", path)
+		}
+	}
+	form := url.Values{"machines": {two}, "image": {"debian:2"}}
+	if _, body, _ := w.ask(fleet.RoleOperator, "/orders/deploy/plan", form); !strings.Contains(body, "1 machine is left out") {
+		t.Errorf("without the disk's serial number: %s", body)
+	}
+	form.Set("disk", "WD-7")
+	if _, body, _ := w.ask(fleet.RoleOperator, "/orders/deploy/plan", form); !strings.Contains(body, "WDC, WD-7") || !strings.Contains(body, `name="disk" value="WD-7"`) {
+		t.Errorf("with the disk's serial number: %s", body)
+	}
+	if status, body, _ := w.ask(fleet.RoleOperator, "/orders/deploy", form); status != 200 || jobOf(w, two).Options.Disk != "WD-7" {
+		t.Errorf("%d %s", status, body)
+	}
+	second.Serial = "WD-8"
+	three := w.machine("three", true, second)
+	wipe := url.Values{"machines": {three}, "confirm": {"wipe"}, "disk": {"WD-8"}}
+	if status, body, _ := w.ask(fleet.RoleOperator, "/orders/wipe", wipe); status != 200 || jobOf(w, three).Work.DiskSerial != "WD-8" {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
 func nameOf(w *world, id string) string {
 	m, err := w.fleet.Machine(id)
 	if err != nil {

@@ -186,7 +186,7 @@ func (w *world) as(role fleet.Role) *fleet.Stay {
 }
 
 // machine has one more machine boot the agent and tell what it is, and admits it where that is asked; it returns the ID.
-func (w *world) machine(name string, admit bool) string {
+func (w *world) machine(name string, admit bool, more ...job.Disk) string {
 	w.t.Helper()
 	w.made++
 	mac := fmt.Sprintf("52:54:00:%02x:%02x:%02x", w.made>>16, w.made>>8&0xff, w.made&0xff)
@@ -213,7 +213,7 @@ func (w *world) machine(name string, admit bool) string {
 	me, err := w.fleet.Inventory(w.ctx, caller, job.Inventory{
 		UUID: fmt.Sprintf("4c4c4544-0000-1000-8000-%012x", w.made), Manufacturer: "Dell Inc.", Product: "OptiPlex 7090", Serial: fmt.Sprintf("SN%06d", w.made),
 		Firmware: "uefi", SecureBoot: "on", MemoryBytes: 16 << 30, Cores: 8,
-		Disks: []job.Disk{{Name: "nvme0n1", Model: "Samsung PM9A1", Serial: fmt.Sprintf("S4GXNX%06d", w.made), Length: 512110190592, SectorLength: 512, Bus: "nvme"}},
+		Disks: append([]job.Disk{{Name: "nvme0n1", Model: "Samsung PM9A1", Serial: fmt.Sprintf("S4GXNX%06d", w.made), Length: 512110190592, SectorLength: 512, Bus: "nvme"}}, more...),
 		NICs:  []job.NIC{{Name: "enp0s31f6", MAC: mac, Driver: "e1000e", Mbit: 1000, Addr: addr.String()}},
 	})
 	check(err)
