@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"seedbed/appliance/alert"
@@ -39,7 +41,12 @@ func (a *appliance) consoleURL() string {
 	if a.own == nil {
 		return a.url()
 	}
-	u := "https://" + a.own.config.Load().Certificates[0].Leaf.DNSNames[0]
+	names := a.own.config.Load().Certificates[0].Leaf.DNSNames
+	named := slices.IndexFunc(names, func(name string) bool { return !strings.Contains(name, "*") })
+	if named < 0 {
+		return a.url()
+	}
+	u := "https://" + names[named]
 	if port := tcpAddr(a.https).Port(); port != 443 {
 		u += fmt.Sprintf(":%d", port)
 	}

@@ -52,7 +52,7 @@ func (a *appliance) examine(ctx context.Context) (*doctor.Report, error) {
 const lookAtRoomEvery = 64 << 20
 
 // spoolUpload keeps a disk that somebody uploads as a sparse file. It ends before the appliance lacks room to write.
-func (a *appliance) spoolUpload(r io.Reader, _ int64) (path string, remove func(), err error) {
+func (a *appliance) spoolUpload(r io.Reader, length int64) (path string, remove func(), err error) {
 	f, err := createSpooled(importSpool(a.config.Data))
 	if err != nil {
 		return "", nil, fmt.Errorf("keep the disk that is uploaded: %w", err)
@@ -65,7 +65,19 @@ func (a *appliance) spoolUpload(r io.Reader, _ int64) (path string, remove func(
 		remove()
 		return "", nil, err
 	}
+	if st, err := f.Stat(); err != nil || length >= 0 && st.Size() != length {
+		remove()
+		return "", nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the upload broke off: %s of %s came; send the disk again", bytesText(sizeOf(st)), bytesText(length))}
+	}
 	return f.Name(), remove, nil
+}
+
+// sizeOf is the length of a file, 0 where it is not known.
+func sizeOf(st os.FileInfo) int64 {
+	if st == nil {
+		return 0
+	}
+	return st.Size()
 }
 
 // roomyReader reads as long as a folder's file system has room for what is read.

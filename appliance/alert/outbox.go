@@ -42,14 +42,15 @@ func (a *Alerts) try(ctx context.Context, id string) error {
 	}
 	settings := a.config.Fleet.Settings()
 	_, sendErr := a.sendOne(ctx, settings.Channels, m)
-	if ctx.Err() != nil {
+	if sendErr != nil && ctx.Err() != nil {
 		return ctx.Err() // it is tried again
 	}
 	why := ""
 	if sendErr != nil {
 		why = sendErr.Error()
 	}
-	return a.config.Fleet.MessageTried(ctx, id, why)
+	// What a server has taken is entered although the appliance stops: it is not sent again.
+	return a.config.Fleet.MessageTried(context.WithoutCancel(ctx), id, why)
 }
 
 // sendOne sends a message on its channel.

@@ -270,8 +270,26 @@ func (s *Server) serveTrouble(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.note(mac, bootdoctor.Step{Kind: bootdoctor.Trouble, By: bootdoctor.ByAgent, Problem: q.Get("code"), Note: q.Get("text")})
+	if !s.troubled(mac) {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	s.cfg.Fleet.Sighted(r.Context(), Sighting{At: s.cfg.Now(), Stage: StageStuck, MAC: mac, UUID: s.uuid(mac), Addr: client(r), Note: note})
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// troubleEvery is how often a machine's trouble becomes an event: whoever sees its packets can say it in its name.
+const troubleEvery = 30 * time.Second
+
+// troubled reports whether a word about a machine's trouble is passed on: not where one was just now.
+func (s *Server) troubled(mac MAC) (tell bool) {
+	now := s.cfg.Now()
+	s.tracks.with(mac, func(k *track) {
+		if tell = now.Sub(k.troubled) >= troubleEvery; tell {
+			k.troubled = now
+		}
+	})
+	return tell
 }
 
 // hasToken reports whether a machine at an address has fetched its boot token in this boot. The agent may have another address than

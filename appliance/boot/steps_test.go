@@ -170,6 +170,15 @@ func TestNobodySpeaksForAMachine(t *testing.T) {
 	if s := now.Steps[len(now.Steps)-1]; s.Kind != bootdoctor.Trouble || len(s.Note) > maxNote {
 		t.Errorf("%+v", s)
 	}
+	told := len(b.fleet.sightings)
+	for i := range 100 { // whoever sees the machine's packets can say it in its name
+		if code, _ := b.get(strings.Replace(trouble, "unreachable", []string{"refused", "unreachable"}[i%2], 1)); code != 204 {
+			t.Errorf("the trouble is answered with %d", code)
+		}
+	}
+	if n := len(b.fleet.sightings) - told; n != 0 {
+		t.Errorf("%d more events of the same half minute", n)
+	}
 }
 
 // The diary is bounded: by machine, and by steps of a boot.

@@ -40,6 +40,7 @@ type track struct {
 
 	scripted time.Time // last script fetched within ExchangeTimeout of seen
 	token    *stash
+	troubled time.Time // when its agent's last word about a trouble was passed on
 }
 
 // stash is a boot token's file, kept for a repeated request: GRUB asks HEAD before GET.

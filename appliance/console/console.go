@@ -129,7 +129,14 @@ func headers(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")                          // assets say otherwise
 		if r.Method != http.MethodPut || r.URL.Path != uploadPath { // there the room of the appliance is the bound
-			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			most := int64(maxBody)
+			if r.URL.Path == "/login" || r.URL.Path == "/look" {
+				most = maxStrangersBody
+			}
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // a test's recorder has none
+			}
+			r.Body = http.MaxBytesReader(w, r.Body, most)
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -137,6 +144,12 @@ func headers(next http.Handler) http.Handler {
 
 // maxBody bounds a form, in bytes: the IDs of 10,000 machines, and a table of machines that is imported.
 const maxBody = 8 << 20
+
+// maxStrangersBody bounds a form of who did not log in, bodyTimeout how long a form may take.
+const (
+	maxStrangersBody = 16 << 10
+	bodyTimeout      = 30 * time.Second
+)
 
 // picture is how the machines get on now.
 func (c *console) picture() *monitor.Picture {

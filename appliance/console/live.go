@@ -118,7 +118,7 @@ func (c *console) follow(w http.ResponseWriter, v *visit, p *page) {
 	known := seen{maphash.MakeSeed(), map[string]uint64{}, map[string]uint64{}}
 	var said time.Time
 	for {
-		if _, _, err := c.Operators.Person(v.Request); err != nil {
+		if actor, _, err := c.Operators.Person(v.Request); err != nil || actor.Role != v.Actor.Role || actor.Name != v.Actor.Name {
 			_ = tell("ended", struct{}{})
 			return
 		}

@@ -115,6 +115,9 @@ func (f *Fleet) Judge(ctx context.Context, j Judgement) error {
 				d.event(Event{Kind: "alert.recovered", Machine: a.Machine, Text: "over: " + a.Text + "; " + outcome})
 			}
 		}
+		if toldBefore(d, j) { // by another appliance, or by a change whose answer was lost
+			return nil
+		}
 		for _, id := range j.Told {
 			if a := lookup[*Alert](d, KindAlert, id); a != nil {
 				edit(d, a).Told = now
@@ -133,6 +136,19 @@ func (f *Fleet) Judge(ctx context.Context, j Judgement) error {
 		d.forgetAlerts(now)
 		return nil
 	})
+}
+
+// toldBefore reports whether all that a judgement's messages are about was told before.
+func toldBefore(d *draft, j Judgement) bool {
+	if len(j.Messages) == 0 || len(j.Told)+len(j.ToldEnd) == 0 {
+		return false
+	}
+	before := func(id string, at func(*Alert) time.Time) bool {
+		a := lookup[*Alert](d, KindAlert, id)
+		return a == nil || !at(a).IsZero()
+	}
+	return !slices.ContainsFunc(j.Told, func(id string) bool { return !before(id, func(a *Alert) time.Time { return a.Told }) }) &&
+		!slices.ContainsFunc(j.ToldEnd, func(id string) bool { return !before(id, func(a *Alert) time.Time { return a.ToldEnd }) })
 }
 
 // withCause says what happened, and why if that is known.

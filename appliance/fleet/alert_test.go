@@ -43,6 +43,10 @@ func TestAlertsAndMessagesAreKept(t *testing.T) {
 	id := list[0].ID
 	r.clock.add(time.Minute)
 	r.judge(fleet.Judgement{Told: []string{id}, Messages: []fleet.Message{{Channel: fleet.ChannelMail, Subject: "pc-1 is slow", Text: "x"}}})
+	r.judge(fleet.Judgement{Told: []string{id}, Messages: []fleet.Message{{Channel: fleet.ChannelMail, Subject: "pc-1 is slow", Text: "x"}}})
+	if n := len(r.Messages()); n != 1 {
+		t.Errorf("what was told before is told again: %d messages", n)
+	}
 	r.judge(fleet.Judgement{End: map[string]string{id: "it goes on", "none": "x"}, ToldEnd: []string{id}})
 	r.kill()
 	list = r.Alerts()
