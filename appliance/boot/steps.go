@@ -10,6 +10,7 @@ import (
 
 	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/dhcp"
+	"seedbed/appliance/job"
 )
 
 const (
@@ -256,9 +257,9 @@ func (s *Server) serveTrouble(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	mac, err := ParseMAC(q.Get("mac"))
 	notes := map[string]string{
-		bootdoctor.TroubleUnreachable: "its agent runs and does not reach the appliance by HTTPS",
-		bootdoctor.TroubleCertificate: "its agent runs and does not trust what answers it by HTTPS",
-		bootdoctor.TroubleRefused:     "its agent runs and the appliance refuses its boot",
+		job.TroubleUnreachable: "its agent runs and does not reach the appliance by HTTPS",
+		job.TroubleCertificate: "its agent runs and does not trust what answers it by HTTPS",
+		job.TroubleRefused:     "its agent runs and the appliance refuses its boot",
 	}
 	note := notes[q.Get("code")]
 	if err != nil || note == "" || r.Method != http.MethodGet {

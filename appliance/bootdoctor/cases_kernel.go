@@ -43,7 +43,7 @@ var kernelCases = []Case{
 		Sentence: "the agent of {name} runs and gets no answer of this appliance: {note}",
 		Next:     "open TCP port 443 of this appliance to the machines: look at the firewall of this host and at filters between; the machine goes on by itself",
 		match: func(v *view) map[string]string {
-			s := v.trouble(TroubleUnreachable)
+			s := v.trouble(job.TroubleUnreachable)
 			if s == nil {
 				return nil
 			}
@@ -58,7 +58,7 @@ var kernelCases = []Case{
 		Next:     "set the clock of this appliance right (`seedbed doctor` compares clocks); then look for a proxy or another computer that answers at the appliance's address",
 		Causes:   []string{"the clock of this appliance is wrong, so that its certificate is not good yet or any more", "another computer, or a proxy that opens TLS, answers at the appliance's address"},
 		match: func(v *view) map[string]string {
-			s := v.trouble(TroubleCertificate)
+			s := v.trouble(job.TroubleCertificate)
 			if s == nil {
 				return nil
 			}
@@ -72,7 +72,7 @@ var kernelCases = []Case{
 		Sentence: "the appliance refused the boot of {name}: {note}",
 		Next:     "the machine starts anew by itself; if it comes again, look for two machines with the same Ethernet address, and for a machine whose start takes more than 15 minutes",
 		match: func(v *view) map[string]string {
-			s := v.trouble(TroubleRefused)
+			s := v.trouble(job.TroubleRefused)
 			if s == nil {
 				return nil
 			}

@@ -48,13 +48,6 @@ const (
 	ProblemRefused = "refused" // the appliance said no
 )
 
-// Codes of what an agent cannot do, in Step.Problem of a Trouble.
-const (
-	TroubleUnreachable = "unreachable" // no appliance answers
-	TroubleCertificate = "certificate" // what answers is not the site's appliance, or its certificate is not good now
-	TroubleRefused     = "refused"     // the appliance does not know this boot
-)
-
 // Step is one dated fact of a boot. Repeats of the same are one step.
 type Step struct {
 	At   time.Time `json:"at"`

@@ -12,6 +12,7 @@ import (
 	"seedbed/appliance/api"
 	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
 )
 
 // refusedLoader is the boot of a machine whose firmware refused its loader, begun so long ago.
@@ -38,7 +39,7 @@ func refusedLoader(ago time.Duration) api.Boots {
 func distrusted(ago time.Duration) api.Boots {
 	began, _ := refusedLoader(ago)("")
 	at := began.Latest().Add(10 * time.Second)
-	began.Steps = append(began.Steps, bootdoctor.Step{At: at, Last: at, Count: 1, Kind: bootdoctor.Trouble, By: bootdoctor.ByAgent, Problem: bootdoctor.TroubleCertificate, Note: "certificate has expired"})
+	began.Steps = append(began.Steps, bootdoctor.Step{At: at, Last: at, Count: 1, Kind: bootdoctor.Trouble, By: bootdoctor.ByAgent, Problem: job.TroubleCertificate, Note: "certificate has expired"})
 	return func(string) (now, last bootdoctor.Boot) { return began, last }
 }
 

@@ -44,6 +44,13 @@ type Boot struct {
 // BootFile is where the agent finds Boot.
 const BootFile = "/etc/seedbed/boot.json"
 
+// Codes of what keeps an agent from its hello, which it tells at Boot.Trouble.
+const (
+	TroubleUnreachable = "unreachable" // no appliance answers
+	TroubleCertificate = "certificate" // what answers is not the site's appliance, or its certificate is not good now
+	TroubleRefused     = "refused"     // the appliance does not know this boot
+)
+
 // Hello redeems the boot token.
 type Hello struct {
 	Token string `json:"token"`

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"time"
 
-	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/job"
 	"seedbed/images/swarm"
 )
@@ -34,7 +33,7 @@ func (t *trouble) tell(ctx context.Context, err error) {
 		return
 	}
 	code, now := troubleCode(err), time.Now()
-	if code != bootdoctor.TroubleRefused && now.Sub(t.began) < t.a.cfg.timing.trouble || now.Sub(t.told) < 2*t.a.cfg.timing.trouble {
+	if code != job.TroubleRefused && now.Sub(t.began) < t.a.cfg.timing.trouble || now.Sub(t.told) < 2*t.a.cfg.timing.trouble {
 		return
 	}
 	t.told = now
@@ -60,11 +59,11 @@ func troubleCode(err error) string {
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
 	case refused(err) != nil:
-		return bootdoctor.TroubleRefused
+		return job.TroubleRefused
 	case errors.Is(err, ErrPin), invalidOK && invalid.Cert != nil, unknown:
-		return bootdoctor.TroubleCertificate
+		return job.TroubleCertificate
 	}
-	return bootdoctor.TroubleUnreachable
+	return job.TroubleUnreachable
 }
 
 // watchReach looks, while nothing of the image comes and no peer is there, whether who has it can be reached at all, and says so if not.

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/job"
 )
 
@@ -42,7 +41,7 @@ func TestAnAgentThatGetsNoAnswerSaysSoByThePortOfTheBootFiles(t *testing.T) {
 	go func() {
 		defer cancel()
 		q := <-told
-		if q.Get("code") != bootdoctor.TroubleUnreachable || q.Get("mac") != boot.MAC || !strings.Contains(q.Get("text"), nobody) {
+		if q.Get("code") != job.TroubleUnreachable || q.Get("mac") != boot.MAC || !strings.Contains(q.Get("text"), nobody) {
 			t.Errorf("the appliance is told %v", q)
 		}
 	}()
@@ -53,10 +52,10 @@ func TestAnAgentThatGetsNoAnswerSaysSoByThePortOfTheBootFiles(t *testing.T) {
 
 func TestTroublesHaveTheirWords(t *testing.T) {
 	for err, want := range map[error]string{
-		errors.New("i/o timeout"):                                     bootdoctor.TroubleUnreachable,
-		fmt.Errorf("tls: %w", ErrPin):                                 bootdoctor.TroubleCertificate,
-		&problem{job.Problem{Status: 403, Code: "token-used"}}:        bootdoctor.TroubleRefused,
-		&problem{job.Problem{Status: 503, Detail: "comes back soon"}}: bootdoctor.TroubleUnreachable,
+		errors.New("i/o timeout"):                                     job.TroubleUnreachable,
+		fmt.Errorf("tls: %w", ErrPin):                                 job.TroubleCertificate,
+		&problem{job.Problem{Status: 403, Code: "token-used"}}:        job.TroubleRefused,
+		&problem{job.Problem{Status: 503, Detail: "comes back soon"}}: job.TroubleUnreachable,
 	} {
 		if got := troubleCode(err); got != want {
 			t.Errorf("%v is %s, want %s", err, got, want)
