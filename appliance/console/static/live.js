@@ -53,9 +53,56 @@
     }
   });
 
-  // Parts are put into their places, but for the one in which somebody types.
+  // A part waits while its place is in use; the newest is kept, since it is not sent again. It gets its place when the use ends.
+  const kept = new Map(); // parts by ID, those before others that stand in them
+  const asked = new Map(); // elements whose request is under way, by its context
+  const answers = new WeakMap(); // what was said in a form, and since when
+  const readingTime = 10000; // ms
+  let pressed = null; // where a pointer or a key is down
+
+  const typing = "input, textarea, select";
+  const inUse = (old) => {
+    const focus = document.activeElement;
+    if (pressed && old.contains(pressed)) return true;
+    if (focus !== old && old.contains(focus) && focus.matches(typing)) return true;
+    for (const e of asked.values()) if (old.contains(e)) return true;
+    let read = false;
+    for (const answer of old.querySelectorAll(".answer")) {
+      const text = answer.textContent.trim();
+      if (text === "") continue;
+      if (answers.get(answer)?.text !== text) {
+        answers.set(answer, { text, since: performance.now() });
+        setTimeout(settle, readingTime + 10);
+      }
+      read ||= performance.now() - answers.get(answer).since < readingTime;
+    }
+    return read;
+  };
+  // settle puts what waits into its place, where that is free now.
+  const settle = () => {
+    if (kept.size === 0) return;
+    const parts = [...kept.values()];
+    kept.clear();
+    parts.forEach(place);
+    document.dispatchEvent(new CustomEvent("live:parts"));
+  };
+  const keep = (part) => {
+    kept.set(part.id, part);
+    const old = document.getElementById(part.id);
+    for (const [id, other] of old ? [...kept] : []) {
+      const inner = document.getElementById(id);
+      if (inner && inner !== old && old.contains(inner)) {
+        kept.delete(id);
+        kept.set(id, other); // after the one around it
+      }
+    }
+  };
+  const around = (e) => [...kept.keys()].some((id) => document.getElementById(id)?.contains(e));
+
   const place = (part) => {
     const old = document.getElementById(part.id);
+    if (old ? inUse(old) || around(old) : kept.has(part.id)) return keep(part);
+    kept.delete(part.id);
     if (part.html === "") {
       if (old) old.remove();
       return;
@@ -66,19 +113,79 @@
     if (!fresh) return;
     if (!old) {
       const parent = part.in && document.getElementById(part.in);
-      if (!parent) return;
+      if (!parent || around(parent)) {
+        if (kept.size > 0) keep(part); // it may come with what waits
+        return;
+      }
       parent.append(fresh);
     } else {
-      const focus = document.activeElement;
-      const within = old.contains(focus) && focus !== old;
-      if (within && focus.matches("input, select, textarea")) return;
-      const id = within ? focus.id : "";
-      old.replaceWith(fresh);
-      if (id) document.getElementById(id)?.focus();
-      else if (focus === old) fresh.focus();
+      replace(old, fresh);
     }
     window.htmx?.process(fresh);
   };
+
+  // replace leaves what somebody did in a part as it is: what is open, how far it is scrolled, what was typed, and the focus.
+  const replace = (old, fresh) => {
+    for (const d of old.querySelectorAll("details[id]")) {
+      const same = fresh.querySelector("#" + CSS.escape(d.id));
+      if (same) same.open = d.open;
+    }
+    const scrolls = ".scroll, pre";
+    const all = (part) => [...(part.matches(scrolls) ? [part] : []), ...part.querySelectorAll(scrolls)];
+    const far = all(old).map((e) => [e.scrollTop, e.scrollLeft]);
+    const form = (e) => e.form?.getAttribute("action");
+    for (const e of old.querySelectorAll("input[name], textarea[name], select[name]")) {
+      const choice = e.type === "checkbox" || e.type === "radio";
+      const same = [...fresh.querySelectorAll(typing)].find((f) => f.name === e.name && f.type === e.type && form(f) === form(e) && (!choice || f.value === e.value));
+      if (!same || e.type === "file" || !changed(e)) continue;
+      if (choice) same.checked = e.checked;
+      else same.value = e.value;
+    }
+    const focus = document.activeElement;
+    const within = old.contains(focus);
+    const find = () => {
+      if (focus === old) return fresh;
+      if (focus.id) return fresh.querySelector("#" + CSS.escape(focus.id));
+      // Only what is the one of its kind is surely the same.
+      const own = form(focus);
+      const marks = ["aria-label", "href", "hx-get", "name"].filter((n) => focus.getAttribute(n)).map((n) => `${focus.localName}[${n}="${CSS.escape(focus.getAttribute(n))}"]`);
+      if (own) marks.push(`form[action="${CSS.escape(own)}"] ${focus.localName}`);
+      for (const mark of marks) {
+        const same = fresh.querySelectorAll(mark);
+        if (same.length === 1 && old.querySelectorAll(mark).length === 1) return same[0];
+      }
+      return null;
+    };
+    const next = within ? find() : null;
+    old.replaceWith(fresh);
+    all(fresh).forEach((e, i) => far[i] && ([e.scrollTop, e.scrollLeft] = far[i]));
+    next?.focus({ preventScroll: true });
+  };
+  const changed = (e) => {
+    if (e.type === "checkbox" || e.type === "radio") return e.checked !== e.defaultChecked;
+    if (!e.options) return e.value !== e.defaultValue;
+    const byDefault = [...e.options].findIndex((o) => o.defaultSelected);
+    return e.selectedIndex !== Math.max(0, byDefault);
+  };
+
+  // A click comes after its pointer is up, and the focus goes on after it left: both are waited for.
+  const soon = () => setTimeout(settle, 0);
+  const release = () => {
+    pressed = null;
+    setTimeout(settle, 20);
+  };
+  document.addEventListener("pointerdown", (e) => (pressed = e.target), true);
+  document.addEventListener("pointerup", release, true);
+  document.addEventListener("pointercancel", release, true);
+  document.addEventListener("keydown", (e) => (e.key === " " || e.key === "Enter") && (pressed = e.target), true);
+  document.addEventListener("keyup", release, true);
+  window.addEventListener("blur", release);
+  document.addEventListener("focusout", soon);
+  document.addEventListener("htmx:before:request", (e) => asked.set(e.detail.ctx, e.detail.ctx.sourceElement));
+  document.addEventListener("htmx:finally:request", (e) => {
+    asked.delete(e.detail.ctx);
+    soon();
+  });
 
   const lost = document.getElementById("lost");
   let source = null;

@@ -1,0 +1,122 @@
+package console
+
+import (
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"seedbed/appliance/fleet"
+	"seedbed/appliance/monitor"
+)
+
+// counted has the page count how often the element with an ID is put in anew.
+func (b *tab) counted(id string) {
+	b.t.Helper()
+	eval[bool](b, `(() => { window.fresh = 0; new MutationObserver(l => l.forEach(m => m.addedNodes.forEach(n => n.id === "`+id+`" && window.fresh++))).observe(document.getElementById("main"), {childList: true, subtree: true}); return true; })()`)
+}
+
+// steady waits for as long as several live updates take, and fails the test if the counted element was put in anew.
+func (b *tab) steady(what string) {
+	b.t.Helper()
+	time.Sleep(4 * liveEvery)
+	if n := eval[int](b, "window.fresh"); n != 0 {
+		b.t.Errorf("%s: the part was put in anew %d times", what, n)
+	}
+}
+
+// TestAPartThatChangesAllTheTimeIsUsed: a button is pressed slowly in it, its answer is read, and it is as new afterwards.
+func TestAPartThatChangesAllTheTimeIsUsed(t *testing.T) {
+	w, _, id := inTheMiddle(t)
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for i := 1; ; i++ {
+			w.change(func(p *monitor.Picture) {
+				c := *p.Deployments[id]
+				c.LastAt = time.Now().Add(time.Duration(i) * 7 * time.Minute)
+				p.Deployments[id] = &c
+			})
+			select {
+			case <-tick.C:
+			case <-end:
+				return
+			}
+		}
+	}()
+	defer func() { close(end); <-ended }()
+	b := w.open(t, how{Role: fleet.RoleOperator}, "/deployments/"+id)
+	b.until(`document.documentElement.dataset.heard === "1"`)
+	b.counted("head")
+	b.until(`window.fresh > 1`) // it does change
+
+	type point struct{ X, Y float64 }
+	at := eval[point](b, `(() => { const r = document.getElementById("do-pause").getBoundingClientRect(); return {X: r.left + r.width / 2, Y: r.top + r.height / 2}; })()`)
+	mouse := func(kind input.DispatchMouseEventType, buttons int64) {
+		b.call(chromedp.Call(b.ctx, input.DispatchMouseEvent, input.DispatchMouseEventParams{Type: kind, X: at.X, Y: at.Y, Button: input.MouseButtonLeft, Buttons: buttons, ClickCount: 1}))
+	}
+	mouse("mouseMoved", 0)
+	mouse("mousePressed", 1)
+	eval[bool](b, `(window.fresh = 0, true)`)
+	b.steady("a button that is held")
+	mouse("mouseReleased", 0)
+	b.says(".message.done", "jobs were paused")
+	b.says("#head", "The deployment is paused")
+
+	// A refusal stays to be read, and then the part is as it is.
+	b.until(`document.documentElement.dataset.heard === "1"`)
+	if _, err := w.fleet.OperateDeployment(w.ctx, id, fleet.ResumeAll); err != nil {
+		t.Fatal(err)
+	}
+	b.until(`document.getElementById("do-pause")`)
+	b.counted("head")
+	b.expect("status of 412")
+	eval[bool](b, `(() => { const f = document.getElementById("do-pause").form; f.elements.version.value = "1"; f.requestSubmit(); return true; })()`)
+	b.says("#head .answer", "changed")
+	eval[bool](b, `(window.fresh = 0, true)`)
+	b.steady("a refusal")
+	b.until(`window.fresh > 0 && !document.querySelector("#head .answer").innerText`)
+
+	// The focus and what is open stay.
+	b.do(chromedp.Focus("#do-cancel"))
+	eval[bool](b, `(window.fresh = 0, true)`)
+	b.until(`window.fresh > 1 && document.activeElement.id === "do-cancel"`)
+}
+
+// TestACodeIsTypedWhileMachinesCome: what is typed stays, Enter sends it, and the list is as it is when the field is left.
+func TestACodeIsTypedWhileMachinesCome(t *testing.T) {
+	w := newWorld(t)
+	first := w.machine("", false)
+	b := w.open(t, how{Role: fleet.RoleOperator}, "/start")
+	b.until(`document.documentElement.dataset.heard === "1" && document.querySelector("form.bycode input")`)
+	part := eval[string](b, `document.querySelector("form.bycode").parentElement.closest("[id]").id`)
+	b.counted(part)
+	b.do(chromedp.Focus("form.bycode input:not([type=hidden])"))
+	var last string
+	for _, key := range []string{"N", "O", "N", "E"} {
+		b.press(key)
+		last = w.machine("", false)
+		time.Sleep(liveEvery)
+	}
+	b.steady("a field in which somebody types")
+	b.expect("status of 404")
+	b.press(kb.Enter)
+	b.says("form.bycode .answer", "NONE")
+	b.steady("what was typed and its refusal")
+	if typed := eval[string](b, `document.querySelector("form.bycode input:not([type=hidden])").value`); typed != "NONE" {
+		t.Errorf("the field has %q", typed)
+	}
+	eval[bool](b, `(document.activeElement.blur(), true)`)
+	m, err := w.fleet.Machine(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.says("#"+part, m.Code) // nothing was lost
+	if m, _ = w.fleet.Machine(first); m.Admitted {
+		t.Error("a machine was admitted by no code")
+	}
+}
