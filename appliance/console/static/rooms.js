@@ -88,7 +88,8 @@
     if (!field) return;
     field.value = [...chosen].join(",");
     const n = chosen.size;
-    line.textContent = n === 0 ? line.dataset.none : n === 1 ? line.dataset.single : line.dataset.many.replace("0", n);
+    const text = n === 0 ? line.dataset.none : n === 1 ? line.dataset.single : line.dataset.many.replace("0", n);
+    if (line.textContent !== text) line.textContent = text; // what is written is said
     document.querySelectorAll("[data-some]").forEach((b) => (b.disabled = n === 0));
     document.querySelectorAll("[data-only]").forEach((b) => (b.disabled = n !== 1));
     document.querySelector(".choice").classList.toggle("some", n > 0);
@@ -210,7 +211,10 @@
   document.addEventListener("pointerup", () => {
     const moved = drag && drag.moved;
     release();
-    if (moved) document.addEventListener("click", (e) => e.stopPropagation(), { capture: true, once: true });
+    if (!moved) return;
+    const stop = (e) => e.stopPropagation();
+    document.addEventListener("click", stop, { capture: true, once: true });
+    setTimeout(() => document.removeEventListener("click", stop, true)); // no click followed
   });
   document.addEventListener("click", (e) => {
     const seat = e.target.closest(".seat");
@@ -272,6 +276,7 @@
   form?.addEventListener("input", filter);
   form?.addEventListener("submit", (e) => e.preventDefault());
 
+  let measured = 0;
   document.addEventListener("live:data", (e) => {
     const begun = performance.now();
     for (const [id, n] of Object.entries(e.detail)) {
@@ -290,6 +295,7 @@
     if (form && form.elements.word.value) filter();
     // How long the page worked, for tests: milliseconds of this script, and with the layout and painting up to the next frame.
     const worked = performance.now() - begun;
+    if (++measured % 200 === 0) performance.clearMeasures("seats");
     requestAnimationFrame(() => setTimeout(() => performance.measure("seats", { start: begun, end: performance.now(), detail: { worked, seats: Object.keys(e.detail).length } })));
   });
 
