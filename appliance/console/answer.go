@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"seedbed/appliance/api"
 )
@@ -91,6 +92,10 @@ func (c *console) refuse(v *visit, err error) {
 		c.Log.Error("console cannot answer", "path", v.URL.Path, "err", err)
 	}
 	if v.htmx() {
+		if v.Method == http.MethodGet && strings.HasSuffix(v.Header.Get("HX-Target"), "#dialog") { // a dialog that does not open says why, and can be closed
+			c.fragment(v, status, "layout", "refusal", v.sentence(err))
+			return
+		}
 		c.message(v, status, "refused", v.sentence(err))
 		return
 	}

@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"net/http"
@@ -117,16 +118,30 @@ func (c *console) follow(w http.ResponseWriter, v *visit, p *page) {
 	defer tick.Stop()
 	known := seen{maphash.MakeSeed(), map[string]uint64{}, map[string]uint64{}}
 	var said time.Time
+	failing := false
 	for {
 		if actor, _, err := c.Operators.Person(v.Request); err != nil || actor.Role != v.Actor.Role || actor.Name != v.Actor.Name {
 			_ = tell("ended", struct{}{})
 			return
 		}
 		now, err := p.live(c, v)
-		if err != nil { // what the page is about is gone: who looks loads it again
+		if refusal := (*fleet.Refusal)(nil); errors.As(err, &refusal) { // what the page is about is gone: who looks loads it again
 			_ = tell("ended", struct{}{})
 			return
 		}
+		if err != nil { // records fail for a moment: the page stays as it is until they do not, and says that it is old if that takes long
+			if !failing && v.Context().Err() == nil {
+				c.Log.Error("console cannot see what changes", "page", p.name, "err", err)
+			}
+			failing = true
+			select {
+			case <-tick.C:
+				continue
+			case <-v.Context().Done():
+				return
+			}
+		}
+		failing = false
 		parts, data := known.changes(now)
 		if len(parts) > 0 && tell("parts", parts) != nil || len(data) > 0 && tell("data", data) != nil {
 			return

@@ -1,6 +1,11 @@
 package console
 
 import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -8,6 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/monitor"
 )
@@ -119,4 +125,63 @@ func TestACodeIsTypedWhileMachinesCome(t *testing.T) {
 	if m, _ = w.fleet.Machine(first); m.Admitted {
 		t.Error("a machine was admitted by no code")
 	}
+}
+
+// TestAPageGoesOnWhenRecordsFailForAMoment: only what is gone ends it.
+func TestAPageGoesOnWhenRecordsFailForAMoment(t *testing.T) {
+	w := newWorld(t)
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	r := httptest.NewRequest(http.MethodGet, w.url+"/live", nil).WithContext(ctx)
+	r.RemoteAddr = "127.0.0.1:40000"
+	r.AddCookie(&http.Cookie{Name: api.CookieName, Value: w.as(fleet.RoleViewer).Cookie})
+	asked, out := 0, httptest.NewRecorder()
+	w.inner.follow(out, &visit{Request: r, w: out, look: w.inner.looks["en"]}, &page{name: "test", live: func(*console, *visit) (*live, error) {
+		asked++
+		switch asked {
+		case 1, 2:
+			return nil, errors.New("the records are busy")
+		case 3:
+			return &live{parts: []part{{ID: "x", HTML: "<p id=x>now</p>"}}}, nil
+		}
+		return nil, &fleet.Refusal{Code: fleet.CodeMachineUnknown, Detail: "it is gone"}
+	}})
+	if said := out.Body.String(); !strings.HasPrefix(said, "event: parts") || !strings.Contains(said, "event: ended") || asked != 4 {
+		t.Errorf("asked %d times: %s", asked, said)
+	}
+}
+
+// TestAPageThatEndsKeepsWhatWasTyped: who types loads it again by a link.
+func TestAPageThatEndsKeepsWhatWasTyped(t *testing.T) {
+	w := newWorld(t)
+	id := w.machine("one", true)
+	b := w.open(t, how{Role: fleet.RoleOperator}, "/machines/"+id)
+	b.until(`document.documentElement.dataset.heard === "1"`)
+	b.do(chromedp.SendKeys(`#edit [name="notes"]`, "by the door"))
+	if err := w.fleet.RemoveMachine(w.ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	b.says("#lost a", "Load the page again")
+	if typed := eval[string](b, `document.querySelector('#edit [name="notes"]').value`); typed != "by the door" {
+		t.Errorf("what was typed is %q", typed)
+	}
+	b.expect("status of 404")
+	b.click("#lost a")
+	b.says("h1", "Not done")
+}
+
+// TestADialogThatIsRefusedIsClosed: it says why, has a name, and gives the focus back.
+func TestADialogThatIsRefusedIsClosed(t *testing.T) {
+	w := newWorld(t)
+	b := w.open(t, how{Role: fleet.RoleOperator}, "/machines/"+w.machine("one", true))
+	b.expect("status of 400")
+	eval[bool](b, `(document.getElementById("machines").value = "none", true)`)
+	b.click(`button[hx-get="/orders/deploy"]`)
+	b.says("#dialog .message.refused", "No machine is chosen")
+	b.axe()
+	if name := eval[string](b, `document.getElementById("dialog").getAttribute("aria-label")`); name != "Not done" {
+		t.Errorf("the dialog is named %q", name)
+	}
+	b.press(kb.Enter) // Close has the focus
+	b.until(`!document.getElementById("dialog").open && document.activeElement.getAttribute("hx-get") === "/orders/deploy"`)
 }

@@ -32,7 +32,10 @@
     }).observe(dialog, { childList: true });
     dialog.addEventListener("close", () => {
       dialog.replaceChildren();
-      if (opener && opener.isConnected) opener.focus();
+      if (!opener) return;
+      const path = opener.getAttribute("hx-get");
+      const now = opener.isConnected ? opener : (opener.id && document.getElementById(opener.id)) || (path && document.querySelector(`[hx-get="${CSS.escape(path)}"]`));
+      now?.focus();
     });
     dialog.addEventListener("click", (e) => {
       if (e.target.closest("[data-close]")) dialog.close();
@@ -200,6 +203,25 @@
     lost.textContent = body.dataset.lost;
     lost.hidden = false;
   };
+  // What the page shows is gone, or the stay has ended: it is loaded again, where nothing of what somebody does is lost by that.
+  const ended = () => {
+    source.close();
+    clearTimeout(silent);
+    const typed = [...document.querySelectorAll("main :is(input, textarea, select), dialog :is(input, textarea, select)")].some(changed);
+    if (!dialog?.open && !typed) {
+      location.reload();
+      return;
+    }
+    const link = document.createElement("a");
+    link.href = location.href;
+    link.textContent = body.dataset.again;
+    link.addEventListener("click", (e) => {
+      e.preventDefault();
+      location.reload();
+    });
+    lost.replaceChildren(body.dataset.ended + " ", link);
+    lost.hidden = false;
+  };
   const listen = () => {
     const q = new URLSearchParams({ page: body.dataset.page, at: location.pathname + location.search });
     source = new EventSource("/live?" + q);
@@ -213,7 +235,7 @@
       document.dispatchEvent(new CustomEvent("live:data", { detail: JSON.parse(e.data) }));
     });
     source.addEventListener("alive", alive);
-    source.addEventListener("ended", () => location.reload());
+    source.addEventListener("ended", ended);
     source.onerror = () => {
       tell();
       if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000); // an answer that was no stream
