@@ -104,6 +104,17 @@ func TestAMachineIsChangedOnItsPage(t *testing.T) {
 	if err != nil || m.Name != "door" || m.Notes != "by the door" || len(m.Groups) != 1 || m.Boot == nil || m.Boot.To != fleet.BootLocal {
 		t.Fatalf("%+v, %v", m, err)
 	}
+	// The appliance's own writes do not stand in the way of the form that is open.
+	if _, err := w.fleet.Deploy(w.ctx, fleet.Order{Image: "debian:1", Machines: []string{id}}); err != nil {
+		t.Fatal(err)
+	}
+	w.finish(id, w.claim(id))
+	if now, err := w.fleet.Machine(id); err != nil || now.Version == m.Version {
+		t.Fatalf("the receipt changes nothing: %+v, %v", now, err)
+	}
+	eval[bool](b, `(window.before = true)`)
+	b.click("#edit button.main:not([type=button])")
+	b.until(`!window.before && document.querySelector("main > .message.done")`)
 	notes := "somebody was faster"
 	if _, err := w.fleet.EditMachine(w.ctx, id, 0, fleet.MachineOrder{Notes: &notes}); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,9 @@ package console
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -197,10 +200,28 @@ func admitThis(c *console, v *visit) (*answer, error) {
 	return again(v.t("%s is admitted.", m.Name)), nil
 }
 
+// Said is what people say of a machine, but for what it boots, as a form compares it: the appliance itself changes its record all the time.
+func (w machineView) Said() string { return saidOf(w.MachineView) }
+
+func saidOf(m *fleet.MachineView) string {
+	b, err := json.Marshal([]any{m.Name, m.Notes, m.Groups, m.Seat})
+	if err != nil {
+		panic(err) // plain types
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(b))
+}
+
+// editTries is how often an edit is tried where the appliance itself changes the record meanwhile.
+const editTries = 5
+
 // editMachine changes what people say of a machine, unless somebody changed it since the page was loaded.
 func editMachine(c *console, v *visit) (*answer, error) {
-	version, err := strconv.ParseInt(v.FormValue("version"), 10, 64)
+	m, err := c.Fleet.Machine(v.PathValue("machine"))
 	if err != nil {
+		return nil, err
+	}
+	said, boots := v.FormValue("said"), v.FormValue("boots")
+	if said == "" {
 		return nil, v.invalid(text("Load the page again: the form is not whole."))
 	}
 	var seat fleet.Seat
@@ -216,14 +237,24 @@ func editMachine(c *console, v *visit) (*answer, error) {
 	}
 	o := fleet.MachineOrder{Name: &name, Notes: &notes, Groups: &groups, Seat: &seat}
 	to, once := strings.CutSuffix(v.FormValue("boot"), "-once")
-	if boot := (fleet.BootOverride{To: fleet.BootTo(to), Once: once}); v.FormValue("boot") != v.FormValue("boots") {
+	if boot := (fleet.BootOverride{To: fleet.BootTo(to), Once: once}); v.FormValue("boot") != boots {
 		o.Boot = &boot
 	}
-	m, err := c.Fleet.EditMachine(v.Context(), v.PathValue("machine"), version, o)
-	if err != nil {
-		return nil, err
+	for try := 1; ; try++ {
+		if saidOf(m) != said || o.Boot != nil && (machineView{MachineView: m}).Boots() != boots {
+			return nil, &fleet.Refusal{Code: fleet.CodeChanged, Detail: m.Name + " was changed by somebody else meanwhile; look again"}
+		}
+		edited, err := c.Fleet.EditMachine(v.Context(), m.ID, m.Version, o)
+		if err == nil {
+			return again(v.t("%s is changed.", edited.Name)), nil
+		}
+		if refusal := (*fleet.Refusal)(nil); !errors.As(err, &refusal) || refusal.Code != fleet.CodeChanged || try == editTries {
+			return nil, err
+		}
+		if m, err = c.Fleet.Machine(m.ID); err != nil {
+			return nil, err
+		}
 	}
-	return again(v.t("%s is changed.", m.Name)), nil
 }
 
 // Boots is the machine's boot override as the form has it: "", "agent", "agent-once", "local", "local-once".
