@@ -48,6 +48,18 @@ func cancelDialog(c *console, v *visit) (*answer, error) {
 		}}), nil
 }
 
+func closeDialog(c *console, v *visit) (*answer, error) {
+	d, err := c.deploymentOf(v)
+	if err != nil {
+		return nil, err
+	}
+	return show("deployment", "confirm", confirmation{Path: "/deployments/" + d.ID + "/close", Version: d.Version, Order: v.t("Close to new machines"),
+		Title: v.t("Close the deployment of %s to new machines", d.ImageName), Sentences: []string{
+			v.t("Machines that are seen from now on do not get this image."),
+			v.t("This cannot be taken back: for new machines it is ordered again."),
+		}}), nil
+}
+
 func rollbackDialog(c *console, v *visit) (*answer, error) {
 	d, err := c.deploymentOf(v)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 var deploymentPage = &page{path: "/deployments/{deployment}", name: "deployment", under: "deployments", chart: true, data: deploymentData, live: deploymentLive,
 	title: func(v *visit, data any) string { return v.t("Deployment of %s", data.(*deploymentView).ImageName) }, routes: []route{
 		{pattern: "GET /deployments/{deployment}/cancel", role: fleet.RoleOperator, serve: cancelDialog},
+		{pattern: "GET /deployments/{deployment}/close", role: fleet.RoleOperator, serve: closeDialog},
 		{pattern: "GET /deployments/{deployment}/rollback", role: fleet.RoleOperator, serve: rollbackDialog},
 		{pattern: "POST /deployments/{deployment}/{verb}", role: fleet.RoleOperator, serve: steerDeployment},
 		{pattern: "GET /deployments/{deployment}/receipts/{job}", serve: receiptDialog},

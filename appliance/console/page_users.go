@@ -237,6 +237,7 @@ var accountPage = &page{path: "/account", name: "account", title: func(v *visit,
 	{pattern: "POST /account/password", serve: ownPassword},
 	{pattern: "GET /account/tokens/new", serve: newKeyDialog},
 	{pattern: "POST /account/tokens", serve: newKey},
+	{pattern: "GET /account/tokens/{key}/revoke", serve: revokeDialog},
 	{pattern: "POST /account/tokens/{key}/revoke", serve: revokeKey},
 	{pattern: "POST /account/logins/{stay}/end", serve: endStay},
 }}
@@ -290,6 +291,18 @@ func newKey(c *console, v *visit) (*answer, error) {
 		return nil, err
 	}
 	return show("account", "made", map[string]any{"Key": k, "Secret": secret}), nil
+}
+
+func revokeDialog(c *console, v *visit) (*answer, error) {
+	keys, err := c.Fleet.Keys(v.Context())
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(keys, func(k fleet.KeyView) bool { return k.ID == v.PathValue("key") })
+	if at < 0 {
+		return nil, v.invalid(text("This API token is gone: load the page again."))
+	}
+	return show("account", "revoke", keys[at]), nil
 }
 
 func revokeKey(c *console, v *visit) (*answer, error) {

@@ -160,7 +160,9 @@ func TestOneChangesTheOwnPasswordAndMakesTokens(t *testing.T) {
 	if strings.Contains(eval[string](b, "document.documentElement.outerHTML"), secret) {
 		t.Error("the secret is shown again")
 	}
-	b.click(`form[action*="/revoke"] button`)
+	b.click(`button[hx-get*="/revoke"]`)
+	b.says("dialog h2", "Revoke the API token Prometheus")
+	b.click(`dialog button.danger`)
 	b.says("main > .message", "revoked")
 	if _, err := w.fleet.KeyActor(secret, "127.0.0.1"); err == nil {
 		t.Error("a token that was revoked lets in")
