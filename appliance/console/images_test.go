@@ -211,3 +211,26 @@ func TestAVersionIsRemovedByKeysAlone(t *testing.T) {
 	b.press(kb.Backspace + "1" + kb.Enter)
 	b.says("main > .message", "Image debian:1 is removed")
 }
+
+// TestAnUploadIsNotBrokenOffByAKey: Escape and Cancel ask first.
+func TestAnUploadIsNotBrokenOffByAKey(t *testing.T) {
+	w := newWorld(t)
+	file := filepath.Join(t.TempDir(), "lab.raw")
+	if err := os.WriteFile(file, []byte("disk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := w.open(t, how{Role: fleet.RoleOperator}, "/images")
+	eval[bool](b, `(() => { XMLHttpRequest.prototype.send = () => {}; XMLHttpRequest.prototype.abort = function () { this.onabort(); }; return true; })()`) // an upload that takes long
+	b.click(`button[hx-get="/images/upload"]`)
+	b.do(chromedp.WaitVisible("#upload-form"), chromedp.SetUploadFiles(`#upload-form input[type="file"]`, []string{file}), chromedp.SendKeys(`#upload-form input[name="name"]`, "lab"))
+	b.click("#upload-form button.main")
+	b.until(`document.querySelector("#upload-form button.main").disabled`)
+	for range 3 {
+		b.press(kb.Escape)
+	}
+	b.click("#dialog [data-close]")
+	b.until(`document.getElementById("dialog").open && !document.querySelector(".breakoff").hidden`)
+	b.axe()
+	b.click("#dialog [data-break]")
+	b.until(`!document.getElementById("dialog").open`)
+}

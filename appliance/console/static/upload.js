@@ -35,6 +35,7 @@
     const end = () => {
       sending = null;
       box.hidden = true;
+      form.querySelector(".breakoff").hidden = true;
       button.disabled = false;
     };
     request.open("PUT", path + "?" + q);
@@ -76,6 +77,23 @@
     e.preventDefault();
     if (!sending) begin(e.target);
   });
-  document.getElementById("dialog")?.addEventListener("close", () => sending?.abort());
+  // An upload that has taken long is not broken off by a key: who closes its dialog is asked.
+  const dialog = document.getElementById("dialog");
+  const ask = (e) => {
+    if (!sending) return;
+    e.preventDefault();
+    e.stopPropagation();
+    const question = dialog.querySelector(".breakoff");
+    if (question) question.hidden = false;
+  };
+  dialog?.addEventListener("cancel", ask);
+  dialog?.addEventListener("keydown", (e) => e.key === "Escape" && ask(e), true);
+  dialog?.addEventListener("click", (e) => e.target.closest("[data-close]") && ask(e), true);
+  dialog?.addEventListener("click", (e) => {
+    if (!e.target.closest("[data-break]")) return;
+    sending?.abort();
+    dialog.close();
+  });
+  dialog?.addEventListener("close", () => sending?.abort());
   window.addEventListener("beforeunload", (e) => sending && e.preventDefault());
 })();
