@@ -55,10 +55,7 @@ func (a *appliance) consoleURL() string {
 
 // siteFacts are what is known of the site beside its machines.
 func (a *appliance) siteFacts(ctx context.Context) alert.Site {
-	var s alert.Site
-	if free, total, err := a.room(); err == nil {
-		s.Free, s.Total = free, total
-	}
+	s := a.facts.look(ctx, a.room, a.fleet.Events)
 	if a.own != nil {
 		leaf := a.own.config.Load().Certificates[0].Leaf
 		s.Certificates = append(s.Certificates, alert.Certificate{Name: "the certificate of --tls-cert", Expires: leaf.NotAfter,
@@ -68,26 +65,40 @@ func (a *appliance) siteFacts(ctx context.Context) alert.Site {
 		s.Certificates = append(s.Certificates, alert.Certificate{Name: "the certificate of the site", Expires: ends,
 			Renew: "machines are not let in once it ended; restore the identity from a backup of a site whose certificate is good"})
 	}
-	s.Damage = a.damage(ctx)
 	return s
 }
 
-// damage is what the last verification of images found and could not heal, "" is nothing. It is read from the events: they outlive this
+// facts are what was known last of the site: where it cannot be looked at now, nothing is said to be well again.
+type facts struct{ last alert.Site }
+
+// look returns the room of the repository and the damage of images, as they are known. One goroutine at a time may call it.
+func (f *facts) look(ctx context.Context, room func() (free, total int64, err error), events func(context.Context, fleet.EventQuery) ([]fleet.Event, error)) alert.Site {
+	if free, total, err := room(); err == nil {
+		f.last.Free, f.last.Total = free, total
+	}
+	if text, err := lastDamage(ctx, events); err == nil {
+		f.last.Damage = text
+	}
+	return f.last
+}
+
+// lastDamage is what the last verification of images found and could not heal, "" is nothing. It is read from the events: they outlive this
 // program, and all appliances of the site have them.
-func (a *appliance) damage(ctx context.Context) string {
-	last := func(kind string) *fleet.Event {
-		list, err := a.fleet.Events(ctx, fleet.EventQuery{Kind: kind, Before: math.MaxInt64, Limit: 1})
+func lastDamage(ctx context.Context, events func(context.Context, fleet.EventQuery) ([]fleet.Event, error)) (string, error) {
+	last := func(kind string) (*fleet.Event, error) {
+		list, err := events(ctx, fleet.EventQuery{Kind: kind, Before: math.MaxInt64, Limit: 1})
 		if err != nil || len(list) == 0 {
-			return nil
+			return nil, err
 		}
-		return &list[0]
+		return &list[0], nil
 	}
-	damaged := last(api.EventDamaged)
-	if damaged == nil || time.Since(damaged.At) > damageIsNews {
-		return ""
+	damaged, err := last(api.EventDamaged)
+	if err != nil || damaged == nil || time.Since(damaged.At) > damageIsNews {
+		return "", err
 	}
-	if whole := last(api.EventWhole); whole != nil && whole.ID > damaged.ID {
-		return ""
+	whole, err := last(api.EventWhole)
+	if err != nil || whole != nil && whole.ID > damaged.ID {
+		return "", err
 	}
-	return damaged.Text
+	return damaged.Text, nil
 }

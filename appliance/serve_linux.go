@@ -227,6 +227,7 @@ type appliance struct {
 	// monitor judges machines at work, alerts tell people.
 	monitor *monitor.Tracker
 	alerts  *alert.Alerts
+	facts   facts // of siteFacts, for alerts alone
 	// operators is what people and their programs ask.
 	operators *api.Operators
 	tracker   *tracker.Tracker
