@@ -112,7 +112,7 @@ func ofSite(f Facts) (list []fleet.Breach) {
 	}
 	if f.Site.Damage != "" {
 		list = append(list, fleet.Breach{Rule: fleet.RuleDamage, Subject: "repository", Name: "the repository", Text: "images in the repository are damaged", Cause: f.Site.Damage,
-			Advice: "heal them from a disk that holds the image (`seedbed image verify --heal-from DISK`) or capture them again; and look at the health of the repository's disk"})
+			Advice: "heal them from a disk that holds the image (`seedbed image verify --heal-from DISK`) or capture them again, then verify all (`seedbed image verify --all`), which ends this alert; and look at the health of the repository's disk"})
 	}
 	return list
 }
