@@ -293,6 +293,7 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 			return nil
 		}
 		own := d.editJob(j)
+		own.Earlier = own.Earlier.And(f.lastOf(own))
 		own.Epoch++
 		if m := d.machine(own.Machine); m != nil && m.Deployed != nil && own.Before.IsZero() && own.Kind == job.Deploy {
 			own.Before = m.Deployed.Image
@@ -343,6 +344,16 @@ func (f *Fleet) claim(ctx context.Context, c Caller, id string) (*job.Job, error
 		answer.Seeds = nil
 	}
 	return answer, nil
+}
+
+// lastOf is the last report of a job's claim that is known here.
+func (f *Fleet) lastOf(j *Job) *job.Report {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if l, ok := f.live[j.ID]; ok && l.report.Epoch == j.Epoch && l.report.Job == j.ID {
+		return &l.report
+	}
+	return &j.Last
 }
 
 // lookForOwn takes over what other appliances wrote where the caller asks for a job that it has already: its answer was lost, or it has

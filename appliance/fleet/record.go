@@ -138,6 +138,8 @@ type Job struct {
 	Session string `json:"session,omitempty"`
 	// Last is the report at the last change of state or phase.
 	Last job.Report `json:"last"`
+	// Earlier are the bytes of claims before this one: each claim counts from 0.
+	Earlier Moved `json:"earlier,omitzero"`
 
 	Created  time.Time `json:"created"`
 	BootSeen time.Time `json:"boot_seen"` // first boot packet of the boot that claimed it
@@ -145,6 +147,20 @@ type Job struct {
 	Claimed  time.Time `json:"claimed"`   // last claim
 	Started  time.Time `json:"started"`   // first report as Running
 	Ended    time.Time `json:"ended"`
+}
+
+// Moved are bytes that a machine counted at a job.
+type Moved struct {
+	FromAppliance int64 `json:"from_appliance,omitempty"`
+	FromPeers     int64 `json:"from_peers,omitempty"`
+	FromSeeds     int64 `json:"from_seeds,omitempty"`
+	ToPeers       int64 `json:"to_peers,omitempty"`
+	Written       int64 `json:"written,omitempty"`
+}
+
+// And returns the sums with what a report counts.
+func (m Moved) And(r *job.Report) Moved {
+	return Moved{m.FromAppliance + r.FromAppliance, m.FromPeers + r.FromPeers, m.FromSeeds + r.FromSeeds, m.ToPeers + r.ToPeers, m.Written + r.Written}
 }
 
 // Deployment is one image to a set of machines; its jobs share a swarm.

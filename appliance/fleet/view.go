@@ -55,8 +55,10 @@ type JobView struct {
 	FromAppliance int64  `json:"from_appliance"`
 	FromPeers     int64  `json:"from_peers"`
 	// FromSeeds came from seed nodes; FromAppliance and FromPeers do not count them.
-	FromSeeds  int64   `json:"from_seeds,omitempty"`
-	ToPeers    int64   `json:"to_peers"`
+	FromSeeds int64 `json:"from_seeds,omitempty"`
+	ToPeers   int64 `json:"to_peers"`
+	// Earlier are the bytes of claims before this one; the counters above do not count them.
+	Earlier    Moved   `json:"earlier,omitzero"`
 	Peers      int     `json:"peers"`
 	Tiles      int64   `json:"tiles,omitempty"`       // that came from others and were compared with their hashes
 	WrongTiles int64   `json:"wrong_tiles,omitempty"` // of those, other than their hashes
@@ -179,6 +181,7 @@ func (f *Fleet) jobView(j *Job) JobView {
 	}
 	v.Phase, v.Disk, v.DiskSerial = r.Phase, r.Disk, r.DiskSerial
 	v.Total, v.Held, v.Resumed, v.Verified = r.Total, r.Held, r.Resumed, r.Verified
+	v.Earlier = j.Earlier
 	v.Written, v.WriteNanos = r.Written, r.WriteNanos
 	v.FromAppliance, v.FromPeers, v.ToPeers, v.Peers = r.FromAppliance, r.FromPeers, r.ToPeers, r.Peers
 	v.FromSeeds, v.Tiles, v.WrongTiles, v.CPU, v.DownloadLimit = r.FromSeeds, r.Tiles, r.WrongTiles, r.CPU, f.config.Transport.DownloadLimit

@@ -141,8 +141,9 @@ func rowOfView(j *fleet.JobView) row {
 	if at.IsZero() {
 		at = j.Created
 	}
-	r := row{at, j.Machine, j.Deployment, j.ID, j.Kind, j.ImageName, j.Image, j.State, j.FromAppliance, j.FromPeers, j.FromSeeds, j.ToPeers,
-		j.Written, j.Held - j.Resumed, 0, j.Code, j.Reason}
+	all := j.Earlier.And(&job.Report{FromAppliance: j.FromAppliance, FromPeers: j.FromPeers, FromSeeds: j.FromSeeds, ToPeers: j.ToPeers, Written: j.Written})
+	r := row{at, j.Machine, j.Deployment, j.ID, j.Kind, j.ImageName, j.Image, j.State, all.FromAppliance, all.FromPeers, all.FromSeeds, all.ToPeers,
+		all.Written, j.Held - j.Resumed, 0, j.Code, j.Reason}
 	r.right = worked(j.Kind, r.right, j.Verified, j.Done)
 	if !j.Started.IsZero() && j.Reported.After(j.Started) {
 		r.took = j.Reported.Sub(j.Started)
@@ -151,9 +152,9 @@ func rowOfView(j *fleet.JobView) row {
 }
 
 func rowOfJob(j *fleet.Job) row {
-	last := &j.Last
-	r := row{j.Ended, j.Machine, j.Deployment, j.ID, j.Kind, j.ImageName, j.Image, j.State, last.FromAppliance, last.FromPeers, last.FromSeeds, last.ToPeers,
-		last.Written, last.Held - last.Resumed, 0, j.Code, j.Reason}
+	last, all := &j.Last, j.Earlier.And(&j.Last)
+	r := row{j.Ended, j.Machine, j.Deployment, j.ID, j.Kind, j.ImageName, j.Image, j.State, all.FromAppliance, all.FromPeers, all.FromSeeds, all.ToPeers,
+		all.Written, last.Held - last.Resumed, 0, j.Code, j.Reason}
 	r.right = worked(j.Kind, r.right, last.Verified, last.Done)
 	if !j.Started.IsZero() && j.Ended.After(j.Started) {
 		r.took = j.Ended.Sub(j.Started)

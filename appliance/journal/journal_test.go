@@ -270,3 +270,15 @@ func TestTheManualTellsEveryColumn(t *testing.T) {
 		t.Errorf("the manual's columns are not\n%s", &want)
 	}
 }
+
+// The bytes of a machine that began anew are those of all its claims.
+func TestTheBytesOfEarlierClaimsCount(t *testing.T) {
+	earlier := fleet.Moved{FromAppliance: 1, FromPeers: 2, FromSeeds: 3, ToPeers: 4, Written: 5}
+	b := &book{open: []fleet.JobView{{ID: "j2", State: job.Running, FromAppliance: 10, FromPeers: 10, FromSeeds: 10, ToPeers: 10, Written: 10, Earlier: earlier}}}
+	b.add("j1", "m1", job.Failed, job.Report{FromAppliance: 10, FromPeers: 10, FromSeeds: 10, ToPeers: 10, Written: 10}).Earlier = earlier
+	for _, r := range rows(t, written(t, b, journal.Query{})) {
+		if r["from_appliance"] != "11" || r["from_peers"] != "12" || r["from_seeds"] != "13" || r["to_peers"] != "14" || r["written"] != "15" {
+			t.Errorf("%v", r)
+		}
+	}
+}

@@ -41,9 +41,9 @@ func (c *course) add(now time.Time, p *Progress) {
 	c.c.FromAppliance += p.FromAppliance
 	c.c.FromPeers += p.FromPeers
 	c.c.FromSeeds += p.FromSeeds
-	c.c.BytesFromAppliance += p.BytesFromAppliance
-	c.c.BytesFromPeers += p.BytesFromPeers
-	c.c.BytesFromSeeds += p.BytesFromSeeds
+	c.c.BytesFromAppliance += p.BytesFromAppliance + p.earlier.FromAppliance
+	c.c.BytesFromPeers += p.BytesFromPeers + p.earlier.FromPeers
+	c.c.BytesFromSeeds += p.BytesFromSeeds + p.earlier.FromSeeds
 	if at := now.Add(p.Left); p.atWork() && p.Left >= 0 && at.After(c.c.LastAt) {
 		c.c.Last, c.c.LastAt = p.Machine, at
 	}

@@ -70,7 +70,7 @@ func (l *look) measure(i int) *Progress {
 	p := &Progress{
 		Machine: v.Machine, Name: v.MachineName, Job: v.ID, Deployment: v.Deployment, Kind: v.Kind, ImageName: v.ImageName, State: v.State, Phase: v.Phase,
 		Code: v.Code, Log: v.Log, Done: doneOf(v), Total: v.Total, Judged: -1, Left: -1, Peers: v.Peers, CPU: v.CPU, Reported: v.Reported, held: v.Held,
-		BytesFromAppliance: v.FromAppliance, BytesFromPeers: v.FromPeers, BytesFromSeeds: v.FromSeeds, BytesToPeers: v.ToPeers,
+		BytesFromAppliance: v.FromAppliance, BytesFromPeers: v.FromPeers, BytesFromSeeds: v.FromSeeds, BytesToPeers: v.ToPeers, earlier: v.Earlier,
 	}
 	if v.State == job.Waiting && v.Wait != "" {
 		p.Code = v.Wait

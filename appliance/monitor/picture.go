@@ -4,6 +4,7 @@ package monitor
 import (
 	"time"
 
+	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 )
 
@@ -119,7 +120,8 @@ type Progress struct {
 	Reported          time.Time // the last report; zero is none
 	Since             time.Time // when it got its word
 
-	held int64 // bytes of the image that its disk holds rightly
+	held    int64       // bytes of the image that its disk holds rightly
+	earlier fleet.Moved // of claims before this one
 }
 
 // Share of Total that is done, 0 to 1.
