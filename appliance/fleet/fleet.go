@@ -263,6 +263,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.keepOffice(ctx) })
 	g.Go(func() error { return f.tidyAlways(ctx) })
+	g.Go(func() error { return f.retainAlways(ctx) })
 	if f.config.Records.Shared() {
 		g.Go(func() error { return f.follow(ctx) })
 		g.Go(func() error { return f.attend(ctx) })
@@ -287,10 +288,24 @@ func (f *Fleet) tidyAlways(ctx context.Context) error {
 		if now := f.now(); now.Sub(forgot) > forgetEvery {
 			forgot = now
 			f.forgetOld(now)
-			if err := f.retain(ctx); err != nil && ctx.Err() == nil {
-				f.log.Error("what was kept long enough cannot be deleted", "err", err)
-			}
 		}
+	}
+}
+
+// retainAlways deletes what was kept long enough until ctx is done. A lot of it takes long: what tidies each second does not wait for it.
+func (f *Fleet) retainAlways(ctx context.Context) error {
+	wait := time.NewTimer(forgetFirst)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-wait.C:
+		}
+		if err := f.retain(ctx); err != nil && ctx.Err() == nil {
+			f.log.Error("what was kept long enough cannot be deleted", "err", err)
+		}
+		wait.Reset(forgetEvery)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -51,6 +52,14 @@ func (f *Fleet) retain(ctx context.Context) error {
 	}
 	var gone retained
 	s, now := f.Settings(), f.now()
+	newest, err := f.config.Records.Events(ctx, EventQuery{Before: math.MaxInt64, Limit: 1})
+	if err != nil {
+		return err
+	}
+	if len(newest) > 0 && now.Sub(newest[0].At) > LeastKept*24*time.Hour { // a clock that is wrong would delete what is young
+		f.log.Warn("nothing is deleted: the newest event is older than 30 days; is the clock right?", "newest", newest[0].At, "now", now)
+		return nil
+	}
 	if from, forever := since(now, s.KeepJobs); !forever {
 		if err := f.retainJobs(ctx, from, &gone); err != nil {
 			return err

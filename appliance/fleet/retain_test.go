@@ -110,6 +110,25 @@ func TestHowLongThingsAreKeptIsSet(t *testing.T) {
 	}
 }
 
+// A clock that jumped ahead deletes nothing.
+func TestAWrongClockDeletesNothing(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	fleet.Tell(r.Fleet, t.Context(), 2, "test.old")
+	check := func(want int) {
+		t.Helper()
+		if err := fleet.Retain(r.Fleet, t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := r.Events(t.Context(), fleet.EventQuery{Kind: "test.old"}); err != nil || len(list) != want {
+			t.Errorf("%d events are left, %v; want %d", len(list), err, want)
+		}
+	}
+	r.clock.add(3 * 365 * 24 * time.Hour)
+	check(2)
+	fleet.Tell(r.Fleet, t.Context(), 1, "test.young")
+	check(0)
+}
+
 func receiptOf(id string) fleet.Receipt {
 	return fleet.Receipt{Job: id, Receipt: []byte("{}"), Signature: []byte("s"), Countersignature: []byte("c")}
 }
