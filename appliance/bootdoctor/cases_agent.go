@@ -111,7 +111,7 @@ var agentCases = []Case{
 		Wire:     "a failed job with the code ambiguous-disk; the inventory has the disks",
 		Leaves:   "the inventory",
 		Sentence: "{name} has several disks, and nobody said which one is to be written: {reason}",
-		Next:     "deploy again and name the disk's serial number (--disk-serial), or take the other disks out",
+		Next:     "deploy again and name the disk's serial number (`seedbed deploy --disk`), or take the other disks out",
 		match:    func(v *view) map[string]string { return v.codeFacts("ambiguous-disk") },
 	},
 	{

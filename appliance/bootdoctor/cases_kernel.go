@@ -190,7 +190,7 @@ var ownDiskCases = []Case{
 		Wire:     "script of the own disk; a person said that the machine boots it, though it has a job",
 		Leaves:   "the same in each boot until that word is taken back",
 		Sentence: "{name} boots its own disk because a person said so; job {job} waits",
-		Next:     "take that back with `seedbed machine edit --boot auto` (or \"boot\" on the machine's page), and start it again",
+		Next:     "take that back with `seedbed machine edit --boot jobs` (or \"boot\" on the machine's page), and start it again",
 		match: func(v *view) map[string]string {
 			if v.Override != "local" || v.Work == nil || v.Work.State.Ended() || v.greeted() && !v.Hello.Before(v.b.Latest()) {
 				return nil

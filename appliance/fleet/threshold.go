@@ -55,15 +55,16 @@ type Thresholds struct {
 const (
 	maxRate     = 1e12 // bytes a second
 	maxLapse    = 24 * time.Hour
-	minSlowFor  = 5 * time.Second // rates are averages over 5 s
-	minSilence  = 5 * time.Second // a report is due each second
+	minSlowFor  = 5 * time.Second  // rates are averages over 5 s
+	maxSlowFor  = 10 * time.Minute // what machines report in that time is held in memory: 130 B a second and machine
+	minSilence  = 5 * time.Second  // a report is due each second
 	maxCoolDown = 30 * 24 * time.Hour
 )
 
 func (t *Thresholds) check(w *wrongs) {
 	w.unless(t.SlowRate > 0 && t.SlowRate <= maxRate, "slow_rate", "a machine is slow below a rate of more than 0 bytes a second, not %g; 10000000 is 10 MB/s", t.SlowRate)
 	w.unless(t.SlowShare > 0 && t.SlowShare <= 1, "slow_share", "the share of the room's median is more than 0 and at most 1, not %g; 0.25 is a quarter", t.SlowShare)
-	within(w, t.SlowFor, minSlowFor, maxLapse, "slow_for", "a machine has been slow for")
+	within(w, t.SlowFor, minSlowFor, maxSlowFor, "slow_for", "a machine has been slow for")
 	within(w, t.Silence, minSilence, maxLapse, "silence", "a machine is silent after")
 	w.unless(t.ErrorShare > 0 && t.ErrorShare <= 1, "error_share", "the share of wrong tiles is more than 0 and at most 1, not %g; 0.05 is one of twenty", t.ErrorShare)
 	w.unless(t.ErrorTiles > 0, "error_tiles", "wrong tiles are counted of at least 1 tile, not %d", t.ErrorTiles)
