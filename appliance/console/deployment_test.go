@@ -136,7 +136,7 @@ func TestDeploymentIsSteeredInABrowser(t *testing.T) {
 	if j := jobOf(w, ids[3]); j.State != job.Waiting {
 		t.Errorf("the machine that failed has %+v", j)
 	}
-	b.until(`!document.querySelector("#errors .error")`)
+	b.until(`document.documentElement.dataset.heard === "1" && !document.querySelector("#errors .error")`)
 
 	b.click("#receipts tbody button")
 	b.says("#dialog h2", "Receipt of A101-01")

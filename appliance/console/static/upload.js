@@ -87,7 +87,7 @@
     if (question) question.hidden = false;
   };
   dialog?.addEventListener("cancel", ask);
-  dialog?.addEventListener("keydown", (e) => e.key === "Escape" && ask(e), true);
+  document.addEventListener("keydown", (e) => e.key === "Escape" && ask(e), true); // the focus is nowhere when its button went dark
   dialog?.addEventListener("click", (e) => e.target.closest("[data-close]") && ask(e), true);
   dialog?.addEventListener("click", (e) => {
     if (!e.target.closest("[data-break]")) return;
