@@ -61,6 +61,7 @@ type console struct {
 	looks     map[string]*look // by language
 	assets    *assets
 	listeners chan struct{}
+	listening perUser
 	works     *Works
 	listed    recentImages
 	mux       *http.ServeMux

@@ -73,6 +73,12 @@ func (c *console) live(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many pages are open at this moment", http.StatusServiceUnavailable)
 		return
 	}
+	if !c.listening.enter(v.Actor.Name) {
+		w.Header().Set("Retry-After", "15")
+		http.Error(w, "too many pages of this user are open at this moment", http.StatusServiceUnavailable)
+		return
+	}
+	defer c.listening.leave(v.Actor.Name)
 	// The page's own request, so that its function finds path values and query.
 	own := v.Clone(v.Context())
 	own.URL, own.Form, own.PostForm = u, nil, nil
