@@ -136,7 +136,11 @@ func TestAPageGoesOnWhenRecordsFailForAMoment(t *testing.T) {
 	r.RemoteAddr = "127.0.0.1:40000"
 	r.AddCookie(&http.Cookie{Name: api.CookieName, Value: w.as(fleet.RoleViewer).Cookie})
 	asked, out := 0, httptest.NewRecorder()
-	w.inner.follow(out, &visit{Request: r, w: out, look: w.inner.looks["en"]}, &page{name: "test", live: func(*console, *visit) (*live, error) {
+	actor, csrf, err := w.inner.Operators.Person(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.inner.follow(out, &visit{Request: r, w: out, Actor: actor, CSRF: csrf, look: w.inner.looks["en"]}, &page{name: "test", live: func(*console, *visit) (*live, error) {
 		asked++
 		switch asked {
 		case 1, 2:
@@ -148,6 +152,27 @@ func TestAPageGoesOnWhenRecordsFailForAMoment(t *testing.T) {
 	}})
 	if said := out.Body.String(); !strings.HasPrefix(said, "event: parts") || !strings.Contains(said, "event: ended") || asked != 4 {
 		t.Errorf("asked %d times: %s", asked, said)
+	}
+}
+
+// TestAPageEndsWhereTheRoleChanged: what a role showed is not shown to another one.
+func TestAPageEndsWhereTheRoleChanged(t *testing.T) {
+	w := newWorld(t)
+	r := httptest.NewRequest(http.MethodGet, w.url+"/live", nil)
+	r.RemoteAddr = "127.0.0.1:40000"
+	r.AddCookie(&http.Cookie{Name: api.CookieName, Value: w.as(fleet.RoleViewer).Cookie})
+	actor, csrf, err := w.inner.Operators.Person(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	actor.Role = fleet.RoleAdmin // that it had when the page was opened
+	out := httptest.NewRecorder()
+	w.inner.follow(out, &visit{Request: r, w: out, Actor: actor, CSRF: csrf, look: w.inner.looks["en"]}, &page{name: "test", live: func(*console, *visit) (*live, error) {
+		t.Error("the page is asked for what another role sees")
+		return &live{}, nil
+	}})
+	if said := out.Body.String(); !strings.HasPrefix(said, "event: ended") {
+		t.Errorf("the page is told %q", said)
 	}
 }
 
