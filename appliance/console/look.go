@@ -111,8 +111,9 @@ func (l *look) functions(a *assets) template.FuncMap {
 			}
 			return m, nil
 		},
-		"join": strings.Join,
-		"path": url.PathEscape,
+		"join":  strings.Join,
+		"path":  url.PathEscape,
+		"query": url.QueryEscape,
 	}
 }
 

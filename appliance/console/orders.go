@@ -13,7 +13,7 @@ import (
 
 // orderRoutes are the dialogs in which machines that were chosen get something to do. Each is opened by GET with the IDs of the machines in
 // "machines" (with commas between, or several times), and ordered by POST.
-var orderRoutes = slices.Concat(deployRoutes, captureRoutes, workRoutes, steerRoutes)
+var orderRoutes = slices.Concat(deployRoutes, machinesRoutes, captureRoutes, workRoutes, steerRoutes)
 
 // named is a machine as dialogs name it.
 type named struct{ ID, Name string }

@@ -265,6 +265,55 @@ func TestDeployByKeyboard(t *testing.T) {
 	b.until(`!document.getElementById("dialog").open && document.activeElement.matches('button[hx-get="/orders/deploy"]')`)
 }
 
+// TestAnImageIsDeployedFromItsPage: its machines are chosen, and then comes the dialog of the rooms with the version chosen.
+func TestAnImageIsDeployedFromItsPage(t *testing.T) {
+	w := newWorld(t)
+	w.room("A101", 1, 3)
+	two := w.room("A102", 1, 2)
+	alone := w.machine("alone", true)
+	w.machine("strange", false)
+	for _, h := range []how{{Role: fleet.RoleOperator}, {Role: fleet.RoleOperator, Width: 390, Language: "zh", Theme: "dark"}} {
+		b := w.open(t, h, "/images/debian:1")
+		b.click(`button[hx-get^="/orders/deploy/machines"]`)
+		b.until(`document.querySelectorAll("#dialog [name=machines]").length === 6`)
+		b.axe()
+		b.fits()
+		if h.Language == "zh" {
+			b.click("#dialog li:nth-child(2) summary")
+			b.picture("dialog-machines-" + b.how.String())
+			continue
+		}
+		b.expect("status of 400")
+		b.click("#dialog button.main")
+		b.says("#dialog .answer", "No machine is chosen")
+		b.click("#dialog li:nth-child(1) [data-whole]")
+		b.click("#dialog li:nth-child(2) summary")
+		b.click(`#dialog [value="` + two[1] + `"]`)
+		b.until(`document.querySelector("#dialog li:nth-child(2) [data-whole]").indeterminate && document.querySelectorAll("#dialog [name=machines]:checked").length === 4`)
+		b.click("#dialog li:nth-child(3) [data-whole]")
+		b.click("#dialog li:nth-child(1) [data-whole]") // not these after all
+		b.picture("dialog-machines-" + b.how.String())
+		b.click("#dialog button.main")
+		b.says("#dialog h2", "Put an image on 2 machines")
+		b.until(`document.activeElement.name === "image" && document.activeElement.value === "debian:1"`)
+		b.click("#dialog button.main")
+		b.says("#plan h3", "2 disks will be written with debian:1")
+		if len(w.fleet.Jobs()) != 0 {
+			t.Fatal("the dry run made jobs")
+		}
+		b.click("#plan button.main")
+		b.says("#dialog h2", "debian:1 is being deployed")
+		if jobOf(w, alone) == nil || jobOf(w, two[1]) == nil || len(w.fleet.Jobs()) != 2 {
+			t.Errorf("jobs %+v", w.fleet.Jobs())
+		}
+		if name := eval[string](b, `document.getElementById("dialog").getAttribute("aria-label")`); name != "debian:1 is being deployed" {
+			t.Errorf("the dialog is named %q", name)
+		}
+		b.click("#dialog button[data-close]")
+		b.until(`document.activeElement.matches('button[hx-get^="/orders/deploy/machines"]')`)
+	}
+}
+
 // TestMoreOrdersAreInTheRooms: what is seldom ordered opens from behind "More".
 func TestMoreOrdersAreInTheRooms(t *testing.T) {
 	w := newWorld(t)

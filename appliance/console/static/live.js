@@ -23,10 +23,11 @@
   if (dialog) {
     let opener = null;
     new MutationObserver(() => {
-      if (dialog.childElementCount > 0 && !dialog.open) {
+      if (dialog.childElementCount === 0) return;
+      const heading = dialog.querySelector("h1, h2"); // of what came now: a dialog may lead to another
+      if (heading) dialog.setAttribute("aria-label", heading.textContent);
+      if (!dialog.open) {
         opener = document.activeElement;
-        const heading = dialog.querySelector("h1, h2");
-        if (heading) dialog.setAttribute("aria-label", heading.textContent);
         dialog.showModal();
       }
     }).observe(dialog, { childList: true });
