@@ -107,12 +107,12 @@ func (b *Board) parts(width int) []*part {
 	message := wrap(shown(b.Message), width)
 	return []*part{
 		{left: name, lines: halves(name, width), color: Bright, rank: 2, least: 1},
-		text(color, b.subject()),
+		text(color, wrapFacts(b.subject(), width, "  ")...),
 		word.ifAny(),
 		b.progress(),
 		b.bar(),
 		(&part{left: b.headline(), color: Bright, rank: 4, room: rateRoom}).ifAny(),
-		text(Plain, shown(b.Facts)),
+		text(Plain, wrapFacts(shown(b.Facts), width, "")...),
 		text(Bright, message...),
 		text(Yellow, wrap(shown(b.Notice), width)...),
 	}
@@ -131,7 +131,7 @@ func (b *Board) title() string {
 	return "Seedbed"
 }
 
-// subject is a line about what is done to which disk of which machine, behind the shape of how it stands.
+// subject is a text about what is done to which disk of which machine, behind the shape of how it stands.
 func (b *Board) subject() string {
 	var facts []string
 	if b.Image != "" {
@@ -143,7 +143,7 @@ func (b *Board) subject() string {
 	if b.About != "" {
 		facts = append(facts, b.About)
 	}
-	return shown(shapes[b.Level] + " " + strings.Join(facts, " · "))
+	return shown(shapes[b.Level] + " " + strings.Join(facts, between))
 }
 
 // progress is the percentage, and the time left at the right.

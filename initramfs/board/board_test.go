@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,10 @@ var boards = map[string]Board{
 	"copy": {Name: "room-12-07", Image: "windows-11:3", Disk: "nvme0n1, 512.1 GB", About: "52:54:00:77:00:10, 10.77.0.113", Level: Working, Word: "copying",
 		BytesPerSecond: 112.4e6, Done: 23_500_000_000, Total: 50_000_000_000, Left: 236 * time.Second,
 		Facts: "23.5 of 50.0 GB, 14 peers, from the appliance 1.2 GB, from peers 22.3 GB"},
+	"copy-with-long-facts": {Name: "room-12-07", Image: "windows-11-education-24h2:17", Disk: "nvme0n1, 2.0 TB, serial S6S2NS0T412345-KINGSTON-SNV2S",
+		About: "52:54:00:77:00:10, 2001:db8:1234:5678:5054:ff:fe77:10", Level: Working, Word: "copying", BytesPerSecond: 112.4e6, Done: 23_500_000_000,
+		Total: 50_000_000_000, Left: 236 * time.Second, Message: "Do not switch off: until this is done the disk starts no system.",
+		Facts: "23.5 of 50.0 GB, 14 peers, from the appliance 1.2 GB, from peers 12.3 GB, from seed nodes 8.9 GB, from this disk 1.1 GB"},
 	"copy-slowly": {Name: "teachers-room-in-the-east", Image: "windows-11:3", Disk: "sda, 8.0 TB", Level: Working, Word: "copying", BytesPerSecond: 1.4e6,
 		Done: 900_000_000, Total: 50_000_000_000, Left: 10 * time.Hour, Notice: "the appliance does not answer; the work goes on"},
 	"paused": {Name: "教室一", ID: "86ecd2a47a31", Image: "windows-11:3", Level: Waiting, Word: "paused", Headline: "disk too small",
@@ -106,10 +111,31 @@ func TestNothingIsWiderOrHigherThanTheConsole(t *testing.T) {
 func TestEveryFactIsOnTheSmallestScreenThatPeopleHave(t *testing.T) {
 	for name, b := range boards {
 		text := strings.Join(strings.Fields(Draw(b, 80, 25).String()), " ")
-		for _, want := range []string{b.Image, b.Disk, b.Facts, b.Message, b.Notice} {
+		for _, want := range []string{b.Image, b.Disk, b.About, b.Facts, b.Message, b.Notice} {
 			if want = strings.Join(strings.Fields(shown(want)), " "); !strings.Contains(text, want) {
 				t.Errorf("%s lacks %q:\n%s", name, want, Draw(b, 80, 25))
 			}
+		}
+	}
+}
+
+// TestLinesOfFactsEndBetweenFacts: a serial number or an address is on one line, and in full.
+func TestLinesOfFactsEndBetweenFacts(t *testing.T) {
+	for _, c := range []struct {
+		text, indent string
+		width        int
+		want         []string
+	}{
+		{"a, b · c", "", 40, []string{"a, b · c"}},
+		{"image golden:1 · disk sda, 5 GB · 10.0.0.1", "  ", 32, []string{"image golden:1 · disk sda, 5 GB", "  10.0.0.1"}},
+		{"x · disk nvme0n1, 512.1 GB, serial 12345678 · 10.0.0.1", "  ", 30, []string{"x · disk nvme0n1, 512.1 GB,", "  serial 12345678 · 10.0.0.1"}},
+		{"23.5 of 50.0 GB, 14 peers, from peers 22.3 GB", "", 30, []string{"23.5 of 50.0 GB, 14 peers,", "from peers 22.3 GB"}},
+		{"one two three four, five", "", 10, []string{"one two", "three", "four, five"}},
+		{"0123456789abcdef · x", "  ", 12, []string{"0123456789", "  abcdef · x"}},
+		{"", "  ", 12, nil},
+	} {
+		if got := wrapFacts(c.text, c.width, c.indent); !slices.Equal(got, c.want) {
+			t.Errorf("%q in %d cells is %q, not %q", c.text, c.width, got, c.want)
 		}
 	}
 }

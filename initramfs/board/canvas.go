@@ -120,6 +120,53 @@ func wrap(text string, width int) (lines []string) {
 	return lines
 }
 
+// Marks between facts, at which lines of them end: things are apart by the first, what is said of one by the second.
+const (
+	between = " · "
+	within  = ", "
+)
+
+// wrapFacts breaks facts into lines of at most width cells: between things, and within one that takes more than a line. Lines after the
+// first one begin with indent.
+func wrapFacts(text string, width int, indent string) []string {
+	var units []string // each with the mark before it
+	for _, thing := range strings.SplitAfter(text, between) {
+		if length(thing) <= width-length(indent) {
+			units = append(units, thing)
+			continue
+		}
+		units = append(units, strings.SplitAfter(thing, within)...)
+	}
+	var lines []string
+	line := ""
+	end := func() {
+		if line = strings.TrimRight(strings.TrimSuffix(line, between), " "); line != "" {
+			lines = append(lines, line)
+		}
+		line = indent
+	}
+	for i, unit := range units {
+		if i > 0 && length(line)+length(strings.TrimRight(unit, " ·")) > width {
+			end()
+		}
+		line += unit
+		if length(strings.TrimRight(line, " ·")) > width {
+			broken := wrap(line, width-length(indent))
+			for j, l := range broken {
+				if len(lines) > 0 || j > 0 {
+					broken[j] = indent + l
+				}
+			}
+			lines, line = append(lines, broken[:len(broken)-1]...), broken[len(broken)-1]
+			if strings.HasSuffix(unit, " ") {
+				line += " "
+			}
+		}
+	}
+	end()
+	return lines
+}
+
 func length(s string) int { return len([]rune(s)) }
 
 // clip cuts text to width cells.
