@@ -137,6 +137,7 @@ func (a *Agent) Run(ctx context.Context) (after string, err error) {
 			return j.After, nil
 		case errors.As(err, &failure) && failure.over:
 			a.screen.Say("%s", failure.Sentence)
+			a.screen.showOver(j, failure)
 		case errors.As(err, &failure) && failure.found != nil:
 			if err := a.tellFound(ctx, j, failure); err != nil {
 				return "", err

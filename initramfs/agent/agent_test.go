@@ -23,6 +23,7 @@ import (
 	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/images/announce"
+	"seedbed/initramfs/board"
 	"seedbed/initramfs/disk"
 	"seedbed/initramfs/disk/disktest"
 )
@@ -466,6 +467,9 @@ func TestCancelledJobLeavesADiskThatBootsNothing(t *testing.T) {
 	if b := bytesOf(t, file); !zeros(b[:512]) {
 		t.Error("the disk has a table")
 	}
+	a.awaitBoard(ctx, screen, func(b board.Board) bool {
+		return b.Word == "stopped" && b.Level == board.Waiting && strings.HasPrefix(b.Message, "Job j1 was cancelled; ") && strings.Contains(b.Message, "another job")
+	})
 	cancel() // it waits for another job
 	if r := wait(t, out); r.err == nil {
 		t.Error("the agent ended without an error")

@@ -32,6 +32,7 @@ import (
 	"seedbed/images/tile"
 	"seedbed/images/torrent"
 	"seedbed/images/trust/trusttest"
+	"seedbed/initramfs/board"
 	"seedbed/initramfs/disk/disktest"
 )
 
@@ -320,6 +321,25 @@ func (a *appliance) receive(w http.ResponseWriter, r *http.Request, answer func(
 	defer a.mu.Unlock()
 	a.receipts, a.final = append(a.receipts, receipt), signed.Final
 	answer(w, job.Countersigned{Signature: ed25519.Sign(a.siteKey, append([]byte(job.ReceiptContext), signed.Receipt...))})
+}
+
+// awaitBoard waits until the board is so.
+func (a *appliance) awaitBoard(ctx context.Context, screen *Screen, ok func(board.Board) bool) {
+	a.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; {
+		screen.mu.Lock()
+		b := screen.board
+		screen.mu.Unlock()
+		switch {
+		case ok(b):
+			return
+		case time.Now().After(end):
+			a.t.Fatalf("the board stays %+v", b)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			a.t.Fatal(err)
+		}
+	}
 }
 
 // await returns the first report for which ok is true.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"seedbed/appliance/job"
 	"seedbed/initramfs/board"
@@ -183,6 +184,21 @@ func message(j job.Job, p job.Phase) string {
 		return "The disk is only read. Leave the machine on."
 	}
 	return ""
+}
+
+// showOver puts on the board that others ended the job, until the appliance answers what is next.
+func (s *Screen) showOver(j job.Job, f *Failure) {
+	s.stand(board.Board{Level: board.Waiting, Word: "stopped", Image: j.ImageName,
+		Message: sentenceOf(f.Sentence) + ". The machine waits for another job; you may switch it off."})
+}
+
+// sentenceOf begins a sentence with a capital, and leaves out the dot at its end.
+func sentenceOf(text string) string {
+	text = strings.TrimSuffix(text, ".")
+	if text == "" || text[0] >= utf8.RuneSelf {
+		return text
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
 }
 
 // showFailure puts a failure on the board.
