@@ -3,6 +3,7 @@ package alert
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -52,7 +53,7 @@ func ofMachine(p *monitor.Progress, t fleet.Thresholds) (list []fleet.Breach) {
 	switch p.Word {
 	case monitor.Slow:
 		b.Rule, b.Advice = fleet.RuleSlow, slowAdvice(p.Cause)
-		b.Text = fmt.Sprintf("%s is slow: %s over the last %s; it should be %s, and %s of its room's median", p.Name, rateText(p.Judged), lapse(t.SlowFor), rateText(t.SlowRate), percent(t.SlowShare))
+		b.Text = fmt.Sprintf("%s is slow: %s over the last %s; it should be %s, and %s of its room's median", p.Name, rateBelow(p.Judged), lapse(t.SlowFor), rateBound(t.SlowRate), percent(t.SlowShare))
 		list = append(list, b)
 	case monitor.Silent:
 		b.Rule, b.Cause = fleet.RuleSilent, "" // the monitor's sentence says the same
@@ -151,10 +152,32 @@ func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
 // rateText is a rate as people read it: "9.4 MB/s".
 func rateText(bytesPerSecond float64) string { return scaled(bytesPerSecond) + "/s" }
 
+// rateBelow is a rate that is below a bound, rounded down, so that 9.98 MB/s do not read as the 10 MB/s that they fall short of.
+func rateBelow(bytesPerSecond float64) string {
+	v, unit := in(bytesPerSecond)
+	return fmt.Sprintf("%.6g %s/s", math.Floor(v*10)/10, unit)
+}
+
+// rateBound is a bound as it was set: rounded it might read as less than what falls short of it.
+func rateBound(bytesPerSecond float64) string {
+	v, unit := in(bytesPerSecond)
+	return fmt.Sprintf("%.6g %s/s", v, unit)
+}
+
+// in returns a number of bytes in the largest unit of which it is at least one.
+func in(bytes float64) (v float64, unit string) {
+	i := 0
+	for v = bytes; v >= 1000 && i < len(units)-1; i++ {
+		v /= 1000
+	}
+	return v, units[i]
+}
+
+var units = []string{"B", "kB", "MB", "GB", "TB", "PB"}
+
 func sizeText(bytes int64) string { return scaled(float64(bytes)) }
 
 func scaled(v float64) string {
-	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
 	i := 0
 	for v >= 999.5 && i < len(units)-1 {
 		v /= 1000

@@ -54,6 +54,10 @@ func TestRules(t *testing.T) {
 			m.Why = "its network card has negotiated 100 Mbit/s"
 		}),
 			want: "slow m1: pc-01 is slow: 3.2 MB/s over the last 30 s; it should be 10 MB/s, and 25 % of its room's median|its network card has negotiated 100 Mbit/s|look at its cable"},
+		"slow by a hair":                     {picture: with(func(m *monitor.Progress) { m.Word, m.Judged = monitor.Slow, 9.98e6 }), want: "slow m1: pc-01 is slow: 9.9 MB/s over the last 30 s; it should be 10 MB/s, and 25 % of its room's median||"},
+		"slow by a byte below 100 MB/s":      {picture: with(func(m *monitor.Progress) { m.Word, m.Judged = monitor.Slow, 100e6-1 }), change: func(t *fleet.Thresholds) { t.SlowRate = 100e6 }, want: "slow m1: pc-01 is slow: 99.9 MB/s over the last 30 s; it should be 100 MB/s||"},
+		"slow by little below 12.34 MB/s":    {picture: with(func(m *monitor.Progress) { m.Word, m.Judged = monitor.Slow, 12.339e6 }), change: func(t *fleet.Thresholds) { t.SlowRate = 12.34e6 }, want: "slow m1: pc-01 is slow: 12.3 MB/s over the last 30 s; it should be 12.34 MB/s||"},
+		"slow by a byte below 1 MB/s":        {picture: with(func(m *monitor.Progress) { m.Word, m.Judged = monitor.Slow, 1e6-1 }), change: func(t *fleet.Thresholds) { t.SlowRate = 1e6 }, want: "slow m1: pc-01 is slow: 999.9 kB/s over the last 30 s; it should be 1 MB/s||"},
 		"silent":                             {picture: picture(machine(monitor.Silent)), want: "silent m1: pc-01 is at work and has said nothing for 2 min||switched on"},
 		"failed":                             {picture: with(func(m *monitor.Progress) { m.Word, m.Why = monitor.Failed, "the disk is too small" }), want: "failed m1: the job of pc-01 failed|the disk is too small|seedbed job retry j1"},
 		"wrong tiles, 5 %":                   {picture: with(func(m *monitor.Progress) { m.Tiles, m.WrongTiles = 1000, 50 })},

@@ -24,7 +24,7 @@ type facts struct {
 
 	link, siblings      int     // Mbit/s, 0 is not known
 	diskBusy, diskRate  float64 // share of the time, bytes a second
-	cpu                 float64
+	cpu, siblingsCPU    float64 // busy shares; siblingsCPU is of those at the same work, the lower median, 0 is not known
 	peers, others       int     // links; other machines that take part in the swarm
 	fromPeers, fromSeed float64 // rates of what is received, as wire
 }
@@ -42,7 +42,9 @@ const (
 	nearLink  = 0.6 // of a link: TCP and TLS leave some 94 % of it at best, and the sum of many senders less
 	diskBusy  = 0.7 // of the time at least one write or flush is under way
 	cpuBusy   = 0.9
+	busier    = 0.1 // more than its siblings: what all have alike does not tell why one is slow
 	hardly    = 0.1 // of what is received
+	level     = 0.7 // of the median of the room: no slower than the others
 )
 
 // judge says how a machine gets on.
@@ -95,8 +97,10 @@ func cause(f facts) (Cause, string) {
 		return CauseLink, link
 	case f.diskBusy >= diskBusy:
 		return CauseDisk, fmt.Sprintf("its disk takes no more than %s", rateText(f.diskRate))
-	case f.cpu > cpuBusy:
+	case f.cpu > cpuBusy && f.siblingsCPU == 0:
 		return CauseCPU, fmt.Sprintf("its processors are busy to %.0f %%", 100*f.cpu)
+	case f.cpu > cpuBusy && f.cpu-f.siblingsCPU >= busier:
+		return CauseCPU, fmt.Sprintf("its processors are busy to %.0f %%, those of its siblings to %.0f %%", 100*f.cpu, 100*f.siblingsCPU)
 	case lower && f.siblings > f.link:
 		return CauseLink, link
 	case f.peers == 0:
@@ -105,6 +109,8 @@ func cause(f facts) (Cause, string) {
 		return CauseAlone, "it is connected to the appliance alone and to none of its siblings: check that TCP port 6881 is open between machines"
 	case f.fromPeers+f.fromSeed <= hardly*f.wire:
 		return CauseSource, "no other machine has what it lacks: the appliance alone sends, at " + rateText(f.wire)
+	case f.cpu > cpuBusy && f.judged >= level*f.median: // nothing else explains it, and it gets on as its siblings do
+		return CauseCPU, fmt.Sprintf("its processors are busy to %.0f %%, and so are those of its siblings", 100*f.cpu)
 	}
 	return CausePeers, fmt.Sprintf("its %d peers send it %s together: check cable, switch port and the network between them", f.peers, rateText(f.wire))
 }

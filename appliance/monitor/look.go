@@ -32,6 +32,8 @@ type peers struct {
 	judged []float64
 	median float64
 	link   int
+	busy   []float64 // shares of their processors, of those that are judged and tell them
+	cpu    float64   // their lower median, 0 is that none can be compared
 }
 
 // gather takes in what was reported since the last look.
@@ -96,6 +98,9 @@ func (l *look) measure(i int) *Progress {
 		p.Judged = w.rate(done)
 		of := l.peers[l.among(v)]
 		of.judged = append(of.judged, p.Judged)
+		if p.CPU > 0 {
+			of.busy = append(of.busy, p.CPU)
+		}
 	}
 	if w := t.over(l.now, tileWindow, always); w.seconds > 0 && l.now.Sub(v.Reported) < tileWindow {
 		p.Tiles, p.WrongTiles = max(0, w.last.tiles-w.first.tiles), max(0, w.last.wrong-w.first.wrong)
@@ -131,7 +136,7 @@ func (l *look) tell(i int) {
 	p.SiblingsMbit = of.link
 	f := facts{
 		state: v.State, reason: v.Reason, judged: p.Judged, median: of.median, limit: float64(v.DownloadLimit), link: p.LinkMbit, siblings: of.link,
-		diskRate: p.DiskRate, cpu: v.CPU, peers: v.Peers, others: l.others(v.Deployment),
+		diskRate: p.DiskRate, cpu: v.CPU, siblingsCPU: of.cpu, peers: v.Peers, others: l.others(v.Deployment),
 	}
 	f.quiet, f.gone = l.quiet(v)
 	if t != nil && p.Judged >= 0 {

@@ -212,17 +212,24 @@ func TestCausesOfSlowMachines(t *testing.T) {
 		want   Cause
 		why    string
 	}{
-		"link":          {func(f *facts) { f.link, f.wire, f.judged = 100, 11e6, 9e6 }, CauseLink, "its network card has negotiated 100 Mbit/s; its siblings have 1000: check cable and switch port"},
-		"link of all":   {func(f *facts) { f.link, f.siblings, f.wire = 100, 100, 9e6 }, CauseLink, "its network card has negotiated 100 Mbit/s"},
-		"bad cable":     {func(f *facts) { f.link = 100 }, CauseLink, "check cable"},
-		"disk":          {func(f *facts) { f.diskBusy, f.diskRate = 0.95, 4.8e6 }, CauseDisk, "its disk takes no more than 4.8 MB/s"},
-		"disk and link": {func(f *facts) { f.diskBusy, f.link = 0.95, 100 }, CauseDisk, "disk"},
-		"cpu":           {func(f *facts) { f.cpu = 0.97 }, CauseCPU, "its processors are busy to 97 %"},
-		"alone":         {func(f *facts) { f.peers, f.fromPeers = 0, 0 }, CauseAlone, "6881"},
-		"cut off":       {func(f *facts) { f.peers, f.fromPeers = 1, 0 }, CauseAlone, "none of its siblings"},
-		"first":         {func(f *facts) { f.peers, f.fromPeers, f.others = 1, 0, 0 }, CauseSource, "the appliance alone sends, at 5.0 MB/s"},
-		"source":        {func(f *facts) { f.fromPeers = 0 }, CauseSource, "no other machine"},
-		"peers":         {func(*facts) {}, CausePeers, "its 8 peers send it 5.0 MB/s together"},
+		"link":                                 {func(f *facts) { f.link, f.wire, f.judged = 100, 11e6, 9e6 }, CauseLink, "its network card has negotiated 100 Mbit/s; its siblings have 1000: check cable and switch port"},
+		"link of all":                          {func(f *facts) { f.link, f.siblings, f.wire = 100, 100, 9e6 }, CauseLink, "its network card has negotiated 100 Mbit/s"},
+		"bad cable":                            {func(f *facts) { f.link = 100 }, CauseLink, "check cable"},
+		"disk":                                 {func(f *facts) { f.diskBusy, f.diskRate = 0.95, 4.8e6 }, CauseDisk, "its disk takes no more than 4.8 MB/s"},
+		"disk and link":                        {func(f *facts) { f.diskBusy, f.link = 0.95, 100 }, CauseDisk, "disk"},
+		"cpu":                                  {func(f *facts) { f.cpu = 0.97 }, CauseCPU, "its processors are busy to 97 %"},
+		"cpu, busier":                          {func(f *facts) { f.cpu, f.siblingsCPU = 0.97, 0.31 }, CauseCPU, "its processors are busy to 97 %, those of its siblings to 31 %"},
+		"cpu of all, and slower than they are": {func(f *facts) { f.cpu, f.siblingsCPU = 0.97, 0.95 }, CausePeers, "its 8 peers"},
+		"cpu of all, and a bad cable":          {func(f *facts) { f.cpu, f.siblingsCPU, f.link = 0.97, 0.95, 100 }, CauseLink, "check cable"},
+		"cpu of all, and alone":                {func(f *facts) { f.cpu, f.siblingsCPU, f.peers, f.fromPeers = 0.97, 0.95, 0, 0 }, CauseAlone, "6881"},
+		"cpu of all, and all are slow":         {func(f *facts) { f.cpu, f.siblingsCPU, f.median = 0.97, 0.95, 6e6 }, CauseCPU, "busy to 97 %, and so are those of its siblings"},
+		"cpu of all, and the disk":             {func(f *facts) { f.cpu, f.siblingsCPU, f.diskBusy = 0.97, 0.95, 0.9 }, CauseDisk, "disk"},
+		"idle siblings, and not busy":          {func(f *facts) { f.cpu, f.siblingsCPU = 0.6, 0.1 }, CausePeers, "its 8 peers"},
+		"alone":                                {func(f *facts) { f.peers, f.fromPeers = 0, 0 }, CauseAlone, "6881"},
+		"cut off":                              {func(f *facts) { f.peers, f.fromPeers = 1, 0 }, CauseAlone, "none of its siblings"},
+		"first":                                {func(f *facts) { f.peers, f.fromPeers, f.others = 1, 0, 0 }, CauseSource, "the appliance alone sends, at 5.0 MB/s"},
+		"source":                               {func(f *facts) { f.fromPeers = 0 }, CauseSource, "no other machine"},
+		"peers":                                {func(*facts) {}, CausePeers, "its 8 peers send it 5.0 MB/s together"},
 	} {
 		f := base
 		c.change(&f)

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"slices"
 	"time"
 
 	"seedbed/appliance/fleet"
@@ -64,6 +65,10 @@ func (l *look) compare() {
 	for _, p := range l.peers {
 		if len(p.judged) >= fewest {
 			p.median = median(p.judged)
+		}
+		if n := len(p.busy); n > 1 {
+			slices.Sort(p.busy)
+			p.cpu = p.busy[(n-1)/2] // of two the other one, where one of them is busier
 		}
 	}
 	for id, list := range l.reads {
