@@ -13,6 +13,7 @@ import (
 	"seedbed/appliance/console"
 	"seedbed/appliance/doctor"
 	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
 	"seedbed/images/repository"
 )
 
@@ -53,6 +54,9 @@ const lookAtRoomEvery = 64 << 20
 
 // spoolUpload keeps a disk that somebody uploads as a sparse file. It ends before the appliance lacks room to write.
 func (a *appliance) spoolUpload(r io.Reader, length int64) (path string, remove func(), err error) {
+	if err := enoughRoom(a.config.Data, length); err != nil {
+		return "", nil, err
+	}
 	f, err := createSpooled(importSpool(a.config.Data))
 	if err != nil {
 		return "", nil, fmt.Errorf("keep the disk that is uploaded: %w", err)
@@ -70,6 +74,19 @@ func (a *appliance) spoolUpload(r io.Reader, length int64) (path string, remove 
 		return "", nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: fmt.Sprintf("the upload broke off: %s of %s came; send the disk again", bytesText(sizeOf(st)), bytesText(length))}
 	}
 	return f.Name(), remove, nil
+}
+
+// enoughRoom refuses a disk of so many bytes that the folder's file system has no room for, before any of it is taken. A negative
+// length is not known: then roomyReader alone looks.
+func enoughRoom(dir string, length int64) error {
+	free, _, err := repository.RoomIn(dir)
+	if err != nil {
+		return fmt.Errorf("look whether there is room for the disk: %w", err)
+	}
+	if need := length + leastRoom + lookAtRoomEvery; length >= 0 && free < need {
+		return &fleet.Refusal{Code: job.CodeRepositoryFull, Detail: fmt.Sprintf("there is no room to take this disk of %s: %s are needed in %s, %s are free; remove images that nobody needs, or use `seedbed image add` with the disk at the appliance, which needs no room for a copy", bytesText(length), bytesText(need), dir, bytesText(free))}
+	}
+	return nil
 }
 
 // sizeOf is the length of a file, 0 where it is not known.

@@ -24,7 +24,7 @@ func cookie(name, value string, age int) *http.Cookie {
 
 // stranger makes a visit of somebody who did not log in yet.
 func (c *console) stranger(w http.ResponseWriter, r *http.Request) *visit {
-	v := &visit{Request: r, w: w, look: c.looks[languageOf(r)]}
+	v := &visit{Request: r, w: w, look: c.looks[languageOf(r)], log: c.Log}
 	if theme, err := r.Cookie(themeCookie); err == nil && (theme.Value == "light" || theme.Value == "dark") {
 		v.Theme = theme.Value
 	}

@@ -25,7 +25,7 @@ func (b *tab) fetched(selector string) download {
 // TestJournalsAreDownloadedFromTheirPages by a viewer too, in both languages.
 func TestJournalsAreDownloadedFromTheirPages(t *testing.T) {
 	w, ids, deployment := inTheMiddle(t)
-	for language, says := range map[string]string{"en": "Journal (CSV)", "zh": "日志（CSV）"} {
+	for language, says := range map[string]string{"en": "Journal (CSV)", "zh": "记录表（CSV）"} {
 		for path, rows := range map[string]int{"/machines/" + ids[0]: 1, "/deployments/" + deployment: len(ids)} {
 			b := w.open(t, how{Role: fleet.RoleViewer, Language: language, Width: 390}, path)
 			b.says("main", says)

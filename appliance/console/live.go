@@ -27,13 +27,27 @@ type part struct {
 	HTML   string `json:"html"`         // "" has the element removed
 }
 
-// part makes a live part by a block of the page's template. Errors of templates are shown in the place of the part.
+// part makes a live part by a block of the page's template. Errors of templates are logged, and shown in the place of the part.
 func (v *visit) part(template, id, parent, block string, data any) part {
 	var b bytes.Buffer
 	if err := v.look.execute(&b, template, block, view{Visit: v, Data: data}); err != nil {
-		return part{id, parent, fmt.Sprintf(`<div id="%s">%s</div>`, id, "the console cannot show this part")}
+		v.unshown(template, block, err)
+		return part{id, parent, fmt.Sprintf(`<div id="%s">%s</div>`, id, v.t("The console cannot show this part; the appliance's log says why."))}
 	}
 	return part{id, parent, b.String()}
+}
+
+// unshown logs an error of a template once for each visit and block: a live part is made again and again.
+func (v *visit) unshown(template, block string, err error) {
+	at := template + "/" + block
+	if v.log == nil || v.told[at] {
+		return
+	}
+	if v.told == nil {
+		v.told = map[string]bool{}
+	}
+	v.told[at] = true
+	v.log.Error("console cannot make a part of a page", "page", template, "part", block, "path", v.URL.Path, "err", err)
 }
 
 // Bounds of who listens, and of how often changes are looked for: half a second is as often as a person can read.

@@ -55,7 +55,7 @@ var eventGroups = []struct{ value, name string }{
 	{"machine.", text("Machines")}, {"job.", text("Jobs")}, {"deployment.", text("Deployments")}, {"image.", text("Images")},
 	{"group.", text("Groups and rooms")}, {"user.", text("Users and logins")}, {"key.", text("API tokens")}, {"token.", text("Tokens for guests")},
 	{"guest.", text("Guests")}, {"alert.", text("Alerts")}, {"settings.", text("Settings")}, {"appliance.", text("Appliances")}, {"records.", text("Records")}, {"disk.", text("Disks of the appliance")},
-	{"message.", text("Mail and webhooks")}, {"records.", text("Records")},
+	{"message.", text("Mail and webhooks")},
 }
 
 // eventRow is an event with what it is about.

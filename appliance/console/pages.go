@@ -1,6 +1,7 @@
 package console
 
 import (
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -52,6 +53,8 @@ type visit struct {
 	*http.Request
 	w    http.ResponseWriter
 	look *look
+	log  *slog.Logger    // what a part of a page cannot show; nil is none
+	told map[string]bool // templates' blocks of which that was logged
 	// Actor is who asks; CSRF goes with what is changed.
 	Actor fleet.Actor
 	CSRF  string

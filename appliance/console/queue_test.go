@@ -158,6 +158,9 @@ func TestViewerSeesTheQueueAndMovesNothing(t *testing.T) {
 		b := w.open(t, c, "/queue")
 		b.fits()
 		b.axe()
+		if first := eval[bool](b, `[...document.querySelectorAll("tbody tr")].every(r => [...r.querySelectorAll("td[data-label]")].every(d => d.getBoundingClientRect().top >= r.querySelector("th").getBoundingClientRect().bottom - 1))`); c.Width == 390 && !first {
+			t.Error("a card of the queue does not begin with its machine's name")
+		}
 		b.picture("queue-" + b.how.String())
 	}
 }
