@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"seedbed/appliance/alert"
@@ -103,7 +102,7 @@ func TestSettingsAreChangedByKeysAndCheckedAtTheirFields(t *testing.T) {
 	b := w.open(t, how{Role: fleet.RoleAdmin}, "/settings")
 	typed := func(key, text string) {
 		t.Helper()
-		b.do(chromedp.Focus("#set-" + key))
+		b.focus("#set-" + key)
 		eval[bool](b, fmt.Sprintf(`document.querySelector("#set-%s").select(), true`, key))
 		if text == "" {
 			b.press(kb.Delete)
@@ -128,11 +127,11 @@ func TestSettingsAreChangedByKeysAndCheckedAtTheirFields(t *testing.T) {
 	typed("silence", "60")
 	typed("mail_server", "mail.example.org:587")
 	typed("mail_from", "seedbed@example.org")
-	b.do(chromedp.Focus("#set-mail_to"))
+	b.focus("#set-mail_to")
 	b.press("anna@example.org otto@example.org")
-	b.do(chromedp.Focus(`#told input[value="failed"]`))
+	b.focus(`#told input[value="failed"]`)
 	b.press(" ")
-	b.do(chromedp.Focus("#settings .buttons button"))
+	b.focus("#settings .buttons button")
 	b.press(kb.Enter)
 	b.says("main .message.done", "The settings are changed.")
 	s := w.fleet.Settings()
@@ -164,7 +163,7 @@ func TestSettingsAreForAdministrators(t *testing.T) {
 		}
 	}
 	zh := w.open(t, how{Role: fleet.RoleAdmin, Language: "zh"}, "/settings")
-	zh.do(chromedp.Focus("#set-limit"))
+	zh.focus("#set-limit")
 	zh.press("x" + kb.Enter)
 	zh.says("#wrong-limit", "此处应填数字")
 }

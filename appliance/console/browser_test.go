@@ -166,7 +166,8 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 // load goes to a page and waits until it is there.
 func (b *tab) load(path string) {
 	b.t.Helper()
-	b.do(chromedp.Navigate(b.w.url+path), chromedp.WaitReady("main"))
+	b.do(chromedp.Navigate(b.w.url + path))
+	b.until(`document.querySelector("main")`)
 }
 
 // eval returns the value of an expression.
@@ -203,18 +204,6 @@ func (b *tab) says(selector, text string) {
 	b.t.Helper()
 	quoted, _ := json.Marshal(text)
 	b.until(fmt.Sprintf("[...document.querySelectorAll(%q)].some(e => e.innerText.includes(%s))", selector, quoted))
-}
-
-// click clicks the element of a selector.
-func (b *tab) click(selector string) {
-	b.t.Helper()
-	b.do(chromedp.Click(selector, chromedp.NodeVisible))
-}
-
-// press types keys into what has the focus; package kb names those without a character.
-func (b *tab) press(keys string, options ...chromedp.KeyOption) {
-	b.t.Helper()
-	b.do(chromedp.KeyEvent(keys, options...))
 }
 
 // seen is the beginning of the page's text, for messages.

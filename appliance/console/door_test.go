@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
-
 	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
 )
@@ -207,7 +205,8 @@ func TestASessionThatEndsTakesItsPagesAlong(t *testing.T) {
 		t.Errorf("the login leads to %q", next)
 	}
 	// In through the form, and out.
-	b.do(chromedp.SendKeys("input[name=name]", "otto"), chromedp.SendKeys("input[name=password]", "correct horse battery"))
+	b.typed("input[name=name]", "otto")
+	b.typed("input[name=password]", "correct horse battery")
 	b.click("main button.main")
 	b.until(`location.pathname === "/rooms"`)
 	b.click(`form[action="/logout"] button`)

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/chromedp/chromedp"
-
 	"seedbed/appliance/fleet"
 )
 
@@ -60,7 +58,8 @@ func TestEventsFollowAndAreChosen(t *testing.T) {
 	b.says("#event-list", "was seen for the first time")
 	w.notes(1)
 	b.says("#event-list tbody tr:first-child", "note 1")
-	b.do(chromedp.SendKeys(`input[name="machine"]`, "right"), chromedp.SetValue(`select[name="kind"]`, "machine."))
+	b.typed(`input[name="machine"]`, "right")
+	b.choose(`select[name="kind"]`, "machine.")
 	b.click(`form[role="search"] button`)
 	b.until(`location.search.includes("machine=right")`)
 	b.says("#event-list", "right")

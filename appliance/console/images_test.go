@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"seedbed/appliance/api"
@@ -150,12 +149,14 @@ func TestImagesAreUploadedComparedAndRemovedOnTheirPages(t *testing.T) {
 	}
 	b := w.open(t, how{Role: fleet.RoleAdmin}, "/images")
 	b.click(`button[hx-get="/images/upload"]`)
-	b.do(chromedp.WaitVisible("#upload-form"), chromedp.SetUploadFiles(`#upload-form input[type="file"]`, []string{file}), chromedp.SendKeys(`#upload-form input[name="name"]`, "Lab"))
+	b.visible("#upload-form")
+	b.upload(`#upload-form input[type="file"]`, file)
+	b.typed(`#upload-form input[name="name"]`, "Lab")
 	b.axe()
 	b.expect("status of 400")
 	b.click("#upload-form button.main")
 	b.says("#upload-form .answer", "1 to 64")
-	b.do(chromedp.SetValue(`#upload-form input[name="name"]`, "lab"))
+	b.typed(`#upload-form input[name="name"]`, "lab")
 	b.click("#upload-form button.main")
 	b.says("main > .message", "The disk is here")
 	b.says("#works", "image lab:1 is there")
@@ -163,12 +164,11 @@ func TestImagesAreUploadedComparedAndRemovedOnTheirPages(t *testing.T) {
 	b.load("/images/debian:2")
 	b.says("#diff", "A machine with debian:1 fetches 1.9 GB for debian:2")
 	b.says("main", "7.8 GB")
-	b.do(chromedp.SetValue(`select[name="from"]`, "windows:1"))
-	eval[bool](b, `document.querySelector('select[name="from"]').dispatchEvent(new Event("change", {bubbles: true}))`)
+	b.choose(`select[name="from"]`, "windows:1")
 	b.says("#diff", "A machine with windows:1")
 
 	b.click(`button[hx-get="/images/debian:2/remove"]`)
-	b.do(chromedp.WaitVisible(`dialog input[name="name"]`), chromedp.SendKeys(`dialog input[name="name"]`, "debian:2"))
+	b.typed(`dialog input[name="name"]`, "debian:2")
 	b.axe()
 	b.click("dialog button.danger")
 	b.says("main > .message", "Image debian:2 is removed")
@@ -200,7 +200,7 @@ func TestAVersionIsRemovedByKeysAlone(t *testing.T) {
 	b.until(`location.pathname === "/images/debian:1" && document.body.dataset.page === "image"`)
 	b.tabTo(`button[hx-get="/images/debian:1/remove"]`)
 	b.press(kb.Enter)
-	b.do(chromedp.WaitVisible(`dialog input[name="name"]`))
+	b.visible(`dialog input[name="name"]`)
 	b.tabTo(`dialog input[name="name"]`)
 	b.expect("status of 400")
 	b.press("debian:3" + kb.Enter)
@@ -222,7 +222,9 @@ func TestAnUploadIsNotBrokenOffByAKey(t *testing.T) {
 	b := w.open(t, how{Role: fleet.RoleOperator}, "/images")
 	eval[bool](b, `(() => { XMLHttpRequest.prototype.send = () => {}; XMLHttpRequest.prototype.abort = function () { this.onabort(); }; return true; })()`) // an upload that takes long
 	b.click(`button[hx-get="/images/upload"]`)
-	b.do(chromedp.WaitVisible("#upload-form"), chromedp.SetUploadFiles(`#upload-form input[type="file"]`, []string{file}), chromedp.SendKeys(`#upload-form input[name="name"]`, "lab"))
+	b.visible("#upload-form")
+	b.upload(`#upload-form input[type="file"]`, file)
+	b.typed(`#upload-form input[name="name"]`, "lab")
 	b.click("#upload-form button.main")
 	b.until(`document.querySelector("#upload-form button.main").disabled`)
 	for range 3 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/input"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -88,7 +89,7 @@ func TestAPartThatChangesAllTheTimeIsUsed(t *testing.T) {
 	b.until(`window.fresh > 0 && !document.querySelector("#head .answer").innerText`)
 
 	// The focus and what is open stay.
-	b.do(chromedp.Focus("#do-cancel"))
+	b.focus("#do-cancel")
 	eval[bool](b, `(window.fresh = 0, true)`)
 	b.until(`window.fresh > 1 && document.activeElement.id === "do-cancel"`)
 }
@@ -101,7 +102,7 @@ func TestACodeIsTypedWhileMachinesCome(t *testing.T) {
 	b.until(`document.documentElement.dataset.heard === "1" && document.querySelector("form.bycode input")`)
 	part := eval[string](b, `document.querySelector("form.bycode").parentElement.closest("[id]").id`)
 	b.counted(part)
-	b.do(chromedp.Focus("form.bycode input:not([type=hidden])"))
+	b.focus("form.bycode input:not([type=hidden])")
 	var last string
 	for _, key := range []string{"N", "O", "N", "E"} {
 		b.press(key)
@@ -182,7 +183,7 @@ func TestAPageThatEndsKeepsWhatWasTyped(t *testing.T) {
 	id := w.machine("one", true)
 	b := w.open(t, how{Role: fleet.RoleOperator}, "/machines/"+id)
 	b.until(`document.documentElement.dataset.heard === "1"`)
-	b.do(chromedp.SendKeys(`#edit [name="notes"]`, "by the door"))
+	b.typed(`#edit [name="notes"]`, "by the door")
 	if err := w.fleet.RemoveMachine(w.ctx, id); err != nil {
 		t.Fatal(err)
 	}
@@ -209,4 +210,31 @@ func TestADialogThatIsRefusedIsClosed(t *testing.T) {
 	}
 	b.press(kb.Enter) // Close has the focus
 	b.until(`!document.getElementById("dialog").open && document.activeElement.getAttribute("hx-get") === "/orders/deploy"`)
+}
+
+// TestNothingIsPutInAnewThatIsAsItWas: a page that was just loaded is sent all of its parts, and again when it listens anew; what somebody
+// points at or reads there stays the same element.
+func TestNothingIsPutInAnewThatIsAsItWas(t *testing.T) {
+	w := school(t)
+	var tabs []*tab
+	for name, path := range shown(w) {
+		if p := w.inner.pageNamed(name); p.live == nil {
+			continue
+		}
+		b := w.open(t, how{Role: fleet.RoleAdmin}, "/settings")
+		if _, err := chromedp.Call(b.ctx, cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: `document.addEventListener("DOMContentLoaded", () => { window.fresh = []; new MutationObserver(l => l.forEach(m => m.addedNodes.forEach(n => n.id && window.fresh.push(n.id)))).observe(document.getElementById("main"), {childList: true, subtree: true}); });`}); err != nil {
+			t.Fatal(err)
+		}
+		b.load(path)
+		tabs = append(tabs, b)
+	}
+	for _, b := range tabs {
+		b.until(`document.documentElement.dataset.heard === "1"`)
+	}
+	time.Sleep(2 * liveEvery) // as long as another update takes
+	for _, b := range tabs {
+		if fresh := eval[[]string](b, "window.fresh"); len(fresh) > 0 {
+			t.Errorf("%s puts in anew: %v", eval[string](b, "location.pathname"), fresh)
+		}
+	}
 }

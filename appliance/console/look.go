@@ -152,7 +152,7 @@ func (c *console) renderPage(v *visit, status int, p *page, name string, data an
 		w.Title = v.t("Log in")
 	}
 	w.Styles = append(w.Styles, c.assets.url("console.css"))
-	w.Scripts = append(w.Scripts, c.assets.url("vendor/htmx.min.js"), c.assets.url("live.js"), c.assets.url("orders.js"))
+	w.Scripts = append(w.Scripts, c.assets.url("live.js"), c.assets.url("vendor/htmx.min.js"), c.assets.url("orders.js"))
 	if p != nil {
 		w.Wide, w.Live, w.Title = p.wide, p.live != nil, v.t(p.nav)
 		if p.title != nil {

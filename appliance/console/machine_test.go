@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
-
 	"seedbed/appliance/api"
 	"seedbed/appliance/bootdoctor"
 	"seedbed/appliance/fleet"
@@ -50,7 +48,7 @@ func (b *tab) arrives(says string) {
 	defer tick.Stop()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-tick.C {
 		if strings.Contains(b.seen(), says) { // an error while the page goes does not
-			b.do(chromedp.WaitReady("main"))
+			b.until(`document.querySelector("main")`)
 			return
 		}
 	}

@@ -123,9 +123,9 @@ func TestMachinesAreChosenByTheMouse(t *testing.T) {
 func TestFilterHidesMachinesAndTakesThemFromTheChoice(t *testing.T) {
 	w, b := roomsOf(t, fleet.RoleOperator)
 	b.click("#all")
-	b.do(chromedp.SendKeys("#filter input", "R1-1"))
+	b.typed("#filter input", "R1-1")
 	b.wantChosen("the filter by text", "R1-10", "R1-11", "R1-12")
-	b.do(chromedp.Clear("#filter input"))
+	b.typed("#filter input", "")
 	b.press(" ") // something, so that the page notices
 	ids := map[string]string{}
 	for _, m := range w.fleet.Machines() {

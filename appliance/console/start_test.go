@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
-
 	"seedbed/appliance/doctor"
 	"seedbed/appliance/fleet"
 )
@@ -68,17 +66,17 @@ func TestTheWayToTheFirstDeployment(t *testing.T) {
 	b.says("#start-machine .waiting", m.Code)
 	b.picture("start-machine-1280")
 	b.expect("status of 404")
-	b.do(chromedp.SendKeys("#start-code", "WRONG-CODE"))
+	b.typed("#start-code", "WRONG-CODE")
 	b.click(".bycode button")
 	b.says(".bycode .answer", "no machine shows the code")
-	b.do(chromedp.SetValue("#start-code", m.Code))
+	b.typed("#start-code", m.Code)
 	b.click(".bycode button")
 	b.says("#start-machine", "One machine is admitted")
 	state("3", "done")
 	state("4", "do this now")
 
 	b.click("#start-deploy button.main")
-	b.do(chromedp.WaitVisible("dialog[open] h2"))
+	b.visible("dialog[open] h2")
 	b.says("dialog", m.Name)
 	if !w.home("/start") {
 		t.Error("who logs in is not sent to the first steps")

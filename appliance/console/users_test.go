@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/chromedp/chromedp"
-
 	"seedbed/appliance/fleet"
 )
 
@@ -92,20 +90,21 @@ func TestUsersAreMadeChangedAndRemovedOnTheirPage(t *testing.T) {
 	w := newWorld(t)
 	b := w.open(t, how{Role: fleet.RoleAdmin}, "/users")
 	b.click(`button[hx-get="/users/new"]`)
-	b.do(chromedp.WaitVisible(`dialog input[name="name"]`), chromedp.SendKeys(`dialog input[name="name"]`, "tom"),
-		chromedp.SendKeys(`dialog input[name="password"]`, "one two three four"), chromedp.SendKeys(`dialog input[name="again"]`, "one two three five"))
+	b.typed(`dialog input[name="name"]`, "tom")
+	b.typed(`dialog input[name="password"]`, "one two three four")
+	b.typed(`dialog input[name="again"]`, "one two three five")
 	b.axe()
 	b.picture("dialog-new-user-1280")
 	b.expect("status of 400")
 	b.click("dialog button.main")
 	b.says("dialog .answer", "not the same")
-	b.do(chromedp.SetValue(`dialog input[name="again"]`, "one two three four"))
+	b.typed(`dialog input[name="again"]`, "one two three four")
 	b.click("dialog button.main")
 	b.says("main > .message", "User tom is made")
 	b.says("#users", "operator")
 
 	b.click(`button[hx-get="/users/tom/edit"]`)
-	b.do(chromedp.WaitVisible(`dialog input[name="disabled"]`))
+	b.visible(`dialog input[name="disabled"]`)
 	b.click(`dialog input[value="viewer"]`)
 	b.click(`dialog input[name="disabled"]`)
 	b.axe()
@@ -117,12 +116,13 @@ func TestUsersAreMadeChangedAndRemovedOnTheirPage(t *testing.T) {
 	}
 
 	b.click(`button[hx-get="/users/tom/password"]`)
-	b.do(chromedp.WaitVisible(`dialog input[name="password"]`), chromedp.SendKeys(`dialog input[name="password"]`, "quite another one"), chromedp.SendKeys(`dialog input[name="again"]`, "quite another one"))
+	b.typed(`dialog input[name="password"]`, "quite another one")
+	b.typed(`dialog input[name="again"]`, "quite another one")
 	b.click("dialog button.main")
 	b.says("main > .message", "another password")
 
 	b.click(`button[hx-get="/users/tom/remove"]`)
-	b.do(chromedp.WaitVisible("dialog button.danger"))
+	b.visible("dialog button.danger")
 	b.axe()
 	b.click("dialog button.danger")
 	b.says("main > .message", "User tom is removed")
@@ -134,7 +134,9 @@ func TestUsersAreMadeChangedAndRemovedOnTheirPage(t *testing.T) {
 func TestOneChangesTheOwnPasswordAndMakesTokens(t *testing.T) {
 	w := newWorld(t)
 	b := w.open(t, how{Role: fleet.RoleViewer}, "/account")
-	b.do(chromedp.SendKeys(`input[name="old"]`, "correct horse battery"), chromedp.SendKeys(`input[name="password"]`, "staple correct horse"), chromedp.SendKeys(`input[name="again"]`, "staple correct horse"))
+	b.typed(`input[name="old"]`, "correct horse battery")
+	b.typed(`input[name="password"]`, "staple correct horse")
+	b.typed(`input[name="again"]`, "staple correct horse")
 	b.click(`form[action="/account/password"] button.main`)
 	b.says("main > .message", "Your password is changed")
 	if _, err := w.fleet.Login(w.ctx, "vera", "staple correct horse", "127.0.0.1"); err != nil {
@@ -142,10 +144,10 @@ func TestOneChangesTheOwnPasswordAndMakesTokens(t *testing.T) {
 	}
 
 	b.click(`button[hx-get="/account/tokens/new"]`)
-	b.do(chromedp.WaitVisible(`dialog input[name="name"]`), chromedp.SendKeys(`dialog input[name="name"]`, "Prometheus"))
+	b.typed(`dialog input[name="name"]`, "Prometheus")
 	b.axe()
 	b.click("dialog button.main")
-	b.do(chromedp.WaitVisible("#secret"))
+	b.visible("#secret")
 	b.axe()
 	b.picture("dialog-new-token-1280")
 	secret := eval[string](b, `document.getElementById("secret").textContent`)

@@ -2,6 +2,8 @@
 "use strict";
 (() => {
   const body = document.body;
+  // The page as it came, before scripts change it, until the first live parts were compared with it. This script is the first of all.
+  let came = "live" in body.dataset ? body.cloneNode(true) : null;
 
   document.addEventListener("htmx:config:request", (e) => {
     const csrf = document.querySelector('meta[name="csrf"]');
@@ -103,18 +105,34 @@
   };
   const around = (e) => [...kept.keys()].some((id) => document.getElementById(id)?.contains(e));
 
+  const parsed = (html) => {
+    const t = document.createElement("template");
+    t.innerHTML = html;
+    return t.content.firstElementChild;
+  };
+  // A part is as it is shown if it is what the page came with or what was put in last: each new listener is sent all parts, and what
+  // somebody points at, reads or has marked is not replaced for that.
+  const shown = new Map(); // HTML by ID
+  const asShown = (part, old, fresh) => {
+    if (!old || kept.has(part.id) || around(old)) return false;
+    if (shown.has(part.id)) return shown.get(part.id) === part.html;
+    return came?.querySelector("#" + CSS.escape(part.id))?.isEqualNode(fresh) ?? false;
+  };
+
   const place = (part) => {
     const old = document.getElementById(part.id);
-    if (old ? inUse(old) || around(old) : kept.has(part.id)) return keep(part);
-    kept.delete(part.id);
-    if (part.html === "") {
-      if (old) old.remove();
+    const fresh = parsed(part.html);
+    if (fresh && asShown(part, old, fresh)) {
+      shown.set(part.id, part.html);
       return;
     }
-    const t = document.createElement("template");
-    t.innerHTML = part.html;
-    const fresh = t.content.firstElementChild;
-    if (!fresh) return;
+    if (old ? inUse(old) || around(old) : kept.has(part.id)) return keep(part);
+    kept.delete(part.id);
+    shown.delete(part.id);
+    if (!fresh) {
+      if (old && part.html === "") old.remove();
+      return;
+    }
     if (!old) {
       const parent = part.in && document.getElementById(part.in);
       if (!parent || around(parent)) {
@@ -125,6 +143,8 @@
     } else {
       replace(old, fresh);
     }
+    for (const inner of fresh.querySelectorAll("[id]")) shown.delete(inner.id); // they are as they come with this one
+    shown.set(part.id, part.html);
     window.htmx?.process(fresh);
   };
 
@@ -229,6 +249,7 @@
     source.addEventListener("parts", (e) => {
       alive();
       JSON.parse(e.data).forEach(place);
+      came = null;
       document.dispatchEvent(new CustomEvent("live:parts"));
     });
     source.addEventListener("data", (e) => {
