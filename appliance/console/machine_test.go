@@ -89,6 +89,38 @@ func TestAMachinesPageSaysWhereItsBootStopped(t *testing.T) {
 	chinese.picture("machine-stopped-zh")
 }
 
+// TestAMachinesPageShowsTheWordsOfItsScreen: those alone, as text, as they change.
+func TestAMachinesPageShowsTheWordsOfItsScreen(t *testing.T) {
+	w := newWorld(t)
+	id := w.machine("one", true)
+	page := func() string {
+		t.Helper()
+		status, body, _ := w.ask(fleet.RoleViewer, "/machines/"+id, nil)
+		if status != http.StatusOK {
+			t.Fatalf("the page answers %d", status)
+		}
+		return body
+	}
+	if strings.Contains(page(), "Its screen says") {
+		t.Error("the page knows what the screen says, which no agent told")
+	}
+	if _, err := w.fleet.Deploy(w.ctx, fleet.Order{Image: "debian:1", Machines: []string{id}}); err != nil {
+		t.Fatal(err)
+	}
+	j := w.claim(id)
+	w.reports(id, j, job.Report{Phase: job.PhaseCheck, State: job.Paused, Code: "too-small", Reason: "put in a larger disk", Total: 40e9,
+		Screen: &job.Screen{Level: "waiting", Word: "paused", Headline: "disk too small", Message: "Put in a <b>larger</b> disk.", Notice: "The appliance does not answer."}})
+	const want = `<strong>paused · disk too small</strong> Put in a &lt;b&gt;larger&lt;/b&gt; disk. The appliance does not answer.</span>`
+	if body := page(); !strings.Contains(body, want) {
+		_, rest, _ := strings.Cut(body, "Its screen says")
+		t.Errorf("the page says of the screen%.400s", rest)
+	}
+	w.reports(id, j, job.Report{Phase: job.PhaseContent, State: job.Running, Total: 40e9, Screen: &job.Screen{Level: "working", Word: "copying"}})
+	if body := page(); !strings.Contains(body, "<strong>copying</strong></span>") || strings.Contains(body, "larger") {
+		t.Error("the page does not show that the screen says something else")
+	}
+}
+
 // TestAMachineIsChangedOnItsPage: by keyboard, and not where somebody else was faster.
 func TestAMachineIsChangedOnItsPage(t *testing.T) {
 	w := newWorld(t)

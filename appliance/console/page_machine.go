@@ -40,7 +40,6 @@ type machineView struct {
 	Log      string // the last lines of its screen that are known
 	InGroups []string
 	Groups   []groupChoice
-	Screen   string // what its screen says, "" is not known
 }
 
 // Thousandths are how much of its job is done.
@@ -107,14 +106,14 @@ func machineData(c *console, v *visit) (any, error) {
 			view.InGroups = append(view.InGroups, g.Name)
 		}
 	}
-	if err := view.jobs(v.Context(), c, v); err != nil {
+	if err := view.jobs(v.Context(), c); err != nil {
 		return nil, err
 	}
 	return view, nil
 }
 
 // jobs fills in the jobs, the last first, and what the latest of them says.
-func (w *machineView) jobs(ctx context.Context, c *console, v *visit) error {
+func (w *machineView) jobs(ctx context.Context, c *console) error {
 	known := map[string]bool{}
 	for _, j := range slices.Backward(c.Fleet.Jobs()) {
 		if j.Machine != w.ID || len(w.Jobs) >= maxHistory {
@@ -124,9 +123,6 @@ func (w *machineView) jobs(ctx context.Context, c *console, v *visit) error {
 		w.Jobs = append(w.Jobs, machineJob{ID: j.ID, Image: j.ImageName, Kind: j.Kind, State: j.State, Reason: j.Reason, Deployment: j.Deployment, Created: j.Created, Began: j.Claimed, Ended: j.Ended})
 		if w.Log == "" {
 			w.Log = j.Log
-		}
-		if j.ID == w.JobID {
-			w.Screen = screenOf(v, &j)
 		}
 	}
 	history, err := c.Fleet.History(ctx, fleet.JobQuery{Machine: w.ID, Limit: maxHistory})
@@ -142,29 +138,7 @@ func (w *machineView) jobs(ctx context.Context, c *console, v *visit) error {
 			w.Log = j.Log
 		}
 	}
-	if !w.Admitted && w.Code != "" {
-		w.Screen = v.t("This machine is new here and waits to be admitted. Its code is %s.", w.Code)
-	}
 	return nil
-}
-
-// screenOf is what the agent shows on the machine's own screen now.
-func screenOf(v *visit, j *fleet.JobView) string {
-	switch {
-	case j.State == job.Failed && j.Reason != "":
-		return v.t("FAILED (%s): %s", j.Code, v.look.say(j.Reason))
-	case j.State == job.Paused && j.Reason != "":
-		return v.t("paused: %s", v.look.say(j.Reason))
-	case len(j.Warnings) > 0 && !j.State.Ended():
-		said := make([]string, len(j.Warnings))
-		for i, warning := range j.Warnings {
-			said[i] = v.look.say(warning)
-		}
-		return strings.Join(said, "; ")
-	case j.State == job.Running:
-		return v.t("job %s, phase %s", j.ID, j.Phase)
-	}
-	return ""
 }
 
 // machineParts are the parts of the page that change, by ID and block.

@@ -176,6 +176,9 @@ func (f *Fleet) Claim(ctx context.Context, c Caller, request job.Claim) (*job.Jo
 	if c.session.Machine == "" || request.Machine != c.session.Machine {
 		return nil, refuse(CodeMachineUnknown, "the machine %q is not the one that this certificate was given to", request.Machine)
 	}
+	f.mu.Lock()
+	f.screenSays(c, request.Screen)
+	f.mu.Unlock()
 	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, f.config.ClaimPoll)
 	defer cancel()
@@ -420,7 +423,8 @@ func (f *Fleet) Report(ctx context.Context, c Caller, r job.Report) (job.Directi
 		f.hints[j.ID] = r.Bitmap
 	}
 	liars := r.Liars
-	r.Bitmap, r.Liars = nil, nil
+	f.screenSays(c, r.Screen)
+	r.Bitmap, r.Liars, r.Screen = nil, nil, nil
 	f.traffic.add(f.live[j.ID].report, r)
 	f.live[j.ID] = live{report: r, at: f.now(), reports: f.live[j.ID].reports + 1, back: f.backAt(j, r, f.now())}
 	changes := !obeys(r) && (j.State != r.State || j.Last.Phase != r.Phase || j.Reason != r.Reason)

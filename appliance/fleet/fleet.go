@@ -153,6 +153,7 @@ type Fleet struct {
 	crowd     crowd                 // of those that no person admitted
 	beat      int64                 // of what the other appliances are told
 	peers     map[string]*neighbour // the other appliances, by ID
+	screens   map[string]screen     // what machines' screens say, by ID
 	seen      map[string]time.Time  // last time that anything was heard of a machine, by ID
 
 	deciding sync.Mutex
@@ -224,7 +225,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 	}
 	f := &Fleet{
 		config: config, log: config.Log, now: config.Now, changed: make(chan struct{}), open: map[string]*Job{}, todo: map[string][]*Job{},
-		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, traits: traits{}, seen: map[string]time.Time{},
+		live: map[string]live{}, hints: map[string][]byte{}, sights: map[string]sight{}, keys: map[string]string{}, traits: traits{}, seen: map[string]time.Time{}, screens: map[string]screen{},
 		state: newRecords(), needs: map[images.InfoHash]need{}, nodes: map[string]*node{}, peers: map[string]*neighbour{}, claims: map[string]int{},
 		accused: map[string]*accused{}, accusers: map[string]int{}, barred: map[string][]string{}, maxPending: maxGreeted,
 		tellers: newTellers(), strays: newStrays(),

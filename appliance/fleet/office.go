@@ -196,6 +196,9 @@ func (f *Fleet) exchange(ctx context.Context) error {
 		if l := f.live[id]; l.reports > 0 && f.now().Sub(l.at) < f.config.ClaimExpires {
 			r := l.report
 			r.Log = ""
+			if s, known := f.screens[f.open[id].Machine]; known {
+				r.Screen = &s.said
+			}
 			own.Jobs[id] = told{l.reports, r}
 		}
 	}
@@ -269,6 +272,10 @@ func (f *Fleet) take(p Presence, tells *telling) bool {
 			continue
 		}
 		n.reports[id] = t.Reports
+		if s := t.Report.Screen; s != nil {
+			f.screens[f.open[id].Machine] = screen{said: *s, session: f.open[id].Session, heard: now}
+			t.Report.Screen = nil
+		}
 		f.live[id] = live{report: t.Report, at: now, back: f.backAt(f.open[id], t.Report, now)}
 		f.seen[f.open[id].Machine] = now
 	}

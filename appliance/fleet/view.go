@@ -212,6 +212,8 @@ type MachineView struct {
 	// "script", "kernel", "local", "stuck", or "agent" after a hello.
 	BootSeen time.Time `json:"boot_seen,omitzero"`
 	Stage    string    `json:"stage,omitempty"`
+	// Screen is what the machine's own screen says, in its words; nil where no agent has told that lately.
+	Screen *job.Screen `json:"screen,omitempty"`
 	// State and JobID are of its oldest job that has not ended, else of its latest.
 	State job.State `json:"state,omitempty"`
 	JobID string    `json:"job,omitempty"`
@@ -256,6 +258,7 @@ func (f *Fleet) machineView(m *Machine) MachineView {
 	if t, ok := f.sights[m.MAC()]; ok {
 		v.BootSeen, v.Stage = t.first, t.stage
 	}
+	v.Screen = f.screenOf(m)
 	return v
 }
 

@@ -185,6 +185,8 @@ func (s State) Ended() bool { return s == Succeeded || s == Failed || s == Cance
 // Claim asks for the next job of the machine.
 type Claim struct {
 	Machine string `json:"machine"`
+	// Screen is as in Report.
+	Screen *Screen `json:"screen,omitempty"`
 }
 
 // Job is one piece of work for one machine, as the agent gets it.
@@ -285,6 +287,9 @@ type Report struct {
 	Bitmap     []byte  `json:"bitmap,omitempty"`     // durable pieces, bit 7 of byte 0 is piece 0; every 10 s; see Job.Hint
 	Log        string  `json:"log,omitempty"`        // last lines, with State Failed
 	Liars      []Liar  `json:"liars,omitempty"`      // peers that were barred in this boot
+
+	// Screen is what the machine's screen says, nil where that was told in the last half minute.
+	Screen *Screen `json:"screen,omitempty"`
 
 	// Found is what a verify found, or what a repair has put right so far.
 	Found *Finding `json:"found,omitempty"`

@@ -287,7 +287,11 @@ func (a *Agent) claim(ctx context.Context, j *job.Job) (got bool, err error) {
 			return &problem{job.Problem{Status: http.StatusUnauthorized, Detail: "the certificate of this boot ended while the " +
 				"machine waited for a job; a new boot gets a new one"}}
 		}
-		got, err = a.client.post(ctx, job.PathClaim, job.Claim{Machine: a.machine}, j)
+		said := a.screen.news(began)
+		got, err = a.client.post(ctx, job.PathClaim, job.Claim{Machine: a.machine, Screen: said}, j)
+		if err == nil {
+			a.screen.knows(said, began)
+		}
 		if err == nil && (!got || j.Waits != "") && time.Since(began) < time.Second {
 			return sleep(ctx, time.Second) // an appliance that does not hold the question must not be asked in a loop
 		}
@@ -297,6 +301,17 @@ func (a *Agent) claim(ctx context.Context, j *job.Job) (got bool, err error) {
 		return false, refusedBoot(err)
 	}
 	return got, nil
+}
+
+// report sends one report, with what the screen says where the appliance does not know that.
+func (a *Agent) report(ctx context.Context, r job.Report, answer *job.Directive) error {
+	now := time.Now()
+	r.Screen = a.screen.news(now)
+	_, err := a.client.post(ctx, job.PathReport, r, answer)
+	if err == nil {
+		a.screen.knows(r.Screen, now)
+	}
+	return err
 }
 
 // work carries out one job.
@@ -334,8 +349,7 @@ func (a *Agent) tellFound(ctx context.Context, j job.Job, f *Failure) error {
 	err := a.retry(ctx, "take what was found", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
-		_, err := a.client.post(ctx, job.PathReport, report, new(job.Directive))
-		return err
+		return a.report(ctx, report, new(job.Directive))
 	})
 	if refused(err) != nil {
 		return nil // the job is another's by now
@@ -347,13 +361,13 @@ func (a *Agent) tellFound(ctx context.Context, j job.Job, f *Failure) error {
 func (a *Agent) stayFailed(ctx context.Context, j job.Job, f *Failure) error {
 	a.screen.Alarm(fmt.Sprintf("FAILED (%s): %s. This machine takes another job when it starts again: type \"reboot\" and Enter", f.Code,
 		strings.TrimSuffix(f.Sentence, ".")))
-	a.screen.showFailure(j, f, "Then type \"reboot\" and Enter: the machine takes another job when it starts again.")
+	a.screen.showFailure(j, f, rebootTodo)
 	report := job.Report{Job: j.ID, Epoch: j.Epoch, Phase: f.at, State: job.Failed, Code: f.Code, Reason: f.Sentence, Log: a.screen.Tail()}
 	wait := a.cfg.timing.failed
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 20*time.Second)
 		var answer job.Directive
-		_, err := a.client.post(attempt, job.PathReport, report, &answer)
+		err := a.report(attempt, report, &answer)
 		cancel()
 		switch {
 		case err == nil && answer.Again:

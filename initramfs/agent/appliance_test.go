@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,6 +71,7 @@ type appliance struct {
 	uris       []string       // more of them in the job's certificate
 	seeds      []netip.AddrPort
 	reports    []job.Report
+	claims     []job.Claim
 	frames     []job.OldFrame
 	receipts   []job.Receipt
 	announced  []announce.Event
@@ -279,7 +281,10 @@ func (a *appliance) handler() http.Handler {
 }
 
 func (a *appliance) claim(w http.ResponseWriter, r *http.Request, answer func(http.ResponseWriter, any)) {
+	var asked job.Claim
+	_ = json.NewDecoder(r.Body).Decode(&asked)
 	a.mu.Lock()
+	a.claims = append(a.claims, asked)
 	if a.claimed || len(r.TLS.VerifiedChains) == 0 {
 		a.mu.Unlock()
 		select { // a long poll
@@ -335,6 +340,25 @@ func (a *appliance) awaitBoard(ctx context.Context, screen *Screen, ok func(boar
 			return
 		case time.Now().After(end):
 			a.t.Fatalf("the board stays %+v", b)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+// awaitClaim waits for a claim that tells so of the screen.
+func (a *appliance) awaitClaim(ctx context.Context, ok func(*job.Screen) bool) {
+	a.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; {
+		a.mu.Lock()
+		claims := slices.Clone(a.claims)
+		a.mu.Unlock()
+		if slices.ContainsFunc(claims, func(c job.Claim) bool { return ok(c.Screen) }) {
+			return
+		}
+		if time.Now().After(end) {
+			a.t.Fatalf("no such claim came: %+v", claims)
 		}
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
 			a.t.Fatal(err)

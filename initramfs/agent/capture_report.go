@@ -62,7 +62,7 @@ func (c *capturing) tell(ctx context.Context, r job.Report) error {
 	attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	var answer job.Directive
-	_, err := c.a.client.post(attempt, job.PathReport, r, &answer)
+	err := c.a.report(attempt, r, &answer)
 	if p := refused(err); p != nil {
 		if f := c.over(p); f != nil {
 			return f

@@ -141,7 +141,7 @@ func (d *deployment) report(ctx context.Context, r job.Report) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	var answer job.Directive
-	_, err := d.a.client.post(ctx, job.PathReport, r, &answer)
+	err := d.a.report(ctx, r, &answer)
 	if p := refused(err); p != nil {
 		switch p.Code {
 		case "claim-lost", "job-ended", "job-unknown", "revoked":

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"seedbed/appliance/job"
 	"seedbed/initramfs/board"
 )
 
@@ -24,6 +25,9 @@ type Screen struct {
 
 	displays []*display
 	board    board.Board
+
+	told   job.Screen // what the appliance was told last that the board says
+	toldAt time.Time  // and when; zero is not in this boot
 }
 
 // console is one output with its own goroutine.

@@ -202,7 +202,9 @@ func sentenceOf(text string) string {
 }
 
 // showFailure puts a failure on the board.
-func (s *Screen) showFailure(j job.Job, f *Failure, todo string) {
-	s.stand(board.Board{Level: board.Failed, Word: "failed", Headline: headline(f.Code), Image: j.ImageName,
-		Message: strings.TrimSuffix(f.Sentence, ".") + ". " + todo})
+func (s *Screen) showFailure(j job.Job, f *Failure, todo string) { s.stand(failureBoard(j, f, todo)) }
+
+func failureBoard(j job.Job, f *Failure, todo string) board.Board {
+	return board.Board{Level: board.Failed, Word: "failed", Headline: headline(f.Code), Image: j.ImageName,
+		Message: strings.TrimSuffix(f.Sentence, ".") + ". " + todo}
 }

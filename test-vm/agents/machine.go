@@ -24,6 +24,7 @@ import (
 	"seedbed/appliance/job"
 	"seedbed/images"
 	"seedbed/images/announce"
+	"seedbed/initramfs/agent"
 )
 
 // machine is one simulated machine. Owned by live, but for what the tracker is told.
@@ -41,6 +42,7 @@ type machine struct {
 	job     job.Job
 	image   *images.Manifest
 	said    job.Report    // the last report
+	shown   job.Screen    // what the appliance was told that the machine's screen says
 	next    time.Time     // when the next report is due
 	held    atomic.Int64  // of said, for the tracker
 	goes    job.Directive // what the appliance answered last
@@ -168,7 +170,11 @@ func (m *machine) enter(ctx context.Context, p job.Phase) error {
 func (m *machine) report(ctx context.Context) error {
 	m.next = time.Now().Add(m.job.ReportEvery)
 	m.goes = job.Directive{}
+	if now := agent.ScreenOf(m.job, m.said); now != m.shown {
+		m.shown, m.said.Screen = now, &now
+	}
 	_, err := m.post(ctx, "report", job.PathReport, m.said, &m.goes)
+	m.said.Screen = nil
 	m.said.Bitmap = nil
 	if err == nil && m.goes.State == job.Cancelled {
 		err = errors.New("the job was cancelled")
