@@ -116,7 +116,7 @@ func TestSettingsAreChangedByKeysAndCheckedAtTheirFields(t *testing.T) {
 	b.press(kb.Enter)
 	b.says("#settings .message.refused", "5 values cannot be")
 	b.says("#wrong-slow_rate", "A number is wanted here.")
-	b.says("#wrong-silence", "a machine is silent after 5s to 24h0m0s, not 1s")
+	b.says("#wrong-silence", "“A machine is silent after” takes 5 to 86400 seconds, not 1.")
 	b.says("#wrong-mail_server", "one is written mail.example.org:587")
 	b.until(`document.activeElement.id === "set-slow_rate" && document.activeElement.value === "abc"`)
 	b.axe()

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"math"
 	"net/http"
@@ -19,11 +20,12 @@ var settingsPage = &page{path: "/settings", name: "settings", nav: text("Setting
 
 // setting is a field of the form.
 type setting struct {
-	Key               string // of the fleet: "slow_rate"
-	Label, Hint, Unit string // in the language
-	Kind              string // "number", "text", "email", "url", "lines", "choice"
-	Value, Wrong      string // Wrong is a sentence, "" is nothing
-	First             bool   // of those that are wrong
+	Key               string  // of the fleet: "slow_rate"
+	Label, Hint, Unit string  // in the language
+	Kind              string  // "number", "text", "email", "url", "lines", "choice"
+	Value, Wrong      string  // Wrong is a sentence, "" is nothing
+	Scale             float64 // of a number: how many of the API's units one of the form's is; 1e6 for MB/s
+	First             bool    // of those that are wrong
 	Choices           []settingChoice
 }
 
@@ -61,13 +63,13 @@ func (v *visit) settingsView(s *fleet.Settings) *settingsView {
 		}},
 		{"thresholds", v.t("Thresholds"), v.t("Beyond them an alert is raised."), []*setting{
 			v.amount("slow_rate", v.t("A machine is slow below"), "", "MB/s", s.SlowRate/1e6),
-			v.amount("slow_share", v.t("or below this share of its room's median"), "", "%", 100*s.SlowShare),
-			v.amount("slow_for", v.t("for"), "", v.t("seconds"), seconds(s.SlowFor)),
+			v.amount("slow_share", v.t("A machine is slow, too, below this share of its room's median"), "", "%", 100*s.SlowShare),
+			v.amount("slow_for", v.t("How long it has to be that slow"), v.t("Before the machine is shown as slow and an alert is raised."), v.t("seconds"), seconds(s.SlowFor)),
 			v.amount("silence", v.t("A machine is silent after"), v.t("At work, and without a report."), v.t("seconds"), seconds(s.Silence)),
 			v.amount("error_share", v.t("Share of wrong tiles"), v.t("That fail their hash within 60 s."), "%", 100*s.ErrorShare),
 			v.amount("error_tiles", v.t("Judged from this many tiles on"), "", "", float64(s.ErrorTiles)),
-			v.amount("free_share", v.t("Free room in the repository, at least"), "", "%", 100*s.FreeShare),
-			v.amount("free_bytes", v.t("and at least"), "", "GB", float64(s.FreeBytes)/1e9),
+			v.amount("free_share", v.t("Share of the repository's disk that is to be free"), "", "%", 100*s.FreeShare),
+			v.amount("free_bytes", v.t("Room on it that is to be free"), v.t("The greater one of the two counts."), "GB", float64(s.FreeBytes)/1e9),
 			v.amount("certificate_days", v.t("A certificate is told of before its end"), "", v.t("days"), float64(s.CertificateDays)),
 			v.amount("cool_down", v.t("Time between two messages about the same"), "", v.t("minutes"), seconds(s.CoolDown)/60),
 		}},
@@ -95,12 +97,36 @@ func (v *visit) settingsView(s *fleet.Settings) *settingsView {
 	return w
 }
 
+// scales are how many of the API's units one of the form's is, of fields for which these are not the same; the API's lengths of time are
+// seconds here.
+var scales = map[string]float64{"slow_rate": 1e6, "slow_share": 0.01, "error_share": 0.01, "free_share": 0.01, "free_bytes": 1e9, "cool_down": 60}
+
 // amount is a field for a number.
 func (v *visit) amount(key, label, hint, unit string, value float64) *setting {
-	return &setting{Key: key, Label: label, Hint: hint, Unit: unit, Kind: "number", Value: strconv.FormatFloat(value, 'f', -1, 64)}
+	return &setting{Key: key, Label: label, Hint: hint, Unit: unit, Kind: "number", Scale: cmp.Or(scales[key], 1), Value: strconv.FormatFloat(value, 'f', -1, 64)}
 }
 
 func seconds(d fleet.Duration) float64 { return float64(d) / 1e9 }
+
+// wrongSetting says what is wrong with a field in the words and units of the form.
+func (v *visit) wrongSetting(f *setting, w fleet.WrongSetting) string {
+	r := w.Range
+	if r == nil || f.Kind != "number" {
+		return v.sentenceOf(w.Text)
+	}
+	number := func(n float64) string { return strconv.FormatFloat(n/f.Scale, 'f', -1, 64) }
+	amount := func(n float64) string { return strings.TrimSpace(number(n) + " " + f.Unit) }
+	least, most := number(r.Least), amount(r.Most)
+	switch {
+	case math.IsInf(r.Most, 1) && !r.Above:
+		return v.t("“%s” takes %s or more, not %s.", f.Label, amount(r.Least), f.Value)
+	case r.Above:
+		return v.t("“%s” takes more than %s and at most %s, not %s.", f.Label, least, most, f.Value)
+	case r.Below:
+		return v.t("“%s” takes at least %s and less than %s, not %s.", f.Label, least, most, f.Value)
+	}
+	return v.t("“%s” takes %s to %s, not %s.", f.Label, least, most, f.Value)
+}
 
 // fields are all fields of the form by their keys.
 func (w *settingsView) fields() map[string]*setting {
@@ -128,7 +154,7 @@ func editSettings(c *console, v *visit) (*answer, error) {
 	order, fields := v.settingsOrder(view), view.fields()
 	for _, w := range c.Fleet.CheckSettings(order) {
 		if f := fields[w.Field]; f != nil && f.Wrong == "" {
-			f.Wrong = v.sentenceOf(w.Text)
+			f.Wrong = v.wrongSetting(f, w)
 		}
 	}
 	wrong := 0
@@ -172,37 +198,37 @@ func (v *visit) settingsOrder(w *settingsView) (o fleet.SettingsOrder) {
 			f.Choices[i].Chosen = f.Choices[i].Value == f.Value
 		}
 	}
-	whole := func(key string, scale float64) *int64 {
+	whole := func(key string) *int64 {
 		n := v.numberOf(fields[key])
 		if n == nil {
 			return nil
 		}
-		return new(int64(math.Round(*n * scale)))
+		return new(int64(math.Round(*n * fields[key].Scale)))
 	}
 	count := func(key string) *int {
-		if n := whole(key, 1); n != nil {
+		if n := whole(key); n != nil {
 			return new(int(*n))
 		}
 		return nil
 	}
-	share := func(key string, scale float64) *float64 {
+	share := func(key string) *float64 {
 		if n := v.numberOf(fields[key]); n != nil {
-			return new(*n * scale)
+			return new(*n * fields[key].Scale)
 		}
 		return nil
 	}
-	lapse := func(key string, unit float64) *fleet.Duration {
+	lapse := func(key string) *fleet.Duration {
 		if n := v.numberOf(fields[key]); n != nil {
-			return new(fleet.Duration(*n * unit))
+			return new(fleet.Duration(*n * fields[key].Scale * 1e9))
 		}
 		return nil
 	}
 	words := func(key string) *string { return &fields[key].Value }
 	o = fleet.SettingsOrder{
 		Limit: count("limit"), Retries: count("retries"), TimeZone: words("time_zone"), KeepEvents: count("keep_events_days"), KeepJobs: count("keep_jobs_days"),
-		SlowRate: share("slow_rate", 1e6), SlowShare: share("slow_share", 0.01), SlowFor: lapse("slow_for", 1e9), Silence: lapse("silence", 1e9),
-		ErrorShare: share("error_share", 0.01), ErrorTiles: whole("error_tiles", 1), FreeShare: share("free_share", 0.01), FreeBytes: whole("free_bytes", 1e9),
-		CertificateDays: count("certificate_days"), CoolDown: lapse("cool_down", 60e9),
+		SlowRate: share("slow_rate"), SlowShare: share("slow_share"), SlowFor: lapse("slow_for"), Silence: lapse("silence"),
+		ErrorShare: share("error_share"), ErrorTiles: whole("error_tiles"), FreeShare: share("free_share"), FreeBytes: whole("free_bytes"),
+		CertificateDays: count("certificate_days"), CoolDown: lapse("cool_down"),
 		MailServer: words("mail_server"), MailTLS: new(fleet.MailTLS(fields["mail_tls"].Value)), MailUser: words("mail_user"), MailFrom: words("mail_from"),
 		MailTo: new(strings.Fields(strings.ReplaceAll(fields["mail_to"].Value, ",", " "))), Webhook: words("webhook"),
 	}

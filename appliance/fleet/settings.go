@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -165,8 +166,23 @@ func set[T any](field, to *T) {
 	}
 }
 
-// WrongSetting says what is wrong with one setting; Field is its key: "mail_server".
-type WrongSetting struct{ Field, Text string }
+// WrongSetting says what is wrong with one setting; Field is its key: "mail_server". Range is what a number may be, nil is no number:
+// Text speaks of it in the units of the API, a form in its own.
+type WrongSetting struct {
+	Field, Text string
+	Range       *Range
+}
+
+// Range is what a number of the settings may be, in the units of the API; lengths of time are in seconds.
+type Range struct {
+	Least, Most  float64 // Most is +Inf where there is no bound
+	Above, Below bool    // Least itself, or Most itself, may not be
+}
+
+// holds reports whether a value is in the range.
+func (r Range) holds(v float64) bool {
+	return v >= r.Least && v <= r.Most && !(r.Above && v == r.Least) && !(r.Below && v == r.Most)
+}
 
 // CheckSettings returns what an order would be refused for, each at its setting, so that a form can say all at once; none is nothing.
 // It changes nothing.
@@ -179,8 +195,8 @@ func (f *Fleet) CheckSettings(o SettingsOrder) []WrongSetting {
 // wrong returns what is wrong with the settings.
 func (s *Settings) wrong() []WrongSetting {
 	var w wrongs
-	w.unless(s.Limit >= 0, "limit", "the limit of the site is a number from 0, not %d", s.Limit)
-	w.unless(s.Retries >= 0 && s.Retries <= maxRetries, "retries", "a job is tried again 0 to %d times, not %d", maxRetries, s.Retries)
+	w.in(Range{Least: 0, Most: math.Inf(1)}, float64(s.Limit), "limit", "the limit of the site is a number from 0, not %d", s.Limit)
+	w.in(Range{Least: 0, Most: maxRetries}, float64(s.Retries), "retries", "a job is tried again 0 to %d times, not %d", maxRetries, s.Retries)
 	if s.TimeZone != "" {
 		_, err := queue.Zone(s.TimeZone)
 		w.unless(err == nil, "time_zone", "there is no time zone %q; they are named as in Europe/Berlin", s.TimeZone)
@@ -197,7 +213,14 @@ type wrongs []WrongSetting
 // unless says what is wrong with a setting, unless it is right.
 func (w *wrongs) unless(right bool, field, format string, a ...any) {
 	if !right {
-		*w = append(*w, WrongSetting{field, fmt.Sprintf(format, a...)})
+		*w = append(*w, WrongSetting{Field: field, Text: fmt.Sprintf(format, a...)})
+	}
+}
+
+// in says what is wrong with a number, unless it is in its range.
+func (w *wrongs) in(r Range, value float64, field, format string, a ...any) {
+	if !r.holds(value) {
+		*w = append(*w, WrongSetting{field, fmt.Sprintf(format, a...), &r})
 	}
 }
 

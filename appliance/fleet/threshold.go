@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/mail"
 	"net/url"
@@ -62,15 +63,15 @@ const (
 )
 
 func (t *Thresholds) check(w *wrongs) {
-	w.unless(t.SlowRate > 0 && t.SlowRate <= maxRate, "slow_rate", "a machine is slow below a rate of more than 0 bytes a second, not %g; 10000000 is 10 MB/s", t.SlowRate)
-	w.unless(t.SlowShare > 0 && t.SlowShare <= 1, "slow_share", "the share of the room's median is more than 0 and at most 1, not %g; 0.25 is a quarter", t.SlowShare)
+	w.in(Range{Least: 0, Most: maxRate, Above: true}, t.SlowRate, "slow_rate", "a machine is slow below a rate of more than 0 bytes a second, not %g; 10000000 is 10 MB/s", t.SlowRate)
+	w.in(Range{Least: 0, Most: 1, Above: true}, t.SlowShare, "slow_share", "the share of the room's median is more than 0 and at most 1, not %g; 0.25 is a quarter", t.SlowShare)
 	within(w, t.SlowFor, minSlowFor, maxSlowFor, "slow_for", "a machine has been slow for")
 	within(w, t.Silence, minSilence, maxLapse, "silence", "a machine is silent after")
-	w.unless(t.ErrorShare > 0 && t.ErrorShare <= 1, "error_share", "the share of wrong tiles is more than 0 and at most 1, not %g; 0.05 is one of twenty", t.ErrorShare)
-	w.unless(t.ErrorTiles > 0, "error_tiles", "wrong tiles are counted of at least 1 tile, not %d", t.ErrorTiles)
-	w.unless(t.FreeShare >= 0 && t.FreeShare < 1, "free_share", "the share of the repository's room that is to be free is a number from 0 to below 1, not %g", t.FreeShare)
-	w.unless(t.FreeBytes >= 0, "free_bytes", "the room that is to be free is a number of bytes from 0, not %d", t.FreeBytes)
-	w.unless(t.CertificateDays >= 0 && t.CertificateDays <= 365, "certificate_days", "a certificate is told of 0 to 365 days before its end, not %d", t.CertificateDays)
+	w.in(Range{Least: 0, Most: 1, Above: true}, t.ErrorShare, "error_share", "the share of wrong tiles is more than 0 and at most 1, not %g; 0.05 is one of twenty", t.ErrorShare)
+	w.in(Range{Least: 1, Most: math.Inf(1)}, float64(t.ErrorTiles), "error_tiles", "wrong tiles are counted of at least 1 tile, not %d", t.ErrorTiles)
+	w.in(Range{Least: 0, Most: 1, Below: true}, t.FreeShare, "free_share", "the share of the repository's room that is to be free is a number from 0 to below 1, not %g", t.FreeShare)
+	w.in(Range{Least: 0, Most: math.Inf(1)}, float64(t.FreeBytes), "free_bytes", "the room that is to be free is a number of bytes from 0, not %d", t.FreeBytes)
+	w.in(Range{Least: 0, Most: 365}, float64(t.CertificateDays), "certificate_days", "a certificate is told of 0 to 365 days before its end, not %d", t.CertificateDays)
 	within(w, t.CoolDown, 0, maxCoolDown, "cool_down", "the next message about the same waits for")
 	for _, r := range t.Mute {
 		w.unless(slices.Contains(AlertRules, r), "mute", "there is no alert %q; there are %s", r, joinRules(AlertRules))
@@ -78,7 +79,7 @@ func (t *Thresholds) check(w *wrongs) {
 }
 
 func within(w *wrongs, d Duration, least, most time.Duration, field, what string) {
-	w.unless(time.Duration(d) >= least && time.Duration(d) <= most, field, "%s %v to %v, not %v", what, least, most, d)
+	w.in(Range{Least: least.Seconds(), Most: most.Seconds()}, time.Duration(d).Seconds(), field, "%s %v to %v, not %v", what, least, most, d)
 }
 
 func joinRules(list []AlertRule) string {
