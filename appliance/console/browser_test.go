@@ -278,9 +278,11 @@ func (b *tab) picture(name string) {
 		return
 	}
 	// As high as the page, so that what sticks to an edge of the screen is at the page's.
-	height := max(900, eval[int64](b, "document.documentElement.scrollHeight"))
-	b.call(chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(b.how.Width), Height: height, DeviceScaleFactor: 1, Mobile: b.how.Width < 700}))
-	eval[bool](b, "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))") // what came into sight is drawn
+	for range 2 { // rooms that were out of sight have their true height only when they are in it
+		height := max(900, eval[int64](b, "document.documentElement.scrollHeight"))
+		b.call(chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(b.how.Width), Height: height, DeviceScaleFactor: 1, Mobile: b.how.Width < 700}))
+		eval[bool](b, "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))") // what came into sight is drawn
+	}
 	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		b.t.Fatal(err)

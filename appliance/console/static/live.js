@@ -145,7 +145,7 @@
     }
     for (const inner of fresh.querySelectorAll("[id]")) shown.delete(inner.id); // they are as they come with this one
     shown.set(part.id, part.html);
-    window.htmx?.process(fresh);
+    if (part.html.includes("hx-")) window.htmx?.process(fresh);
   };
 
   // replace leaves what somebody did in a part as it is: what is open, how far it is scrolled, what was typed, and the focus.

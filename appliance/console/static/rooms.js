@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const state = new Map(); // by machine ID, as the appliance sent it last
+  const drawn = new WeakMap(); // how long the bar of a track is
   const chosen = new Set(); // machine IDs
   let seats = []; // all, in the order of the document
   let cursor = null; // the seat that keys act on
@@ -20,12 +21,15 @@
       seat.children[1].firstChild.data = n.t;
     }
     if ((seat.title || "") !== (n.y || "")) seat.title = n.y || "";
-    if (inSight.has(seat)) detail(seat, n);
+    if (inSight.has(watched(seat))) detail(seat, n);
   };
   const detail = (seat, n) => {
-    const bar = "scaleX(" + n.d / 1000 + ")";
-    const fill = seat.children[3].firstChild;
-    if (fill.style.transform !== bar) fill.style.transform = bar;
+    const bar = n.d / 10 + "% 100%"; // a transform would make a thousand layers, a width would lay the seat out
+    const track = seat.children[3];
+    if (drawn.get(track) !== bar) {
+      drawn.set(track, bar);
+      track.firstChild.style.backgroundSize = bar;
+    }
     write(seat.children[2], n.p);
     write(seat.children[4], n.r);
     write(seat.children[5], n.l);
@@ -35,7 +39,10 @@
     else if (place.firstChild.data !== text) place.firstChild.data = text;
   };
 
-  // Rates and bars that are out of sight wait until somebody scrolls to them; words are always as they are.
+  // Rates and bars that are out of sight wait until somebody scrolls to them; words are always as they are. What is watched for that
+  // are rooms, and the seats of a large one.
+  const largeRoom = 100; // seats
+  const watched = (seat) => (seat.parentElement.childElementCount > largeRoom ? seat : seat.closest(".room"));
   const inSight = new Set();
   const sight = new IntersectionObserver((entries) => {
     for (const e of entries) {
@@ -44,8 +51,10 @@
         continue;
       }
       inSight.add(e.target);
-      const n = state.get(idOf(e.target));
-      if (n) detail(e.target, n);
+      for (const seat of e.target.matches(".seat") ? [e.target] : e.target.querySelectorAll(".seat")) {
+        const n = state.get(idOf(seat));
+        if (n) detail(seat, n);
+      }
     }
   }, { rootMargin: "400px" });
 
@@ -54,7 +63,7 @@
     seats = [...document.querySelectorAll(".seat")];
     sight.disconnect();
     inSight.clear();
-    seats.forEach((seat) => sight.observe(seat));
+    new Set(seats.map(watched)).forEach((e) => sight.observe(e));
     for (const plan of document.querySelectorAll(".seats[data-columns]")) plan.style.setProperty("--columns", plan.dataset.columns);
     for (const seat of seats) {
       if (seat.dataset.row) {
