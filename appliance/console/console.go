@@ -19,7 +19,7 @@
 //     through {{say .Why}} and visit.look.say, and sentences/chinese.json.
 //   - A live part is an element with an ID whose HTML changes: the page's live function returns what all of them are now, made with
 //     visit.part(ID, parent, block, data) by the same block that the page itself is made with; only what changed is sent. A part that
-//     is not in the document yet is appended to the element with the ID parent; one that is no longer returned is removed. A script may get
+//     is not in the document yet is appended to the element with the ID parent, or stands there before the one with the ID part.Before; one that is no longer returned is removed. A script may get
 //     plain data instead: live.data is a map by key of what becomes JSON, of which changed entries are given to the document's event
 //     "live:data" (see static/rooms.js).
 package console

@@ -183,6 +183,60 @@ func TestImagesAreUploadedComparedAndRemovedOnTheirPages(t *testing.T) {
 	b.says("#works", "4.1 GB are freed")
 }
 
+// TestImagesComeAndGoWhileSomebodyLooks: what others do shows without a reload, and the repository is asked when something happened alone.
+func TestImagesComeAndGoWhileSomebodyLooks(t *testing.T) {
+	w := newWorld(t)
+	all := w.shelf.list
+	w.shelf.put(nil)
+	b := w.open(t, how{Role: fleet.RoleOperator}, "/images")
+	b.until(`document.documentElement.dataset.heard === "1"`)
+	b.says("#images-none", "No images yet")
+	if eval[bool](b, `document.getElementById("images-table").checkVisibility() || document.getElementById("images-verify").checkVisibility()`) {
+		t.Error("without images there is a table, or a button to verify all")
+	}
+	w.shelf.put(all[2:])
+	w.note("image.captured", "captured windows:1 from golden")
+	b.says("#images-table", "windows:1")
+	eval[bool](b, `(window.kept = document.getElementById("family-windows"), true)`)
+	w.shelf.put(all)
+	w.note("image.added", "image debian:2 was made of a disk that was uploaded")
+	b.until(`[...document.querySelectorAll("#images-table tbody")].map((e) => e.id).join() === "family-debian,family-windows"`)
+	b.until(`document.querySelectorAll("#images-table tr.family").length === 2 && document.getElementById("images-verify").checkVisibility()`)
+	b.axe()
+	b.picture("images-came-" + b.how.String())
+	eval[bool](b, `(window.kept = document.getElementById("family-windows"), true)`)
+	w.shelf.put(all[1:])
+	w.note("image.removed", "image debian:1 was removed")
+	b.until(`!document.getElementById("family-debian").innerText.includes("debian:1")`)
+	if !eval[bool](b, `window.kept.isConnected`) {
+		t.Error("what did not change was sent")
+	}
+
+	b.load("/images/debian:2")
+	b.until(`document.documentElement.dataset.heard === "1"`)
+	b.says("#diff", "A machine with windows:1")
+	b.says("#taken", "7.8 GB")
+	eval[bool](b, `(window.kept = document.querySelector("#taken dl"), true)`)
+	w.shelf.put(all)
+	w.note("image.added", "image debian:1 was made of /srv/debian.raw")
+	b.until(`document.querySelectorAll("#compare option").length === 2`)
+	b.until(`!window.kept.isConnected`) // counted again
+	b.says("#diff", "A machine with debian:1 fetches")
+	before := w.shelf.lists()
+	id := w.machine("one", true) // an event that is not about images
+	b.load("/images/windows:1")
+	b.until(`document.documentElement.dataset.heard === "1"`)
+	w.note("machine.seen", "one was seen: "+id)
+	w.shelf.put(all[:2])
+	w.note("image.removed", "image windows:1 was removed")
+	b.expect("status of 404")
+	b.says("main", "windows:1") // that there is none
+	b.until(`document.body.dataset.page === "refused"`)
+	if n := w.shelf.lists() - before; n != 2 { // with the page, and when it was removed
+		t.Errorf("the repository was asked %d times", n)
+	}
+}
+
 func TestTheBrowserDownloadsADisk(t *testing.T) {
 	w := newWorld(t)
 	b := w.open(t, how{Role: fleet.RoleOperator}, "/images/debian:1")

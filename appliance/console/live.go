@@ -23,8 +23,9 @@ type live struct {
 // part is an element of a page.
 type part struct {
 	ID     string `json:"id"`
-	Parent string `json:"in,omitempty"` // ID of the element that a new one is appended to
-	HTML   string `json:"html"`         // "" has the element removed
+	Parent string `json:"in,omitempty"`     // ID of the element that a new one is appended to
+	Before string `json:"before,omitempty"` // ID of the element in it that a new one stands before; "" is the end
+	HTML   string `json:"html"`             // "" has the element removed
 }
 
 // part makes a live part by a block of the page's template. Errors of templates are logged, and shown in the place of the part.
@@ -32,9 +33,9 @@ func (v *visit) part(template, id, parent, block string, data any) part {
 	var b bytes.Buffer
 	if err := v.look.execute(&b, template, block, view{Visit: v, Data: data}); err != nil {
 		v.unshown(template, block, err)
-		return part{id, parent, fmt.Sprintf(`<div id="%s">%s</div>`, id, v.t("The console cannot show this part; the appliance's log says why."))}
+		return part{ID: id, Parent: parent, HTML: fmt.Sprintf(`<div id="%s">%s</div>`, id, v.t("The console cannot show this part; the appliance's log says why."))}
 	}
-	return part{id, parent, b.String()}
+	return part{ID: id, Parent: parent, HTML: b.String()}
 }
 
 // unshown logs an error of a template once for each visit and block: a live part is made again and again.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"hash/fnv"
 	"net/http"
 	"net/url"
 	"slices"
@@ -36,16 +38,23 @@ func imageTitle(v *visit, data any) string {
 
 type imageView struct {
 	*api.ImageDetail
-	Ref, Path  string // "debian:2", "/images/debian:2"
+	Ref        string // "debian:2"
 	Created    time.Time
 	Used       int64 // bytes
 	Partitions []imagePartition
 	Origin     origin
-	Others     []string // that it may be compared with, its earlier versions first
-	Machines   []held
-	More       int // machines that are not listed
-	Works      []workRow
-	FileName   string
+	imageNow
+	Works    []workRow
+	FileName string
+}
+
+// imageNow is what changes on the page.
+type imageNow struct {
+	Path     string
+	Others   []string // that it may be compared with, its earlier versions first
+	Among    string   // all images that there are
+	Machines []held
+	More     int // machines that are not listed
 }
 
 // imagePartition is a partition as people read it.
@@ -79,7 +88,7 @@ func imageData(c *console, v *visit) (any, error) {
 	}
 	m := d.Manifest
 	ref := m.Name + ":" + m.Version
-	view := &imageView{ImageDetail: d, Ref: ref, Path: "/images/" + url.PathEscape(ref), Created: m.CreatedAt(), Used: m.UsedLength(),
+	view := &imageView{ImageDetail: d, Ref: ref, Created: m.CreatedAt(), Used: m.UsedLength(),
 		Works: c.workRows(v, ref), FileName: m.Name + "-" + m.Version + ".raw"}
 	for _, p := range m.Partitions {
 		view.Partitions = append(view.Partitions, imagePartition{p, v.partitionType(p.Type), float64(p.Length) / float64(m.DiskLength), v.taken(p.MapKind)})
@@ -87,22 +96,33 @@ func imageData(c *console, v *visit) (any, error) {
 	if view.Origin, err = originOf(v.Context(), c.Fleet, d); err != nil {
 		return nil, err
 	}
-	for _, m := range c.Fleet.Machines() {
-		if m.Deployed == nil || m.Deployed.Image != d.Digest {
-			continue
-		}
-		if len(view.Machines) == machinesShown {
-			view.More++
-			continue
-		}
-		view.Machines = append(view.Machines, held{m.ID, m.Name})
-	}
-	list, err := c.Images.List(v.Context())
+	list, err := c.listImages(v.Context())
 	if err != nil {
 		return nil, err
 	}
-	view.Others = othersOf(list, m.Name, ref)
+	view.imageNow = c.imageNow(list, m.Name, ref, d.Digest)
 	return view, nil
+}
+
+// imageNow says what changes about an image, as it is now.
+func (c *console) imageNow(list []api.ImageListing, name, ref string, digest images.Digest) imageNow {
+	now := imageNow{Path: "/images/" + url.PathEscape(ref), Others: othersOf(list, name, ref)}
+	among := fnv.New64a()
+	for _, i := range list {
+		_, _ = among.Write(i.Digest[:]) // never fails
+	}
+	now.Among = fmt.Sprintf("%016x", among.Sum64())
+	for _, m := range c.Fleet.Machines() {
+		if m.Deployed == nil || m.Deployed.Image != digest {
+			continue
+		}
+		if len(now.Machines) == machinesShown {
+			now.More++
+			continue
+		}
+		now.Machines = append(now.Machines, held{m.ID, m.Name})
+	}
+	return now
 }
 
 // othersOf returns the images that one can be compared with: its own versions, those before it first, then others.
@@ -195,8 +215,25 @@ func originOf(ctx context.Context, f *fleet.Fleet, d *api.ImageDetail) (o origin
 	return o, nil
 }
 
+// imageLive says what is done with the image, who holds it, and what it can be compared with. An image that is gone ends the page.
 func imageLive(c *console, v *visit) (*live, error) {
-	return &live{parts: v.worksLive("image", c.workRows(v, v.PathValue("image")))}, nil
+	ref := v.PathValue("image")
+	rows, err := c.recentRows(v.Context())
+	if err != nil {
+		return nil, err
+	}
+	row, there := rowOf(rows, ref)
+	if !there {
+		return nil, &fleet.Refusal{Code: fleet.CodeImageUnknown, Detail: "there is no image " + ref + " any more"}
+	}
+	list := make([]api.ImageListing, len(rows))
+	for i, r := range rows {
+		list[i] = r.ImageListing
+	}
+	now := c.imageNow(list, row.Name, row.Ref, row.Digest)
+	l := &live{parts: []part{v.part("image", "held", "", "held", now), v.part("image", "taken", "", "taken", now), v.part("image", "compare", "", "compare", now)}}
+	l.parts = append(l.parts, v.worksLive("image", c.workRows(v, row.Ref))...)
+	return l, nil
 }
 
 // usageView is what an image takes, with shares of what it stores.

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"seedbed/appliance/api"
@@ -32,7 +31,11 @@ var imageWorks = []longKind{verifying, taking, pruning}
 type family struct {
 	Name     string
 	Versions []imageRow
+	Alone    bool // there is no other, and it needs no heading
 }
+
+// ID is that of its rows in the document.
+func (f family) ID() string { return "family-" + f.Name }
 
 // imageRow is one version.
 type imageRow struct {
@@ -54,7 +57,6 @@ type checked struct {
 
 type imagesView struct {
 	Families []family
-	Versions int
 	Works    []workRow
 	Uploads  bool // disks can be uploaded
 }
@@ -78,45 +80,8 @@ func imagesData(c *console, v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := c.imageRows(list)
-	view.Versions = len(rows)
-	view.Families = families(rows)
+	view.Families = families(c.imageRows(list))
 	return view, nil
-}
-
-// listImages returns the images as they are now.
-func (c *console) listImages(ctx context.Context) ([]api.ImageListing, error) {
-	if c.Images == nil {
-		return nil, nil
-	}
-	c.listed.mu.Lock()
-	defer c.listed.mu.Unlock()
-	list, err := c.Images.List(ctx)
-	if err == nil {
-		c.listed.list, c.listed.at = list, time.Now()
-	}
-	return list, err
-}
-
-// recentImages is what the repository said last, which live parts look at: to list what is far away takes time.
-type recentImages struct {
-	mu   sync.Mutex // guards what follows, and has those who ask at once share an answer
-	list []api.ImageListing
-	at   time.Time
-}
-
-// recentFor is how old the answer may be.
-const recentFor = 3 * time.Second
-
-// recentList returns the images as they were a moment ago.
-func (c *console) recentList(ctx context.Context) ([]api.ImageListing, error) {
-	c.listed.mu.Lock()
-	list, at := c.listed.list, c.listed.at
-	c.listed.mu.Unlock()
-	if time.Since(at) < recentFor {
-		return list, nil
-	}
-	return c.listImages(ctx)
 }
 
 // imageRows adds to images who has them and what is known of their health.
@@ -152,7 +117,8 @@ func families(rows []imageRow) (list []family) {
 		list[i].Versions = append(list[i].Versions, r)
 	}
 	slices.SortFunc(list, func(a, b family) int { return strings.Compare(a.Name, b.Name) })
-	for _, f := range list {
+	for i, f := range list {
+		list[i].Alone = len(list) == 1
 		slices.SortFunc(f.Versions, func(a, b imageRow) int {
 			return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(len(b.Version), len(a.Version)), strings.Compare(b.Version, a.Version))
 		})
@@ -249,7 +215,20 @@ func (v *visit) ended(r *workRow) {
 }
 
 func imagesLive(c *console, v *visit) (*live, error) {
-	return &live{parts: v.worksLive("images", c.workRows(v, ""))}, nil
+	rows, err := c.recentRows(v.Context())
+	if err != nil {
+		return nil, err
+	}
+	list := families(rows)
+	l := &live{parts: []part{v.part("images", "images-verify", "", "verifyall", list), v.part("images", "images-none", "", "none", list)}}
+	before := ""
+	for _, f := range slices.Backward(list) { // a new one stands before the next, which is in the document then
+		p := v.part("images", f.ID(), "images-table", "family", f)
+		p.Before, before = before, f.ID()
+		l.parts = append(l.parts, p)
+	}
+	l.parts = append(l.parts, v.worksLive("images", c.workRows(v, ""))...)
+	return l, nil
 }
 
 // worksLive are the live parts of work: how far it is changes often, so that it is a part of its own beside the button that cancels it.

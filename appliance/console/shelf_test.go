@@ -23,6 +23,7 @@ type doings struct {
 	verify  func(ctx context.Context, o api.VerifyOrder, progress func(api.Progress)) (*api.VerifyReport, error)
 	used    string // by whom removal is refused
 	removed []string
+	listed  int               // how often all images were
 	added   map[string]string // content by "name:version"
 }
 
@@ -31,6 +32,13 @@ func (s *shelf) put(list []*fleet.Image) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.list = list
+}
+
+// lists is how often all images were listed.
+func (s *shelf) lists() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listed
 }
 
 // listing is how List tells of an image, made up but for its names.

@@ -54,6 +54,7 @@ func TestTheWayToTheFirstDeployment(t *testing.T) {
 	state("2", "do this now")
 
 	w.shelf.put(images)
+	w.note("image.captured", "captured debian:2 from golden")
 	b.says("#start-image", "debian:2")
 	state("2", "done")
 	state("3", "do this now")

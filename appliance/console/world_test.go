@@ -103,6 +103,7 @@ func (s *shelf) Image(_ context.Context, ref string) (*fleet.Image, error) {
 func (s *shelf) List(context.Context) (list []api.ImageListing, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.listed++
 	for _, i := range s.list {
 		list = append(list, s.listing(i))
 	}
@@ -115,6 +116,14 @@ func (s *shelf) Show(ctx context.Context, ref string) (*api.ImageDetail, error) 
 		return nil, err
 	}
 	return detail(i), nil
+}
+
+// note has an event tell of something.
+func (w *world) note(kind, text string) {
+	w.t.Helper()
+	if err := w.fleet.Note(w.ctx, kind, text); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // newWorld starts an appliance without machines.

@@ -139,7 +139,8 @@
         if (kept.size > 0) keep(part); // it may come with what waits
         return;
       }
-      parent.append(fresh);
+      const next = part.before && document.getElementById(part.before);
+      parent.insertBefore(fresh, next?.parentElement === parent ? next : null);
     } else {
       replace(old, fresh);
     }
