@@ -246,6 +246,17 @@ func admitMachine(c *console, v *visit) (*answer, error) {
 	return again(v.t("%s is admitted.", m.Name)), nil
 }
 
+// Path is that of the room's page; "" is no room.
+func (r *room) Path() string {
+	if r.Name == "" {
+		return ""
+	}
+	return groupPath(r.ID)
+}
+
+// Others are the groups that are no rooms.
+func (w *roomsView) Others() []fleet.GroupView { return otherGroups(w.Groups) }
+
 // Key names the room in the document: IDs of groups may have spaces.
 func (r *room) Key() string {
 	sum := fnv.New32a()

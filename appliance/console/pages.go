@@ -44,7 +44,7 @@ type route struct {
 // pages returns the list of all pages, in the order of the navigation.
 func pages() []*page {
 	return []*page{
-		roomsPage, machinePage, deploymentsPage, deploymentPage, queuePage, imagesPage, imagePage, eventsPage, alertsPage, usersPage, settingsPage, startPage, accountPage,
+		roomsPage, groupPage, machinePage, deploymentsPage, deploymentPage, queuePage, imagesPage, imagePage, eventsPage, alertsPage, usersPage, settingsPage, startPage, accountPage,
 	}
 }
 
