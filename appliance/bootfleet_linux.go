@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 
 	"seedbed/appliance/boot"
-	"seedbed/appliance/bootdoctor"
+	"seedbed/appliance/boothistory"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 )
@@ -56,16 +56,18 @@ func (b bootFleet) NextBoot(ctx context.Context, mac boot.MAC, uuid string) (boo
 	return next, nil
 }
 
-// boots is what was seen of a machine that boots; nothing where the appliance boots none.
-func (a *appliance) boots(mac string) (now, last bootdoctor.Boot) {
-	m, err := boot.ParseMAC(mac)
-	if a.boot == nil || err != nil {
-		return now, last
-	}
-	return a.boot.Steps(m)
-}
-
 // BootToken implements boot.Fleet.
 func (b bootFleet) BootToken(ctx context.Context, mac boot.MAC, addr netip.Addr) (job.Boot, error) {
 	return b.fleet.BootToken(ctx, mac.String(), addr)
+}
+
+// openHistory makes what keeps how machines boot; where the appliance boots none it shows what the others of its site saw.
+func (a *appliance) openHistory(ctx context.Context) {
+	c := boothistory.Config{Records: a.fleet, Self: a.id, Log: a.log}
+	if a.boot != nil {
+		c.Diary = a.boot
+	}
+	a.history = boothistory.New(c)
+	a.history.Restore(ctx)
+	a.parts = append(a.parts, a.history.Run)
 }

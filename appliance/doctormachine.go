@@ -81,6 +81,9 @@ func stepText(s api.BootStep) string {
 	if s.Length > 0 && s.Bytes < s.Length {
 		text += fmt.Sprintf(" (%d of %d bytes)", s.Bytes, s.Length)
 	}
+	if s.Appliance != "" {
+		text += " (seen by " + plain(s.Appliance) + ")"
+	}
 	if s.Problem != "" {
 		text += ": " + s.Problem
 		if s.Note != "" {

@@ -23,6 +23,8 @@ import (
 	"seedbed/appliance/alert"
 	"seedbed/appliance/api"
 	"seedbed/appliance/boot"
+	"seedbed/appliance/bootdoctor"
+	"seedbed/appliance/boothistory"
 	"seedbed/appliance/dhcp"
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -237,6 +239,7 @@ type appliance struct {
 	https     net.Listener
 	http      net.Listener // nil with NoBoot
 	boot      *boot.Server // nil with NoBoot
+	history   *boothistory.History
 	local     net.Listener
 	mux       *swarm.Mux
 	parts     []func(context.Context) error
@@ -298,7 +301,7 @@ func (a *appliance) open(ctx context.Context) error {
 	if err := a.openAlerts(); err != nil {
 		return err
 	}
-	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Alerts: a.alerts, Program: programVersion(), Log: a.log, Boots: a.boots})
+	a.operators = api.NewOperators(api.Config{Fleet: a.fleet, Images: a.lib, Alerts: a.alerts, Program: programVersion(), Log: a.log, Boots: func(macs []string) []bootdoctor.Boot { return a.history.Of(macs) }})
 	a.lib.usedBy, a.lib.fromMachines = usedByFleet(a.fleet, a.lib.repo.Resolve), a.fromMachines
 	if err := a.lib.loadOpen(ctx); err != nil {
 		return err
@@ -315,10 +318,13 @@ func (a *appliance) open(ctx context.Context) error {
 	a.openSchedule()
 	a.watch()
 	a.parts = append(a.parts, a.fleet.Run, a.mux.Run)
-	if c.NoBoot {
-		return nil
+	if !c.NoBoot {
+		if err := a.openBoot(); err != nil {
+			return err
+		}
 	}
-	return a.openBoot()
+	a.openHistory(ctx)
+	return nil
 }
 
 // url is the base URL by which machines reach the appliance.

@@ -10,16 +10,17 @@ import (
 	"seedbed/appliance/job"
 )
 
-// Boots returns the present and the last boot of the card with a MAC as this appliance saw them; empty where it saw none.
-type Boots func(mac string) (now, last bootdoctor.Boot)
+// Boots returns the boots of a machine with these cards as the appliances of the site saw them, the latest first; nil where none did.
+type Boots func(macs []string) []bootdoctor.Boot
 
 // MachineBoot is how a machine boots: what was seen, and what the boot doctor says of it.
 type MachineBoot struct {
 	Machine string             `json:"machine" doc:"ID"`
 	Name    string             `json:"name"`
 	Verdict bootdoctor.Verdict `json:"verdict"`
-	Now     *BootCourse        `json:"now,omitempty" doc:"Its present boot, as this appliance saw it; other appliances of the site tell their own."`
+	Now     *BootCourse        `json:"now,omitempty" doc:"Its present boot, as the appliances of the site saw it: a step that another one saw names that."`
 	Last    *BootCourse        `json:"last,omitempty" doc:"The boot before."`
+	Earlier []*BootCourse      `json:"earlier,omitempty" doc:"The boots before that, the latest first."`
 }
 
 // BootCourse is one boot.
@@ -44,12 +45,15 @@ func BootOf(f *fleet.Fleet, boots Boots, name string, now time.Time) (*MachineBo
 		return nil, err
 	}
 	in := bootdoctor.Input{Now: now, Name: m.Name, Admitted: m.Admitted, Code: m.Code, Heard: m.LastSeen, Inventory: m.Inventory}
+	var seen []bootdoctor.Boot
 	if boots != nil {
-		for _, mac := range m.MACs {
-			if b, last := boots(mac); b.Latest().After(in.Boot.Latest()) {
-				in.Boot, in.Last = b, last
-			}
-		}
+		seen = boots(m.MACs)
+	}
+	if len(seen) > 0 {
+		in.Boot = seen[0]
+	}
+	if len(seen) > 1 {
+		in.Last = seen[1]
 	}
 	hello, told := f.Greeted(m.ID)
 	if in.Hello = hello; told {
@@ -68,6 +72,9 @@ func BootOf(f *fleet.Fleet, boots Boots, name string, now time.Time) (*MachineBo
 	if len(in.Last.Steps) > 0 {
 		answer.Last = course(in.Last, in.Boot.Began, hello, told, nil)
 	}
+	for i := 2; i < len(seen); i++ {
+		answer.Earlier = append(answer.Earlier, course(seen[i], seen[i-1].Began, time.Time{}, false, nil))
+	}
 	answer.Now = course(in.Boot, time.Time{}, hello, told, work)
 	return answer, nil
 }
@@ -79,7 +86,7 @@ func workOf(j *fleet.JobView) *bootdoctor.Work {
 // course adds to a boot what the fleet knows of its agent, and counts durations. end is when the boot after it began; nil is no boot.
 func course(b bootdoctor.Boot, end, hello time.Time, told bool, j *fleet.JobView) *BootCourse {
 	if b.Began.IsZero() && !hello.IsZero() && end.IsZero() {
-		b.Began = hello // its packets went to another appliance, or before this one started
+		b.Began = hello // its packets were seen by none, or are deleted
 		if j != nil && !j.BootSeen.IsZero() && j.HelloAt.Equal(hello) {
 			b.Began = j.BootSeen
 		}

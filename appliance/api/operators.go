@@ -39,7 +39,7 @@ type Config struct {
 	// Program is the version of the program; empty is "development".
 	Program string
 	Log     *slog.Logger // nil is none
-	// Boots is what was seen of machines that boot; nil: this appliance boots none.
+	// Boots is what was seen of machines that boot; nil is nothing.
 	Boots Boots
 }
 

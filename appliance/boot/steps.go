@@ -24,7 +24,8 @@ const (
 	maxNote = 300
 )
 
-// diary is the dated steps of the machines' present and last boots. Safe for concurrent use. It is lost with the process.
+// diary is the dated steps of the machines' present and last boots. Safe for concurrent use. It is lost with the process: others keep
+// what changed in it, see Server.ChangedBoots.
 type diary struct {
 	mu    sync.Mutex // guards pages
 	pages map[MAC]*pages
@@ -34,6 +35,8 @@ type diary struct {
 type pages struct {
 	now, last bootdoctor.Boot
 	http      bool // the firmware's last question was for a boot from HTTP
+	// fresh and freshLast say that now, and last, changed since somebody asked for what did.
+	fresh, freshLast bool
 }
 
 func newDiary() *diary { return &diary{pages: make(map[MAC]*pages)} }
@@ -108,6 +111,7 @@ func (d *diary) packet(r dhcp.Request, l Loader, reason string, now time.Time) {
 	p := d.of(MAC(r.MAC))
 	if step.Kind == bootdoctor.DHCP && p.begins(step, r.HTTP) {
 		p.last, p.now = p.now, bootdoctor.Boot{MAC: MAC(r.MAC).String(), Began: now}
+		p.fresh, p.freshLast = false, p.fresh
 	}
 	if len(p.now.Steps) == 0 && r.Agent {
 		return // an agent of a boot that another appliance served
@@ -152,6 +156,7 @@ func (p *pages) enter(s bootdoctor.Step) int {
 	if p.now.Began.IsZero() {
 		p.now.Began = s.At
 	}
+	p.fresh = true
 	s.Count, s.Last = 1, s.At
 	s.File, s.Note = cutText(s.File), cutText(s.Note)
 	for i := len(p.now.Steps) - 1; i >= 0; i-- {

@@ -65,12 +65,14 @@ type Step struct {
 	// Problem is a short fixed word, Note what was said.
 	Problem string `json:"problem,omitempty"`
 	Note    string `json:"note,omitempty"`
+	// Appliance is the name of the one that saw it, "" for the one that shows it.
+	Appliance string `json:"appliance,omitempty"`
 }
 
 // Whole reports whether a transfer came to its end.
 func (s *Step) Whole() bool { return s.Problem == "" && s.Length > 0 && s.Bytes >= s.Length }
 
-// Boot is one boot of a machine as this appliance saw it.
+// Boot is one boot of a machine as an appliance, or after Merge a site, saw it.
 type Boot struct {
 	MAC   string    `json:"mac"`
 	Began time.Time `json:"began"`

@@ -125,6 +125,9 @@ func (v *visit) stepDetail(s *api.BootStep) (text string) {
 	if p := problems[s.Problem]; p != "" {
 		add(v.t(p))
 	}
+	if s.Appliance != "" {
+		add(v.t("seen by the appliance %s", s.Appliance))
+	}
 	return text
 }
 

@@ -30,15 +30,17 @@ func refusedLoader(ago time.Duration) api.Boots {
 		step(4.6, 6.1, bootdoctor.Step{Kind: bootdoctor.TFTP, By: bootdoctor.ByFirmware, Loader: "shim", File: "525400000001/shimx64.efi", Bytes: 950e3, Length: 950e3}),
 		step(9.7, 9.7, bootdoctor.Step{Kind: bootdoctor.DHCP, By: bootdoctor.ByFirmware, Loader: "shim"}),
 	}}
-	return func(string) (now, last bootdoctor.Boot) { return boot, last }
+	return func([]string) []bootdoctor.Boot { return []bootdoctor.Boot{boot} }
 }
 
-// distrusted is that boot gone on, to an agent that does not trust what answers it.
+// distrusted is that boot gone on, to an agent that does not trust what answers it, after two others; another appliance saw a step of it.
 func distrusted(ago time.Duration) api.Boots {
-	began, _ := refusedLoader(ago)("")
+	began := refusedLoader(ago)(nil)[0]
 	at := began.Latest().Add(10 * time.Second)
 	began.Steps = append(began.Steps, bootdoctor.Step{At: at, Last: at, Count: 1, Kind: bootdoctor.Trouble, By: bootdoctor.ByAgent, Problem: job.TroubleCertificate, Note: "certificate has expired"})
-	return func(string) (now, last bootdoctor.Boot) { return began, last }
+	began.Steps[1].Appliance = "server-two"
+	before, first := refusedLoader(ago + time.Hour)(nil)[0], refusedLoader(ago + 2*time.Hour)(nil)[0]
+	return func([]string) []bootdoctor.Boot { return []bootdoctor.Boot{began, before, first} }
 }
 
 // arrives waits until a page that an action leads to says something.
@@ -74,6 +76,8 @@ func TestAMachinesPageSaysWhereItsBootStopped(t *testing.T) {
 	w.boots.Store(&untrusted)
 	b.says("#verdict", "the clock of this appliance is wrong")
 	b.says("#verdict", "another computer, or a proxy that opens TLS")
+	b.says("#timeline", "it takes the address 10.77.0.101 of its DHCP server (seen by the appliance server-two)")
+	b.says("#boot-0", "An earlier boot")
 	if eval[string](b, `document.querySelector("#verdict code").innerText`) != "seedbed doctor" {
 		t.Error("the command in what to do is not set as one")
 	}

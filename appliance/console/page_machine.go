@@ -36,6 +36,7 @@ type machineView struct {
 	Boot     *api.MachineBoot
 	Now      *courseView // nil is nothing seen
 	Last     *courseView
+	Earlier  []*courseView
 	Jobs     []machineJob
 	Log      string // the last lines of its screen that are known
 	InGroups []string
@@ -99,6 +100,11 @@ func machineData(c *console, v *visit) (any, error) {
 		return nil, err
 	}
 	view.Now, view.Last = v.course(view.Boot.Now), v.course(view.Boot.Last)
+	for _, b := range view.Boot.Earlier {
+		if course := v.course(b); course != nil {
+			view.Earlier = append(view.Earlier, course)
+		}
+	}
 	for _, g := range c.Fleet.Groups() {
 		in := slices.Contains(m.Groups, g.ID)
 		view.Groups = append(view.Groups, groupChoice{g.Name, in})

@@ -55,11 +55,11 @@ type world struct {
 }
 
 // bootsOf is what was seen of a machine that boots.
-func (w *world) bootsOf(mac string) (now, last bootdoctor.Boot) {
+func (w *world) bootsOf(macs []string) []bootdoctor.Boot {
 	if boots := w.boots.Load(); boots != nil {
-		return (*boots)(mac)
+		return (*boots)(macs)
 	}
-	return now, last
+	return nil
 }
 
 // Picture implements Pictures.

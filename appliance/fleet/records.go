@@ -239,4 +239,13 @@ type Records interface {
 	Receipt(ctx context.Context, job string) (*Receipt, error)
 	// Frames returns what was saved for a job, oldest first.
 	Frames(ctx context.Context, job string) ([]Frame, error)
+
+	// KeepBoots writes boots as one appliance saw them, all of which are its own, outside the commits: each takes the place of what was
+	// written of the same boot, and the last KeptBoots of a machine are kept. Boots returns them.
+	KeepBoots(ctx context.Context, list []SeenBoot) error
+	Boots(ctx context.Context, q BootQuery) ([]SeenBoot, error)
+	// BootMACs are the cards of which boots are kept. ForgetBoots deletes those seen last before a time, zero is none, and all of some
+	// cards, and returns how many.
+	BootMACs(ctx context.Context) ([]string, error)
+	ForgetBoots(ctx context.Context, before time.Time, macs []string) (int, error)
 }

@@ -44,7 +44,7 @@ type retained struct {
 	events, jobs, deployments int
 }
 
-// retain deletes events and jobs that were kept long enough, in small transactions, and says in an event how many. It does nothing
+// retain deletes events, boots and jobs that were kept long enough, in small transactions, and says in an event how many. It does nothing
 // where another appliance schedules the site.
 func (f *Fleet) retain(ctx context.Context) error {
 	if !f.InOffice() {
@@ -65,10 +65,16 @@ func (f *Fleet) retain(ctx context.Context) error {
 			return err
 		}
 	}
-	if from, forever := since(now, s.KeepEvents); !forever {
+	from, forever := since(now, s.KeepEvents)
+	if !forever {
 		if err := f.retainEvents(ctx, from, &gone); err != nil {
 			return err
 		}
+	} else {
+		from = time.Time{}
+	}
+	if err := f.retainBoots(ctx, from); err != nil {
+		return err
 	}
 	if gone == (retained{}) {
 		return nil

@@ -47,6 +47,7 @@ func TestConformance(t *testing.T) {
 		"attendance": attendance, "events by query": eventsByQuery, "jobs by query": jobsByQuery,
 		"events are found by an index": eventsByIndex, "pages of jobs that ended at once lose none": jobsByPage,
 		"writers at the same time lose nothing": writers, "what is old is deleted": deletions,
+		"boots as appliances saw them": seenBoots,
 	}
 	server := postgres.Start(t)
 	for what, test := range tests {
@@ -701,4 +702,69 @@ func deletions(b *bed) {
 	if last.Events[0].ID != 5 {
 		b.Errorf("an event after all were deleted has the ID %d: IDs never come again", last.Events[0].ID)
 	}
+}
+
+// seenBoots are written anew as they go on; of each machine the last few are kept, for each appliance.
+func seenBoots(b *bed) {
+	at := time.Date(2026, 5, 4, 8, 0, 0, 123, time.UTC)
+	keep := func(appliance string, list ...fleet.SeenBoot) {
+		b.Helper()
+		for i := range list {
+			list[i].Appliance = appliance
+		}
+		if err := b.KeepBoots(b.Context(), list); err != nil {
+			b.Fatal(err)
+		}
+	}
+	boot := func(mac string, minute int, doc string) fleet.SeenBoot {
+		began := at.Add(time.Duration(minute) * time.Minute)
+		return fleet.SeenBoot{MAC: mac, Began: began, Latest: began.Add(time.Second), Doc: []byte(doc)}
+	}
+	look := func(want string, q fleet.BootQuery) {
+		b.Helper()
+		list, err := b.Boots(b.Context(), q)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var got []string
+		for _, s := range list {
+			got = append(got, s.MAC+s.Appliance+string(s.Doc))
+			if s.Began.Nanosecond() != 123 || !s.Latest.Equal(s.Began.Add(time.Second)) {
+				b.Errorf("%+v", s)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			b.Errorf("%+v: %q, want %q", q, got, want)
+		}
+	}
+	keep("A", boot("m", 0, "begun"), boot("n", 1, "n"))
+	keep("A", boot("m", 0, "ended"))
+	keep("B", boot("m", 2, "b"))
+	look("mBb nAn mAended", fleet.BootQuery{})
+	look("mBb mAended", fleet.BootQuery{MACs: []string{"m", "other"}})
+	look("nAn", fleet.BootQuery{Appliance: "A", Since: at.Add(time.Minute)})
+	look("mBb", fleet.BootQuery{Limit: 1})
+	for minute := 3; minute < 3+fleet.KeptBoots; minute++ {
+		keep("A", boot("m", minute, fmt.Sprint(minute)))
+	}
+	look("mA7 mA6 mA5 mA4 mA3 mBb", fleet.BootQuery{MACs: []string{"m"}})
+	var crowd []fleet.SeenBoot // of more than one statement
+	for i := range 250 {
+		crowd = append(crowd, boot(fmt.Sprintf("%03d", i), 30, "c"))
+	}
+	keep("C", crowd...)
+	if macs, err := b.BootMACs(b.Context()); err != nil || len(macs) != 252 {
+		b.Errorf("%d cards, %v", len(macs), err)
+	}
+	gone := make([]string, len(crowd))
+	for i := range crowd {
+		gone[i] = crowd[i].MAC
+	}
+	if n, err := b.ForgetBoots(b.Context(), at.Add(5*time.Minute), gone); err != nil || n != 250+4 {
+		b.Errorf("%d deleted, %v", n, err)
+	}
+	if n, err := b.ForgetBoots(b.Context(), time.Time{}, nil); err != nil || n != 0 {
+		b.Errorf("%d deleted, %v", n, err)
+	}
+	look("mA7 mA6 mA5", fleet.BootQuery{})
 }

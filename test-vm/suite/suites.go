@@ -49,7 +49,7 @@ func suites(full bool) []suite {
 			run("go", "test", "-count=1", "-timeout", "3h", "./test-vm/simulator/..."),
 		}, fuzz(full, "./images/peerwire/", "./images/relay/", "./images/announce/", "./images/schedule/", "./appliance/tracker/")...)},
 		{name: "fleet", budget: 5 * time.Minute, steps: append([]step{
-			run("go", "test", "-count=1", "-race", "-timeout", "2h", "./appliance/api/", "./appliance/boot/", "./appliance/bootdoctor/", "./appliance/client/", "./appliance/configuration/",
+			run("go", "test", "-count=1", "-race", "-timeout", "2h", "./appliance/api/", "./appliance/boot/", "./appliance/bootdoctor/", "./appliance/boothistory/", "./appliance/client/", "./appliance/configuration/",
 				"./appliance/dhcp/", "./appliance/doctor/", "./appliance/fleet/", "./appliance/heal/", "./appliance/limit/", "./appliance/metrics/", "./appliance/queue/", "./appliance/seed/",
 				"./appliance/site/", "./appliance/store/", "./appliance/tftp/", "./appliance/tracker/", "./appliance/upload/", "./appliance/wake/", "./test-vm/powercut/"),
 			program,
