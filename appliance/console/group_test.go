@@ -91,6 +91,16 @@ func TestARoomIsMadeAndFilledByKeysAlone(t *testing.T) {
 			t.Errorf("%s sits at %q, want %q", name, got, want)
 		}
 	}
+	// Up and down go by rows; the mouse drags.
+	b.focusOn("seat-1-1")
+	b.press(kb.ArrowRight)
+	b.press(kb.ArrowDown)
+	b.until(`document.activeElement.id === "seat-2-2"`)
+	b.drag("label:has(#seat-2-2)", "label:has(#seat-1-1)", 0.5)
+	b.says("#placed", "pc-3 sits at row 1, column 1.")
+	if got := w.seatIn("pc-3"); got != "a101 1.1" {
+		t.Errorf("pc-3 was dragged to %q", got)
+	}
 	// Two do not get one seat, and a machine comes off its seat and out of the room.
 	b.click("label:has(#seat-1-2)")
 	eval[bool](b, `(() => { const s = document.getElementById("put-machine"); s.value = [...s.options].find(o => o.text.startsWith("pc-1")).value; return true; })()`)
@@ -103,6 +113,17 @@ func TestARoomIsMadeAndFilledByKeysAlone(t *testing.T) {
 	b.says("#placed", "1 machine left.")
 	if got := w.seatIn("pc-2"); got != "" {
 		t.Errorf("pc-2 is still at %q", got)
+	}
+	// One that has the seat of a room that is gone comes in without it.
+	if _, err := w.fleet.EditMachine(w.ctx, "pc-2", 0, fleet.MachineOrder{Seat: &fleet.Seat{Row: 1, Column: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	b.load("/groups/a101")
+	b.click(`#free input[type="checkbox"]`)
+	b.click(`#free button`)
+	b.says("#placed", "1 machine came in.")
+	if got := w.seatIn("pc-2"); got != "a101" {
+		t.Errorf("pc-2 is at %q", got)
 	}
 	b.click("main .back a")
 	b.until(`document.querySelectorAll(".seat[data-row]").length === 2`)

@@ -131,7 +131,7 @@ func TestAMachineIsChangedOnItsPage(t *testing.T) {
 	w.room("A101", 1, 2)
 	id, other := w.machine("one", true), w.machine("two", true)
 	b := w.open(t, how{Role: fleet.RoleOperator}, "/machines/"+id)
-	eval[bool](b, `(() => { const f = document.getElementById("edit"); f.elements.name.value = "door"; f.elements.notes.value = "by the door"; f.querySelector("[name=groups]").checked = true; f.elements.boot.value = "local"; f.elements.name.focus(); return true; })()`)
+	eval[bool](b, `(() => { const f = document.getElementById("edit"); f.elements.name.value = "door"; f.elements.notes.value = "by the door"; f.elements.room.value = "A101"; f.elements.boot.value = "local"; f.elements.name.focus(); return true; })()`)
 	b.press("\r")
 	b.arrives("door is changed.")
 	m, err := w.fleet.Machine(id)

@@ -40,7 +40,8 @@ type machineView struct {
 	Jobs     []machineJob
 	Log      string // the last lines of its screen that are known
 	InGroups []string
-	Groups   []groupChoice
+	Rooms    []groupChoice // of which it may stand in one
+	Groups   []groupChoice // that are no rooms
 }
 
 // Thousandths are how much of its job is done.
@@ -58,9 +59,12 @@ func (w machineView) Memory() string {
 
 // groupChoice is a group that the machine may belong to.
 type groupChoice struct {
-	Name string
-	In   bool
+	ID, Name string
+	In       bool
 }
+
+// Path is that of the group's page.
+func (g groupChoice) Path() string { return groupPath(g.ID) }
 
 // machineJob is a job of the machine.
 type machineJob struct {
@@ -107,7 +111,11 @@ func machineData(c *console, v *visit) (any, error) {
 	}
 	for _, g := range c.Fleet.Groups() {
 		in := slices.Contains(m.Groups, g.ID)
-		view.Groups = append(view.Groups, groupChoice{g.Name, in})
+		if own := (groupChoice{g.ID, g.Name, in}); g.Kind == fleet.Room {
+			view.Rooms = append(view.Rooms, own)
+		} else {
+			view.Groups = append(view.Groups, own)
+		}
 		if in {
 			view.InGroups = append(view.InGroups, g.Name)
 		}
@@ -214,6 +222,9 @@ func editMachine(c *console, v *visit) (*answer, error) {
 	name, notes, groups := v.FormValue("name"), v.FormValue("notes"), v.Form["groups"]
 	if groups == nil {
 		groups = []string{}
+	}
+	if room := v.FormValue("room"); room != "" {
+		groups = append(groups, room)
 	}
 	o := fleet.MachineOrder{Name: &name, Notes: &notes, Groups: &groups, Seat: &seat}
 	to, once := strings.CutSuffix(v.FormValue("boot"), "-once")
