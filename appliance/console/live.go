@@ -97,7 +97,7 @@ func (c *console) live(w http.ResponseWriter, r *http.Request) {
 	// The page's own request, so that its function finds path values and query.
 	own := v.Clone(v.Context())
 	own.URL, own.Form, own.PostForm = u, nil, nil
-	v.Request = own
+	v.Request, v.kept = own, &kept{time.Now, map[string]keptAnswer{}}
 	setPathValues(own, p)
 	w.Header().Set("Content-Type", "text/event-stream")
 	c.follow(w, v, p)

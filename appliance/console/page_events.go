@@ -117,10 +117,14 @@ func eventsData(c *console, v *visit) (any, error) {
 		return nil, err
 	}
 	view := &eventsView{eventFilter: f, Newest: q.Before == 0 && q.After == 0, Filtered: f != eventFilter{}}
-	list, more, err := eventsOf(v.Context(), c.Fleet, q)
+	page, err := fromRecords(c, v, "events", func() (p eventsPart, err error) {
+		p.list, p.more, err = eventsOf(v.Context(), c.Fleet, q)
+		return p, err
+	})
 	if err != nil {
 		return nil, err
 	}
+	list, more := page.list, page.more
 	for _, g := range eventGroups {
 		view.Kinds = append(view.Kinds, eventKind{g.value, v.t(g.name), f.Kind == g.value})
 	}
@@ -144,6 +148,12 @@ func eventsData(c *console, v *visit) (any, error) {
 	}
 	view.CSVFile, view.JSONFile = f.link("/events/file", "format", "csv"), f.link("/events/file", "format", "jsonl")
 	return view, nil
+}
+
+// eventsPart is one page of events, the latest first; more says that there are more in the direction that was asked for.
+type eventsPart struct {
+	list []fleet.Event
+	more bool
 }
 
 // eventsOf returns one page of events, the latest first, and whether there are more in the direction that was asked for.

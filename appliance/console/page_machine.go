@@ -120,14 +120,14 @@ func machineData(c *console, v *visit) (any, error) {
 			view.InGroups = append(view.InGroups, g.Name)
 		}
 	}
-	if err := view.jobs(v.Context(), c); err != nil {
+	if err := view.jobs(v.Context(), c, v); err != nil {
 		return nil, err
 	}
 	return view, nil
 }
 
 // jobs fills in the jobs, the last first, and what the latest of them says.
-func (w *machineView) jobs(ctx context.Context, c *console) error {
+func (w *machineView) jobs(ctx context.Context, c *console, v *visit) error {
 	known := map[string]bool{}
 	for _, j := range slices.Backward(c.Fleet.Jobs()) {
 		if j.Machine != w.ID || len(w.Jobs) >= maxHistory {
@@ -139,7 +139,9 @@ func (w *machineView) jobs(ctx context.Context, c *console) error {
 			w.Log = j.Log
 		}
 	}
-	history, err := c.Fleet.History(ctx, fleet.JobQuery{Machine: w.ID, Limit: maxHistory})
+	history, err := fromRecords(c, v, "jobs of "+w.ID, func() ([]*fleet.Job, error) {
+		return c.Fleet.History(ctx, fleet.JobQuery{Machine: w.ID, Limit: maxHistory})
+	})
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ type visit struct {
 	look *look
 	log  *slog.Logger    // what a part of a page cannot show; nil is none
 	told map[string]bool // templates' blocks of which that was logged
+	kept *kept           // of a page that is followed, see fromRecords; else nil
 	// Actor is who asks; CSRF goes with what is changed.
 	Actor fleet.Actor
 	CSRF  string

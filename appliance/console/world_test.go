@@ -48,6 +48,8 @@ type world struct {
 	// boots is what was seen of machines that boot; tests put something there before pages are asked for.
 	boots atomic.Pointer[api.Boots]
 
+	queries atomic.Int64 // of events and jobs in the records
+
 	mu     sync.Mutex
 	stays  map[fleet.Role]*fleet.Stay
 	made   int // machines
@@ -141,7 +143,7 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(func() { st.Close() })
 	w := &world{t: t, ctx: t.Context(), site: s, shelf: newShelf(t), stays: map[fleet.Role]*fleet.Stay{}, agents: map[string]agent{}}
 	w.fleet, err = fleet.New(w.ctx, fleet.Config{
-		Records: st, Authority: s, Library: w.shelf, ClaimPoll: 50 * time.Millisecond,
+		Records: countedRecords{st, &w.queries}, Authority: s, Library: w.shelf, ClaimPoll: 50 * time.Millisecond,
 		InfoHashURI: func(h images.InfoHash) string { return "urn:seedbed:infohash:" + h.String() },
 		Weigh: func(context.Context, images.Digest, images.Digest) ([]fleet.Weight, error) {
 			return []fleet.Weight{{Encoded: 9.3e9, Decoded: 21.4e9}}, nil

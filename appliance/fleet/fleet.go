@@ -317,6 +317,14 @@ func (f *Fleet) Changed() <-chan struct{} {
 	return f.changed
 }
 
+// Written returns the number of the last commit that this appliance knows of, its own or another's: while it stays the same so do all
+// records, events and jobs that have ended included. Safe for concurrent use.
+func (f *Fleet) Written() int64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.number
+}
+
 // apply makes what was committed visible. The caller holds mu and writing, or is New.
 func (f *Fleet) apply(put []Record, remove []Key) {
 	for _, r := range put {
