@@ -131,7 +131,7 @@ func TestATextIsTheSameInAllFilesOfALanguage(t *testing.T) {
 
 func TestSentencesAreThoseThatOtherPackagesSay(t *testing.T) {
 	var source strings.Builder
-	for _, dir := range []string{"../monitor", "../queue", "../fleet", "../api", "../alert", "../boot", "../job", "..", "."} {
+	for _, dir := range []string{"../monitor", "../queue", "../fleet", "../api", "../alert", "../boot", "../job", "..", "../../initramfs/agent", "../../initramfs/disk", "."} {
 		files, err := filepath.Glob(dir + "/*.go")
 		if err != nil || len(files) == 0 {
 			t.Fatal(dir, err)

@@ -158,24 +158,13 @@ func (v *visit) errorGroups(jobs []fleet.JobView) (list []errorGroup) {
 // More is how many machines a group does not name.
 func (g errorGroup) More() int { return g.Count - len(g.Machines) }
 
-// errorTexts say what went wrong and what to do, by the codes of jobs.
-var errorTexts = map[string]string{
-	job.CodeNoDisk: refusalTexts[job.CodeNoDisk], job.CodeTooSmall: refusalTexts[job.CodeTooSmall], job.CodeAmbiguousDisk: refusalTexts[job.CodeAmbiguousDisk],
-	job.CodeSectorSize: refusalTexts[job.CodeSectorSize],
-	"write-error":      text("The disk did not take what was written. Check its cable, then replace the disk and try again."),
-	"disk-busy":        text("The disk is in use by an array or another program. Restart the machine and try again."),
-	"disk-open":        text("The disk cannot be opened. Check the disk and its cable, and try again."),
-	"verify-error":     text("What was read back from the disk is not what was written. Replace the disk if it happens again."),
-	"keep-refused":     text("The disk does not have the partitions that are to be kept. Deploy again and keep none, or put in the disk that has them."),
-	"swarm-error":      text("The image could not be fetched from anybody. Check the network between the machines and the appliance, and try again."),
-	"image-error":      text("The image on the appliance is damaged or was removed. Verify it on the page Images."),
-	"appliance-error":  text("The appliance did not answer. Check whether it runs and can be reached, and try again."),
-	"frame-refused":    text("The appliance could not keep the old partition table. Check its disk space, and try again."),
-	"receipt-refused":  text("The appliance did not accept the proof of what is on the disk. Try again; the log of the machine says more."),
-}
-
 // why says what holds a machine back, in the visit's language.
-func (v *visit) why(p *monitor.Progress) string { return v.plain(p.Why, causeTexts[p.Cause]) }
+func (v *visit) why(p *monitor.Progress) string {
+	if p.Cause == monitor.CauseNone {
+		return v.reason(p.Code, p.Why)
+	}
+	return v.plain(p.Why, causeTexts[p.Cause])
+}
 
 // Why is why, for templates.
 func (v *visit) Why(p *monitor.Progress) string { return v.why(p) }

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -68,7 +69,7 @@ func (g groupChoice) Path() string { return groupPath(g.ID) }
 
 // machineJob is a job of the machine.
 type machineJob struct {
-	ID, Image, Reason string
+	ID, Image, Reason string // Reason in the visit's language
 	Kind              job.Kind
 	State             job.State
 	Deployment        string
@@ -134,7 +135,7 @@ func (w *machineView) jobs(ctx context.Context, c *console, v *visit) error {
 			continue
 		}
 		known[j.ID] = true
-		w.Jobs = append(w.Jobs, machineJob{ID: j.ID, Image: j.ImageName, Kind: j.Kind, State: j.State, Reason: j.Reason, Deployment: j.Deployment, Created: j.Created, Began: j.Claimed, Ended: j.Ended})
+		w.Jobs = append(w.Jobs, machineJob{ID: j.ID, Image: j.ImageName, Kind: j.Kind, State: j.State, Reason: v.reason(cmp.Or(j.Wait, j.Code), j.Reason), Deployment: j.Deployment, Created: j.Created, Began: j.Claimed, Ended: j.Ended})
 		if w.Log == "" {
 			w.Log = j.Log
 		}
@@ -149,7 +150,7 @@ func (w *machineView) jobs(ctx context.Context, c *console, v *visit) error {
 		if known[j.ID] || len(w.Jobs) >= maxHistory {
 			continue
 		}
-		w.Jobs = append(w.Jobs, machineJob{ID: j.ID, Image: j.ImageName, Kind: j.Kind, State: j.State, Reason: j.Reason, Deployment: j.Deployment, Created: j.Created, Began: j.Claimed, Ended: j.Ended})
+		w.Jobs = append(w.Jobs, machineJob{ID: j.ID, Image: j.ImageName, Kind: j.Kind, State: j.State, Reason: v.reason(j.Code, j.Reason), Deployment: j.Deployment, Created: j.Created, Began: j.Claimed, Ended: j.Ended})
 		if w.Log == "" {
 			w.Log = j.Log
 		}

@@ -489,10 +489,8 @@ func (d *deployment) imageFailure(err error) error {
 	if errors.Is(err, context.Canceled) || errors.As(err, new(*Failure)) {
 		return err
 	}
-	written := " Nothing was written."
 	if d.storage() != nil {
-		written = ""
+		return &Failure{Code: "image-error", Sentence: fmt.Sprintf("image %s cannot be used: %v. Run `seedbed image verify` on the appliance", d.j.ImageName, err), Err: err}
 	}
-	return &Failure{Code: "image-error", Sentence: fmt.Sprintf("image %s cannot be used: %v.%s Run `seedbed image verify` on the "+
-		"appliance", d.j.ImageName, err, written), Err: err}
+	return &Failure{Code: "image-error", Sentence: fmt.Sprintf("image %s cannot be used: %v. Nothing was written. Run `seedbed image verify` on the appliance", d.j.ImageName, err), Err: err}
 }
