@@ -188,7 +188,7 @@ func (f *groupForm) refuse(v *visit, err error) {
 }
 
 // commands are those that refusals name for people at a terminal.
-var commands = regexp.MustCompile("[;,]? \\(?`seedbed [^`]+`(?: lists them)?\\)?")
+var commands = regexp.MustCompile(`[;,]? \(?\x60seedbed [^\x60]+\x60(?: lists them)?\)?`) // \x60 is a backquote
 
 // formSentence is what a person reads of an error at a form, which has itself what the command line would do.
 func (v *visit) formSentence(err error) string { return commands.ReplaceAllString(v.sentence(err), "") }

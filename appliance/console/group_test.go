@@ -265,7 +265,27 @@ func TestWhoMayNotChangesNoGroup(t *testing.T) {
 	if code, body, _ := w.ask(fleet.RoleOperator, "/groups/a101/seat", form); code != http.StatusOK || !strings.Contains(body, "somebody else") {
 		t.Errorf("a machine that was moved meanwhile: %d %.200s", code, body)
 	}
-	if w.seatIn("pc-9") != "a101" || w.seatIn("A101-01") != "a101 1.1" {
+	// What the fleet tells people at a terminal is not told at a form.
+	line := fleet.Line
+	if _, err := w.fleet.NewGroup(w.ctx, fleet.GroupOrder{Name: "L7", Kind: &line}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.fleet.GroupMachines(w.ctx, "L7", []string{"A101-01"}, true); err != nil {
+		t.Fatal(err)
+	}
+	form = url.Values{"version": {"999999"}, "kind": {"room"}, "rows": {"1"}, "columns": {"1"}, "limit": {"0"}, "uplink_limit": {"0"}}
+	if _, body, _ := w.ask(fleet.RoleOperator, "/groups/l7/edit", form); !strings.Contains(body, "group L7 was changed by somebody else meanwhile; look again<") {
+		t.Errorf("an edit by an old page: %.400s", body)
+	}
+	g, err := w.fleet.Group("L7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	form.Set("version", fmt.Sprint(g.Version))
+	if _, body, _ := w.ask(fleet.RoleOperator, "/groups/l7/edit", form); !strings.Contains(body, `id="wrong-kind">a machine stands in one room`) || !strings.Contains(body, "take them out of one of the two<") {
+		t.Errorf("a line whose machines stand in a room already becomes a room: %.400s", body)
+	}
+	if w.seatIn("pc-9") != "a101" || w.seatIn("A101-01") != "a101,l7 1.1" {
 		t.Error("what was refused was done")
 	}
 }
