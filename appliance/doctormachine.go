@@ -52,6 +52,14 @@ func printBoot(w io.Writer, b *api.MachineBoot) error {
 	}
 	line("do", v.Next)
 	line("case", v.Case)
+	if e := v.Left; e != nil {
+		at := ""
+		if !e.At.IsZero() {
+			at = e.At.Local().Format(time.DateTime) + ": "
+		}
+		line("before", at+e.Sentence)
+		line("do", e.Next)
+	}
 	boot, title := b.Now, "its present boot"
 	if v.Before && b.Last != nil {
 		boot, title = b.Last, "the boot before its present one"

@@ -21,6 +21,7 @@ import (
 	"seedbed/initramfs/agent"
 	"seedbed/initramfs/board"
 	"seedbed/initramfs/identity"
+	"seedbed/initramfs/left"
 	"seedbed/initramfs/network"
 	"seedbed/initramfs/reboot"
 )
@@ -110,6 +111,7 @@ func run(ctx context.Context, screen *agent.Screen, log *slog.Logger) (after str
 	loaded := modules.coldPlug(log)
 	modules.load(log, "sd_mod", "edd", "efivarfs") // nothing names these by a device
 	mountEFIVariables()
+	kept := left.Open(left.Folder)
 	screen.Say("%d drivers loaded in %v", loaded, time.Since(began).Round(100*time.Millisecond))
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -119,7 +121,7 @@ func run(ctx context.Context, screen *agent.Screen, log *slog.Logger) (after str
 	g.Go(func() error {
 		defer cancel()
 		var err error
-		after, err = work(ctx, screen, log, boot, modules, net)
+		after, err = work(ctx, screen, log, boot, modules, net, kept)
 		return err
 	})
 	err = g.Wait()
@@ -127,8 +129,8 @@ func run(ctx context.Context, screen *agent.Screen, log *slog.Logger) (after str
 }
 
 // work waits for the network and runs the agent.
-func work(ctx context.Context, screen *agent.Screen, log *slog.Logger, boot job.Boot, modules *modules, net *network.Network) (string, error) {
-	lease, err := waitForNetwork(ctx, screen, net, func() { modules.coldPlug(log) })
+func work(ctx context.Context, screen *agent.Screen, log *slog.Logger, boot job.Boot, modules *modules, net *network.Network, kept *left.Store) (string, error) {
+	lease, err := waitForNetwork(ctx, screen, net, kept, func() { modules.coldPlug(log) })
 	if err != nil {
 		return "", err
 	}
@@ -137,7 +139,7 @@ func work(ctx context.Context, screen *agent.Screen, log *slog.Logger, boot job.
 	hardware := newHardware("/", modules, net, lease, log)
 	memory := hardware.Inventory().MemoryBytes
 	debug.SetMemoryLimit(memory * 2 / 5) // the kernel needs the rest for what waits to be written
-	a, err := agent.New(agent.Config{Boot: boot, Machine: hardware, Screen: screen, Log: log, Version: version,
+	a, err := agent.New(agent.Config{Boot: boot, Machine: hardware, Screen: screen, Log: log, Version: version, Left: kept,
 		MemoryBytes: swarm.MemoryBudget(identity.MemoryAvailable("/")), LoadModule: func(name string) { modules.load(log, name) }})
 	if err != nil {
 		return "", err
@@ -149,9 +151,13 @@ func work(ctx context.Context, screen *agent.Screen, log *slog.Logger, boot job.
 // controller's driver was loaded, and the adapter that the machine booted from may hang on one.
 const plugEvery = time.Second
 
+// networkPatience is how long a machine may be without an address before it leaves the reason for its next boot: a switch port with
+// spanning tree forwards after 30 to 50 s (IEEE 802.1D-2004 §17.14).
+const networkPatience = time.Minute
+
 // waitForNetwork returns when the machine has an address, and says meanwhile what it waits for. It calls plug every
 // second, on the caller's goroutine, to load the drivers of devices that showed up.
-func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Network, plug func()) (network.Lease, error) {
+func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Network, kept *left.Store, plug func()) (network.Lease, error) {
 	type answer struct {
 		lease network.Lease
 		err   error
@@ -161,6 +167,7 @@ func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Netw
 		l, err := net.Wait(ctx)
 		got <- answer{l, err}
 	}()
+	began := time.Now()
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
 	look := time.NewTicker(plugEvery)
@@ -172,11 +179,17 @@ func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Netw
 		case <-look.C:
 			plug()
 		case <-tick.C:
-			status := net.Status()
+			code, status := net.Status()
 			screen.SayOnce("network", "waiting for the network: %s", status)
 			screen.Stand(board.Waiting, "no network", "Waiting for the network: "+status)
 			if unbound := network.Unbound("/"); len(unbound) > 0 {
 				screen.SayOnce("drivers", "no driver took these network cards (PCI vendor:device): %s", strings.Join(unbound, ", "))
+				if code != job.LeftNoAddress {
+					code, status = job.LeftNoDriver, "no driver took "+strings.Join(unbound, ", ")+" (PCI vendor:device); "+status
+				}
+			}
+			if time.Since(began) > networkPatience {
+				agent.Leave(kept, screen, code, status)
 			}
 		}
 	}

@@ -41,7 +41,7 @@ func TestAdapterThatShowsUpLateGetsItsDriver(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	loaded := 0
-	_, err = waitForNetwork(ctx, agent.NewScreen(), network.New(network.Config{}), func() {
+	_, err = waitForNetwork(ctx, agent.NewScreen(), network.New(network.Config{}), nil, func() {
 		loaded += m.coldPlug(log)
 		cancel() // there is no network here to wait for
 	})

@@ -55,8 +55,8 @@ func BootOf(f *fleet.Fleet, boots Boots, name string, now time.Time) (*MachineBo
 	if len(seen) > 1 {
 		in.Last = seen[1]
 	}
-	hello, told := f.Greeted(m.ID)
-	if in.Hello = hello; told {
+	hello, left, told := f.Greeted(m.ID)
+	if in.Hello, in.Left = hello, left; told {
 		in.Told = hello
 	}
 	if m.Boot != nil {

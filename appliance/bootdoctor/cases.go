@@ -14,6 +14,9 @@ type Case struct {
 	match func(*view) map[string]string
 }
 
+// inVariable is what an agent leaves that does not reach the appliance, see package left of the agent.
+const inVariable = "on UEFI machines the reason, in a variable of the firmware, which the next boot that reaches the appliance tells; on BIOS machines nothing"
+
 // caseOnTheWay is the case of a machine that goes on.
 const caseOnTheWay = "on-the-way"
 
@@ -44,6 +47,9 @@ func Texts() (list []string) {
 			list = append(list, c.Next)
 		}
 		list = append(list, c.Causes...)
+	}
+	for _, t := range leftTexts {
+		list = append(list, t.Sentence, t.Next)
 	}
 	return list
 }

@@ -39,7 +39,7 @@ var kernelCases = []Case{
 	{
 		Name: "appliance-unreachable", Level: Stopped, Stopped: Hello,
 		Wire:     "kernel and initramfs fetched, the agent asks for an address, and says at TCP 80 that nothing answers at TCP 443; no hello",
-		Leaves:   "the agent tries on; its screen says what it waits for; a next boot ends the same",
+		Leaves:   inVariable + "; the agent tries on, and its screen says what it waits for",
 		Sentence: "the agent of {name} runs and gets no answer of this appliance: {note}",
 		Next:     "open TCP port 443 of this appliance to the machines: look at the firewall of this host and at filters between; the machine goes on by itself",
 		match: func(v *view) map[string]string {
@@ -53,7 +53,7 @@ var kernelCases = []Case{
 	{
 		Name: "wrong-certificate", Level: Stopped, Stopped: Hello,
 		Wire:     "the agent says at TCP 80 that what answers at TCP 443 is not the site's appliance, or that its certificate is not good at this time; no hello",
-		Leaves:   "the agent tries on; its screen says why; a next boot ends the same",
+		Leaves:   inVariable + "; the agent tries on, and its screen says why",
 		Sentence: "the agent of {name} does not trust what answers it at TCP port 443: {note}",
 		Next:     "set the clock of this appliance right (`seedbed doctor` compares clocks); then look for a proxy or another computer that answers at the appliance's address",
 		Causes:   []string{"the clock of this appliance is wrong, so that its certificate is not good yet or any more", "another computer, or a proxy that opens TLS, answers at the appliance's address"},
@@ -68,7 +68,7 @@ var kernelCases = []Case{
 	{
 		Name: "boot-refused", Level: Stopped, Stopped: Hello,
 		Wire:     "the agent says at TCP 80 that the appliance refuses its token: it is too old, was used, or a later boot replaced it",
-		Leaves:   "the agent restarts the machine after a minute, and gets a new token",
+		Leaves:   "nothing on the machine; the agent restarts it after a minute, and gets a new token",
 		Sentence: "the appliance refused the boot of {name}: {note}",
 		Next:     "the machine starts anew by itself; if it comes again, look for two machines with the same Ethernet address, and for a machine whose start takes more than 15 minutes",
 		match: func(v *view) map[string]string {
@@ -82,7 +82,7 @@ var kernelCases = []Case{
 	{
 		Name: "script-late", Level: Stopped, Stopped: Token,
 		Wire:     "the boot token is asked for, and refused (403): the last DHCP packet is more than 120 s old, or came from another address",
-		Leaves:   "the loader goes on to the machine's own disk",
+		Leaves:   "nothing; the loader goes on to the machine's own disk",
 		Sentence: "{name} came too late for its boot token: {note}",
 		Next:     "start it again; if it comes again, its network is slow (kernel and initramfs are 25 MB), or two machines have the same Ethernet address",
 		match: func(v *view) map[string]string {
@@ -96,7 +96,7 @@ var kernelCases = []Case{
 	{
 		Name: "download-cut", Level: Stopped, Stopped: Kernel,
 		Wire:     "HTTP of kernel or initramfs that ends before its end, and nothing for 30 s",
-		Leaves:   "the loader goes on to the machine's own disk, or stays with an error on its screen",
+		Leaves:   "nothing; the loader goes on to the machine's own disk, or stays with an error on its screen",
 		Sentence: "{name} got {bytes} of the {length} bytes of {file}, and then nothing more was fetched",
 		Next:     "look at its cable and switch port; see that it has 1 GB of memory; then start it again",
 		Causes:   []string{"the network between broke, or the machine was switched off", "the machine has too little memory for kernel and initramfs"},
@@ -114,7 +114,7 @@ var kernelCases = []Case{
 	{
 		Name: "agent-unreached", Level: Stopped, Stopped: Hello,
 		Wire:     "kernel and initramfs fetched; the agent's kernel asks for an address (class \"seedbed-agent\"), so that its driver and the cable are right; no hello for 90 s",
-		Leaves:   "the agent tries on; its screen says what it waits for",
+		Leaves:   inVariable + " (no address, or no answer); the agent tries on, and its screen says what it waits for",
 		Sentence: "the agent of {name} runs and asked for an address, and said nothing to this appliance since",
 		Next:     "read its screen, which says what it waits for; see that the DHCP server has addresses free, and open TCP ports 80 and 443 of this appliance to the machines",
 		Causes:   []string{"no DHCP server gives the agent an address", "this appliance cannot be reached from the machine by TCP"},
@@ -128,7 +128,7 @@ var kernelCases = []Case{
 	{
 		Name: "agent-silent-no-driver", Level: Stopped, Stopped: AgentDHCP,
 		Wire:     "kernel and initramfs fetched; nothing of the agent for 90 s; an inventory of an earlier boot names network cards without a driver",
-		Leaves:   "an inventory with the card's PCI IDs, by another card",
+		Leaves:   inVariable + " (the card without a driver); the appliance keeps an inventory with the card's PCI IDs, told by another card",
 		Sentence: "{name} fetched the agent, which says nothing: its kernel has no driver for the network card {cards}",
 		Next:     "boot it by another network card or a USB adapter; a newer initramfs may have the driver",
 		match: func(v *view) map[string]string {
@@ -141,7 +141,7 @@ var kernelCases = []Case{
 	{
 		Name: "agent-silent", Level: Stopped, Stopped: AgentDHCP,
 		Wire:     "kernel and initramfs fetched whole; no packet of the agent for 90 s",
-		Leaves:   "nothing: its next boot comes only when somebody starts it anew",
+		Leaves:   inVariable + " (no driver, no link, no address, no answer); nothing where the kernel did not start",
 		Sentence: "{name} fetched kernel and initramfs, and its agent said nothing since",
 		Next:     "read its screen: without a picture or with \"Kernel panic\" the kernel does not start (renew the firmware, add memory); \"no driver took\" names the card; \"no DHCP answer yet\" is the switch: set its port to edge (portfast)",
 		Causes: []string{"the kernel does not start on this machine", "the agent's kernel has no driver for the network card", "the switch port does not forward yet (spanning tree) or lost the link",
@@ -156,7 +156,7 @@ var kernelCases = []Case{
 	{
 		Name: "script-stopped", Level: Stopped, Stopped: Kernel,
 		Wire:     "a loader runs and fetches its script, and then nothing for 30 s",
-		Leaves:   "the loader goes on to the machine's own disk; its screen shows the error",
+		Leaves:   "nothing; the loader goes on to the machine's own disk, and its screen shows the error",
 		Sentence: "the loader {loader} of {name} fetched its script and nothing after it",
 		Next:     "read its screen; open TCP port 80 of this appliance to the machines; then start it again",
 		Causes:   []string{"the network between broke, or the machine was switched off", "the loader cannot load a kernel on this machine (memory, Secure Boot)"},
@@ -175,7 +175,7 @@ var ownDiskCases = []Case{
 	{
 		Name: "no-disk-starts", Level: Stopped, Stopped: Local,
 		Wire:     "GRUB says that it finds no disk that starts (GET /grub/nodisk.cfg)",
-		Leaves:   "the appliance answers its next DISCOVER not at all, and the firmware goes on by its own order",
+		Leaves:   "nothing on the machine; the appliance answers its next DISCOVER not at all, and the firmware goes on by its own order",
 		Sentence: "{name} was sent to its own disk, and GRUB found none that starts",
 		Next:     "deploy an image, or start the machine again: its firmware tries its own boot order then",
 		match: func(v *view) map[string]string {
@@ -188,7 +188,7 @@ var ownDiskCases = []Case{
 	{
 		Name: "own-disk-by-override", Level: Notice, Stopped: Local,
 		Wire:     "script of the own disk; a person said that the machine boots it, though it has a job",
-		Leaves:   "the same in each boot until that word is taken back",
+		Leaves:   "nothing; it is the same in each boot until that word is taken back",
 		Sentence: "{name} boots its own disk because a person said so; job {job} waits",
 		Next:     "take that back with `seedbed machine edit --boot jobs` (or \"boot\" on the machine's page), and start it again",
 		match: func(v *view) map[string]string {
@@ -201,7 +201,7 @@ var ownDiskCases = []Case{
 	{
 		Name: "own-disk-loop", Level: Notice, Stopped: Local,
 		Wire:     "script of the own disk in two boots that begin less than 3 minutes apart",
-		Leaves:   "a new DISCOVER soon after it was sent to its disk",
+		Leaves:   "nothing but the new DISCOVER soon after it was sent to its disk",
 		Sentence: "{name} was sent to its own disk and came back {after} later: its system may not start",
 		Next:     "read its screen; verify or deploy its image again; if somebody restarted it, nothing is wrong",
 		Causes:   []string{"the system on its disk does not start", "somebody restarted the machine"},
@@ -250,7 +250,7 @@ var restCases = []Case{
 	{
 		Name: "agent-lost", Level: Stopped, Stopped: Job,
 		Wire:     "the agent said hello and took a job; nothing comes of it for 2 minutes",
-		Leaves:   "its job goes on with its next boot; the last lines of its screen are lost",
+		Leaves:   "what was written to its disk, which its next boot finds by its hashes and goes on with; the last lines of its screen are lost",
 		Sentence: "nothing was heard of the agent of {name} for {silent}, in the middle of job {job}",
 		Next:     "see that it is on and its cable plugged in, and read its screen; started again, it goes on where it was",
 		Causes:   []string{"the machine was switched off or restarted, or its kernel stopped", "its network broke: cable, switch port, or a firewall that closed TCP port 443"},

@@ -36,7 +36,7 @@ var loaderCases = []Case{
 	{
 		Name: "wrong-loader", Level: Stopped, Stopped: TFTP,
 		Wire:     "TFTP or HTTP of a loader that is not for the architecture of the DISCOVER, and that the appliance did not offer; no script after it",
-		Leaves:   "the same in each boot",
+		Leaves:   "nothing; it is the same in each boot",
 		Sentence: "{name} has {firmware} firmware and fetched {file}, which is for other firmware; this appliance offered {loader}",
 		Next: "another DHCP server names that file: take options 66 and 67 (file, next-server, \"boot file name\") out of it, or have it tell architectures apart (option 93); " +
 			"`seedbed doctor --probe` says who answers",
@@ -55,7 +55,7 @@ var loaderCases = []Case{
 	{
 		Name: "loader-missing", Level: Stopped, Stopped: TFTP,
 		Wire:     "TFTP or HTTP of a file that the appliance does not have; error 1 or status 404; no loader after it",
-		Leaves:   "the same in each boot; its screen shows \"PXE-T01\" or \"PXE-E3B\"",
+		Leaves:   "nothing; it is the same in each boot, and its screen shows \"PXE-T01\" or \"PXE-E3B\"",
 		Sentence: "{name} asked this appliance for {file}, which is no file of a boot",
 		Next:     "another DHCP server names that file: take options 66 and 67 (file, next-server) out of it; `seedbed doctor --probe` says who answers",
 		match: func(v *view) map[string]string {
@@ -69,7 +69,7 @@ var loaderCases = []Case{
 	{
 		Name: "loader-cut", Level: Stopped, Stopped: TFTP,
 		Wire:     "TFTP or HTTP of a loader that ends before its end: blocks that nobody acknowledges, or an error that the machine sent",
-		Leaves:   "a new DISCOVER, and the same file again",
+		Leaves:   "nothing but a new DISCOVER, and the same file again",
 		Sentence: "{name} got {bytes} of the {length} bytes of {file}, and then nothing more arrived: {note}",
 		Next:     "let UDP from any port of this appliance through to the machine (TFTP answers from a port of its own); then look at its cable and its switch port",
 		Causes:   []string{"a firewall lets the request at UDP port 69 through and not the answers", "the network between loses packets, or the machine was switched off"},
@@ -84,7 +84,7 @@ var loaderCases = []Case{
 	{
 		Name: "secure-boot", Level: Stopped, Stopped: Script,
 		Wire:     "a loader is fetched whole, no request after it, and the firmware's next question within 30 s: the next boot entry; Secure Boot is on, or its keys lack Microsoft's UEFI CA",
-		Leaves:   "a DISCOVER of the next boot entry (HTTP boot, other card) seconds after the loader",
+		Leaves:   "nothing but a DISCOVER of the next boot entry (HTTP boot, other card) seconds after the loader",
 		Sentence: "{name} fetched the loader {loader} and its firmware did not start it: Secure Boot refuses it ({why})",
 		Next:     nextSecureBoot,
 		match: func(v *view) map[string]string {
@@ -107,7 +107,7 @@ var loaderCases = []Case{
 	{
 		Name: "secure-boot-or-broken", Level: Stopped, Stopped: Script,
 		Wire:     "a loader is fetched whole, no request after it, and the firmware's next question within 30 s; nobody told whether Secure Boot is on",
-		Leaves:   "a DISCOVER of the next boot entry seconds after the loader",
+		Leaves:   "nothing but a DISCOVER of the next boot entry seconds after the loader",
 		Sentence: "{name} fetched the loader {loader}, did not start it, and went on to its next boot entry {after} later",
 		Next:     nextSecureBoot + "; if it is off already, set network boot to the other of BIOS and UEFI, and renew the firmware",
 		Causes:   []string{"Secure Boot is on and refuses the loader", "the firmware cannot run the loader, which gave up at once"},
@@ -122,7 +122,7 @@ var loaderCases = []Case{
 	{
 		Name: "secure-boot-or-hang", Level: Stopped, Stopped: Script,
 		Wire:     "a loader for UEFI is fetched whole, and then nothing for 60 s; nobody told whether Secure Boot is on",
-		Leaves:   "no packet until somebody starts it anew; then the appliance offers the next loader",
+		Leaves:   "nothing: no packet until somebody starts it anew; then the appliance offers the next loader",
 		Sentence: "{name} fetched the loader {loader} and made no request since",
 		Next:     "look at its screen: \"Access Denied\" or \"Security Violation\" is Secure Boot (" + nextSecureBoot + "); \"initialising devices\" is the loader: start the machine again, which gets the next loader",
 		Causes:   []string{"Secure Boot refuses the loader", "the loader hangs as it starts the network card"},
@@ -137,7 +137,7 @@ var loaderCases = []Case{
 	{
 		Name: "loader-hangs", Level: Stopped, Stopped: Script,
 		Wire:     "a loader that fits is fetched whole, and then nothing for 60 s; Secure Boot is off, or the firmware is BIOS",
-		Leaves:   "no packet until somebody starts it anew; then the appliance offers the next loader",
+		Leaves:   "nothing: no packet until somebody starts it anew; then the appliance offers the next loader",
 		Sentence: "{name} fetched the loader {loader}, which made no request since: it hangs as it starts (\"initialising devices\")",
 		Next:     "start the machine again: it gets the next loader; if all hang, renew its firmware, or use another network card",
 		match: func(v *view) map[string]string {

@@ -20,7 +20,7 @@ var packetCases = []Case{
 	{
 		Name: "no-loader-for-firmware", Level: Stopped, Stopped: DHCP,
 		Wire:     "DISCOVER of an architecture (option 93) for which there is no loader; no offer of the appliance",
-		Leaves:   "the same in each boot",
+		Leaves:   "nothing; it is the same in each boot",
 		Sentence: "the firmware of {name} asked as {firmware} and was offered nothing: {note}",
 		Next:     "set its firmware to boot from the network as x64 UEFI or BIOS; a computer of another architecture cannot be imaged",
 		match: func(v *view) map[string]string {
@@ -34,7 +34,7 @@ var packetCases = []Case{
 	{
 		Name: "no-proxy-answer", Level: Stopped, Stopped: Proxy,
 		Wire:     "DISCOVER, offer, address; then the same question at UDP 4011 three times and more; nothing at TFTP",
-		Leaves:   "the same in each boot",
+		Leaves:   "nothing; it is the same in each boot",
 		Sentence: "{name} asked this appliance {count} times at UDP port 4011 which file to load, and the answers did not reach it",
 		Next:     "let answers of this appliance from UDP port 4011 through to the machines: look at the firewall of this host and at filters of switches and routers between",
 		match: func(v *view) map[string]string {
@@ -48,7 +48,7 @@ var packetCases = []Case{
 	{
 		Name: "no-tftp", Level: Stopped, Stopped: TFTP,
 		Wire:     "DISCOVER, offer, address, question at UDP 4011 and its answer; then nothing at UDP 69",
-		Leaves:   "the same in each boot",
+		Leaves:   "nothing; it is the same in each boot",
 		Sentence: "{name} was told to load {loader} from this appliance, and no request for it arrived at UDP port 69",
 		Next:     "open UDP port 69 to this appliance (and let its answers from other UDP ports through): look at the firewall of this host and at filters between it and the machine",
 		match: func(v *view) map[string]string {
@@ -62,7 +62,7 @@ var packetCases = []Case{
 	{
 		Name: "no-http", Level: Stopped, Stopped: HTTP,
 		Wire:     "DISCOVER of iPXE or of firmware that boots from HTTP, offer of a URL, address; then nothing at TCP 80",
-		Leaves:   "the same in each boot",
+		Leaves:   "nothing; it is the same in each boot",
 		Sentence: "{name} was offered a file of this appliance by HTTP, took an address, and did not fetch it",
 		Next:     "open TCP port 80 to this appliance; then look at what the other DHCP server sends as boot file (option 67) and take it out",
 		Causes:   []string{"TCP port 80 of this appliance cannot be reached from the machine", "another DHCP server named a boot file (option 67, file), and the machine took that"},
@@ -77,7 +77,7 @@ var packetCases = []Case{
 	{
 		Name: "other-server", Level: Stopped, Stopped: Proxy,
 		Wire:     "DISCOVER, offer of the appliance, REQUEST to the DHCP server; then nothing at UDP 4011 nor UDP 69",
-		Leaves:   "the same in each boot; its screen shows the other server's file or \"PXE-E…\"",
+		Leaves:   "nothing; it is the same in each boot, and its screen shows the other server's file or \"PXE-E…\"",
 		Sentence: "{name} took an address, but not this appliance's offer of {loader}: nothing came at UDP port 4011 or 69",
 		Next: "take the boot file out of the other DHCP server (options 66, 67, file and next-server; `seedbed doctor --probe` says who answers), and open UDP port 4011 to this appliance; " +
 			"where a switch filters DHCP answers (DHCP snooping), trust the appliance's port",
@@ -94,7 +94,7 @@ var packetCases = []Case{
 	{
 		Name: "no-address", Level: Stopped, Stopped: Address,
 		Wire:     "DISCOVER several times, offers of the appliance; no REQUEST",
-		Leaves:   "the same in each boot; its screen shows \"PXE-E51\" or \"PXE-E16\"",
+		Leaves:   "nothing; it is the same in each boot, and its screen shows \"PXE-E51\" or \"PXE-E16\"",
 		Sentence: "{name} asked {count} times for an address and took none",
 		Next:     "look whether the DHCP server of this network runs, has free addresses, and knows the network of the machine; trust the ports of DHCP server and appliance at the switch (DHCP snooping)",
 		Causes:   []string{"no DHCP server gives the machine an address", "a switch drops the answers on their way to it (DHCP snooping, spanning tree)"},

@@ -48,6 +48,8 @@ type Verdict struct {
 	Before bool `json:"before,omitempty"`
 	// Facts are what stands in the place of words in braces in the texts of the Case, for other languages.
 	Facts map[string]string `json:"facts,omitempty"`
+	// Left is what a boot before left on the machine, nil where nothing is known.
+	Left *Left `json:"left,omitempty"`
 	// Step is the last step of a machine that is on its way, nil otherwise.
 	Step *Step `json:"-"`
 }
@@ -74,6 +76,8 @@ type Input struct {
 	Boot, Last Boot
 	// Hello is when its agent said hello last, Told when it told what the machine is.
 	Hello, Told time.Time
+	// Left is what that hello told of an earlier boot, nil is nothing.
+	Left *job.Left
 	// Heard is when anything was heard of it last, zero is not in this run of the appliance.
 	Heard    time.Time
 	Admitted bool
@@ -86,6 +90,12 @@ type Input struct {
 
 // Judge says where the machine's boot stopped and why. A boot that is on its way is judged by the one before, where that stopped.
 func Judge(in Input) Verdict {
+	v := judge(in)
+	v.Left = leftOf(&in)
+	return v
+}
+
+func judge(in Input) Verdict {
 	now := verdict(&view{Input: in, b: in.Boot})
 	if now.Level != Fine || now.Case != caseOnTheWay || len(in.Last.Steps) == 0 {
 		return now

@@ -197,6 +197,42 @@ func TestEachEvidenceGivesItsVerdict(t *testing.T) {
 	}
 }
 
+// What an earlier boot left stands beside the verdict on the present one, with its time, for a day.
+func TestWhatAnEarlierBootLeftIsToldBesideTheVerdict(t *testing.T) {
+	left := job.Left{Code: job.TroubleUnreachable, Text: "10.77.0.1:443: i/o timeout.", At: at(-300)}
+	in := Input{Name: "pc", Now: at(40), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Admitted: true, Left: &left, Inventory: inventory(func(*job.Inventory) {})}
+	v := Judge(in)
+	if v.Case != "in-agent" || v.Left == nil || !v.Left.At.Equal(left.At) ||
+		v.Left.Sentence != "in a boot before this one the agent of pc got no answer of this appliance: 10.77.0.1:443: i/o timeout" || !strings.Contains(v.Left.Next, "TCP port 443") {
+		t.Errorf("the verdict is %+v, with %+v", v, v.Left)
+	}
+	for code := range leftTexts {
+		left.Code = code
+		if e := Judge(in).Left; e == nil || e.Sentence == "" || e.Next == "" || strings.ContainsAny(e.Sentence+e.Next, "{}") {
+			t.Errorf("%s: %+v", code, e)
+		}
+	}
+	left.Code = "of a later version"
+	if e := Judge(in).Left; e != nil {
+		t.Errorf("a code that is not known says %+v", e)
+	}
+	left.Code, in.Now = job.LeftNoLink, at(20).Add(25*time.Hour)
+	if e := Judge(in).Left; e != nil {
+		t.Errorf("a day later it is still told: %+v", e)
+	}
+	if e := Judge(Input{Name: "pc", Now: at(40), Boot: boot(upToKernel...)}).Left; e != nil {
+		t.Errorf("of nothing that was left it says %+v", e)
+	}
+}
+
+func TestEachCaseSaysWhatIsLeftForTheNextBoot(t *testing.T) {
+	for _, c := range Cases {
+		if !strings.HasPrefix(c.Leaves, "nothing") && !strings.HasPrefix(c.Leaves, inVariable) && c.Name != "agent-lost" {
+			t.Errorf("%s leaves %q", c.Name, c.Leaves)
+		}
+	}
+}
+
 // A boot is judged at each moment, however it goes on: there is always a verdict, and none panics.
 func TestThereIsAVerdictAtEachMoment(t *testing.T) {
 	for _, e := range examples {

@@ -17,6 +17,28 @@ type verdictView struct {
 	Sentence, Next    string
 	Causes            []string
 	Before            bool
+	Left              *leftView
+}
+
+// leftView is what a boot before left on the machine.
+type leftView struct {
+	At             time.Time // zero is not known
+	Sentence, Next string
+}
+
+// left returns that in the visit's language; nil where nothing was left.
+func (v *visit) left(e *bootdoctor.Left) *leftView {
+	if e == nil {
+		return nil
+	}
+	view := &leftView{e.At, e.Sentence, e.Next}
+	if t, known := bootdoctor.LeftTextOf(e.Code); known {
+		view.Sentence, view.Next = v.said(t.Sentence, e.Facts), v.said(t.Next, e.Facts)
+	}
+	if v.Language() == "en" {
+		view.Sentence = strings.ToUpper(view.Sentence[:1]) + view.Sentence[1:]
+	}
+	return view
 }
 
 // levels are what the levels of verdicts are called.
@@ -27,7 +49,7 @@ var levelKinds = map[bootdoctor.Level]string{bootdoctor.Fine: "done", bootdoctor
 
 // Verdict returns what the doctor says.
 func (v *visit) Verdict(d bootdoctor.Verdict) verdictView {
-	view := verdictView{Case: d.Case, Kind: levelKinds[d.Level], Level: v.t(levels[d.Level]), Sentence: d.Sentence, Next: d.Next, Causes: d.Causes, Before: d.Before}
+	view := verdictView{Case: d.Case, Kind: levelKinds[d.Level], Level: v.t(levels[d.Level]), Sentence: d.Sentence, Next: d.Next, Causes: d.Causes, Before: d.Before, Left: v.left(d.Left)}
 	c := bootdoctor.Find(d.Case)
 	if c == nil {
 		return view

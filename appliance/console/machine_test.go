@@ -125,6 +125,22 @@ func TestAMachinesPageShowsTheWordsOfItsScreen(t *testing.T) {
 	}
 }
 
+// TestAMachinesPageSaysWhatStoppedAnEarlierBoot: beside the verdict on the present one, as text, for the machine that left it.
+func TestAMachinesPageSaysWhatStoppedAnEarlierBoot(t *testing.T) {
+	w := newWorld(t)
+	other := w.machine("other", true)
+	w.left = &job.Left{Code: job.LeftNoLink, Text: "no link on <i>eth0</i>.", At: time.Now().Add(-time.Hour)}
+	id := w.machine("one", true)
+	_, body, _ := w.ask(fleet.RoleViewer, "/machines/"+id, nil)
+	const want = ": In a boot before this one the network card of one had no link: no link on &lt;i&gt;eth0&lt;/i&gt;."
+	if _, part, found := strings.Cut(body, `<div id="left">`); !found || !strings.Contains(part, want) || !strings.Contains(part, "look at its cable") || strings.HasPrefix(part, "<p>: ") {
+		t.Errorf("the page says of the boot before: %.600s", part)
+	}
+	if _, body, _ := w.ask(fleet.RoleViewer, "/machines/"+other, nil); strings.Contains(body, `id="left"`) {
+		t.Error("a machine that left nothing is said to have")
+	}
+}
+
 // TestAMachineIsChangedOnItsPage: by keyboard, and not where somebody else was faster.
 func TestAMachineIsChangedOnItsPage(t *testing.T) {
 	w := newWorld(t)

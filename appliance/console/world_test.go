@@ -52,7 +52,8 @@ type world struct {
 
 	mu     sync.Mutex
 	stays  map[fleet.Role]*fleet.Stay
-	made   int // machines
+	made   int       // machines
+	left   *job.Left // what later machines tell of a boot before
 	agents map[string]agent
 }
 
@@ -215,7 +216,7 @@ func (w *world) machine(name string, admit bool, more ...job.Disk) string {
 	check(err)
 	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
 	check(err)
-	welcome, err := w.fleet.Hello(w.ctx, addr, job.Hello{Token: boot.Token, MAC: mac, PublicKey: public})
+	welcome, err := w.fleet.Hello(w.ctx, addr, job.Hello{Token: boot.Token, MAC: mac, PublicKey: public, Clock: time.Now(), Left: w.left})
 	check(err)
 	cert, err := x509.ParseCertificate(welcome.Certificate)
 	check(err)

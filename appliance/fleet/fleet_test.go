@@ -71,6 +71,9 @@ type room struct {
 	lib      library
 	wake     func(net.HardwareAddr, []netip.Addr) error
 	poll     time.Duration // of a claim; 0 is 20 ms
+	// left and machineClock, where set, are what later hellos tell.
+	left         *job.Left
+	machineClock time.Time
 	// mayReach, where set before a start, is fleet.Config.MayReach.
 	mayReach func(names []string, at netip.Addr, seeder netip.AddrPort) bool
 	// needed and weigh, where set before a start, are those of fleet.Config.
@@ -167,7 +170,7 @@ func (r *room) boot(mac string, inv job.Inventory) *agent {
 }
 
 func (a *agent) hello() error {
-	w, err := a.r.Hello(a.r.t.Context(), netip.MustParseAddr("10.77.0.100"), job.Hello{Token: a.token, MAC: a.mac, PublicKey: a.public()})
+	w, err := a.r.Hello(a.r.t.Context(), netip.MustParseAddr("10.77.0.100"), job.Hello{Token: a.token, MAC: a.mac, PublicKey: a.public(), Left: a.r.left, Clock: a.r.machineClock})
 	if err != nil {
 		return err
 	}

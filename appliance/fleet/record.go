@@ -210,6 +210,8 @@ type Session struct {
 	Machine   string `json:"machine,omitempty"` // ID, after the inventory
 	Told      string `json:"told,omitempty"`    // names the inventory that was told last
 	Revoked   bool   `json:"revoked,omitempty"`
+	// Left is what its hello told of an earlier boot that did not come as far, by the appliance's clock; nil is nothing.
+	Left *job.Left `json:"left,omitempty"`
 	// Guest is set on what is no boot, but the stay of a program that joined swarms.
 	Guest *Guest `json:"guest,omitempty"`
 }

@@ -87,14 +87,43 @@ func (d *draft) redeem(h job.Hello, key string, remote netip.Addr, now time.Time
 		return err
 	}
 	own := d.editSession(s)
-	own.Redeemed, own.Key, own.PublicKey = now, key, h.PublicKey
+	own.Redeemed, own.Key, own.PublicKey, own.Left = now, key, h.PublicKey, leftAt(h, now)
 	text := m.Name + " booted the agent"
 	if given, err := netip.ParseAddr(s.Addr); err == nil && remote.IsValid() && given != remote {
 		text += fmt.Sprintf(", at %s; its boot script was given to %s", remote, given)
 	}
+	if l := own.Left; l != nil {
+		text += "; in a boot before this one"
+		if !l.At.IsZero() {
+			text += ", at " + l.At.Format(time.DateTime) + " UTC"
+		}
+		text += ", it did not reach the appliance: " + l.Text
+	}
 	d.event(Event{Kind: "machine.hello", Machine: m.ID, Text: text})
 	return nil
 }
+
+// maxLeftAge is how old what an earlier boot left may be by the machine's clock: what is older, or of times to come, has no time.
+const maxLeftAge = 10 * 365 * 24 * time.Hour
+
+// leftAt returns what a hello tells of an earlier boot, bounded, its time by this appliance's clock; nil is nothing.
+func leftAt(h job.Hello, now time.Time) *job.Left {
+	if h.Left == nil || h.Left.Code == "" {
+		return nil
+	}
+	l := *h.Left
+	cut(&l.Code, maxWord)
+	cut(&l.Text, maxLeft)
+	if ago := h.Clock.Sub(l.At); l.At.IsZero() || ago < 0 || ago > maxLeftAge {
+		l.At = time.Time{}
+	} else {
+		l.At = now.Add(-ago).UTC().Truncate(time.Second)
+	}
+	return &l
+}
+
+// maxLeft bounds the sentence about an earlier boot, in bytes.
+const maxLeft = 500
 
 // Caller is who sends a request: one boot of one machine's agent.
 type Caller struct {

@@ -60,6 +60,8 @@ type Hello struct {
 	// Clock is what the machine's clock said; zero year clocks are normal.
 	Clock   time.Time `json:"clock"`
 	Version string    `json:"version"` // of the agent
+	// Left is what kept the agent from the appliance in an earlier boot; nil is nothing that is known.
+	Left *Left `json:"left,omitempty"`
 }
 
 // Welcome answers Hello.

@@ -17,6 +17,7 @@ import (
 	"seedbed/appliance/job"
 	"seedbed/initramfs/board"
 	"seedbed/initramfs/disk"
+	"seedbed/initramfs/left"
 )
 
 // Machine is the computer that the agent runs on.
@@ -46,6 +47,8 @@ type Config struct {
 	ListenAddr string
 	// MemoryBytes bounds what the swarm holds in memory; zero leaves it to the swarm.
 	MemoryBytes int64
+	// Left keeps for the next boot why this one does not reach the appliance; nil keeps nothing.
+	Left *left.Store
 	// LoadModule loads a kernel module by name, if it is there; nil leaves all to the kernel.
 	LoadModule func(name string)
 
@@ -62,11 +65,12 @@ type timing struct {
 	alone    time.Duration // a finished machine that hears nothing of the appliance so long goes on by itself
 	idle     time.Duration // a machine that may have a job and gets none so long boots its own disk
 	trouble  time.Duration // an agent that gets no answer to its hello so long says why by the port of the boot files
+	keep     time.Duration // an agent that gets no answer to its hello so long leaves the reason for the next boot
 	swarm    time.Duration // a machine that gets nothing of its image so long looks whether it reaches who has it
 }
 
 var defaultTiming = timing{rest: time.Second, rescan: 3 * time.Second, progress: 5 * time.Second, failed: 10 * time.Second, alone: time.Minute,
-	idle: 2 * time.Minute, trouble: 5 * time.Second, swarm: 10 * time.Second}
+	idle: 2 * time.Minute, trouble: 5 * time.Second, keep: 30 * time.Second, swarm: 10 * time.Second}
 
 // Agent carries out the jobs of one boot of one machine. Run owns it.
 type Agent struct {
@@ -162,8 +166,8 @@ func (a *Agent) hello(ctx context.Context) error {
 	var w job.Welcome
 	trouble := a.newTrouble()
 	err = a.retry(ctx, "answer the hello", func(ctx context.Context) (err error) {
-		defer func() { trouble.tell(ctx, err) }()
-		h := job.Hello{Token: a.cfg.Boot.Token, MAC: a.cfg.Boot.MAC, PublicKey: key, Clock: time.Now(), Version: a.cfg.Version}
+		defer func() { trouble.keep(ctx, err); trouble.tell(ctx, err) }()
+		h := job.Hello{Token: a.cfg.Boot.Token, MAC: a.cfg.Boot.MAC, PublicKey: key, Clock: time.Now(), Version: a.cfg.Version, Left: a.cfg.Left.Found()}
 		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		_, err = a.client.post(attempt, job.PathHello, h, &w)
@@ -171,6 +175,9 @@ func (a *Agent) hello(ctx context.Context) error {
 	})
 	if err != nil {
 		return refusedBoot(err)
+	}
+	if err := a.cfg.Left.Told(); err != nil {
+		a.log.Warn("what the boot before left stays there", "err", err)
 	}
 	if a.ca, err = x509.ParseCertificate(w.CA); err != nil {
 		return fmt.Errorf("the site's certificate: %w", err)

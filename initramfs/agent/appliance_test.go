@@ -72,6 +72,7 @@ type appliance struct {
 	seeds      []netip.AddrPort
 	reports    []job.Report
 	claims     []job.Claim
+	hello      job.Hello // the last one
 	frames     []job.OldFrame
 	receipts   []job.Receipt
 	announced  []announce.Event
@@ -181,6 +182,7 @@ func (a *appliance) handler() http.Handler {
 		_ = json.NewDecoder(r.Body).Decode(&h)
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		a.hello = h
 		if h.Token != a.token && string(h.PublicKey) != string(a.machine) {
 			deny(w, http.StatusForbidden, "token-used", "the boot token was used before; start the machine again")
 			return

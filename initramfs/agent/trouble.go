@@ -12,6 +12,7 @@ import (
 
 	"seedbed/appliance/job"
 	"seedbed/images/swarm"
+	"seedbed/initramfs/left"
 )
 
 // troubleTimeout bounds the word about a trouble, which is told again while it lasts.
@@ -51,6 +52,25 @@ func (t *trouble) tell(ctx context.Context, err error) {
 		return
 	}
 	res.Body.Close()
+}
+
+// keep leaves the reason for the next boot, once it has stood for a while and the appliance said nothing at all.
+func (t *trouble) keep(ctx context.Context, err error) {
+	if err == nil || ctx.Err() != nil || time.Since(t.began) < t.a.cfg.timing.keep || refused(err) != nil {
+		return
+	}
+	Leave(t.a.cfg.Left, t.a.screen, troubleCode(err), plain(err).Error())
+}
+
+// Leave leaves for the next boot why this one does not reach the appliance, and says so on the screen.
+func Leave(to *left.Store, screen *Screen, code, reason string) {
+	kept, err := to.Keep(job.Left{Code: code, Text: reason, At: time.Now()})
+	switch {
+	case err != nil:
+		screen.SayOnce("left", "%v; the next boot will not know why this one stopped", err)
+	case kept:
+		screen.SayOnce("left", "this reason is kept in the firmware, and told by the next boot that reaches the appliance")
+	}
 }
 
 // troubleCode says in a word what keeps an agent from its hello.

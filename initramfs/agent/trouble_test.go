@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"seedbed/appliance/job"
+	"seedbed/initramfs/left"
 )
 
 // An agent that gets no answer by HTTPS says so where it booted from: once the patience is over, and not at each attempt.
@@ -89,5 +90,52 @@ func TestAMachineSaysThatItReachesNoSeeder(t *testing.T) {
 	d.j.Seeds = nil
 	if why := d.unreached(t.Context()); why != "" {
 		t.Errorf("without seeders it says %q", why)
+	}
+}
+
+// TestTheNextBootTellsWhatStoppedTheOneBefore: what stands in the firmware goes with the hello of the first boot that gets through, once.
+func TestTheNextBootTellsWhatStoppedTheOneBefore(t *testing.T) {
+	a := newAppliance(t)
+	dir := t.TempDir()
+	boot := func(b job.Boot, until func(*Screen) bool) {
+		t.Helper()
+		screen := NewScreen()
+		agent, err := New(Config{Boot: b, Machine: newComputer(t), Screen: screen, Left: left.Open(dir), timing: timing{keep: 50 * time.Millisecond, rest: time.Millisecond, rescan: time.Hour}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		ended := make(chan struct{})
+		go func() { defer close(ended); _, _ = agent.Run(ctx) }()
+		for !until(screen) {
+			if err := sleep(ctx, 10*time.Millisecond); err != nil {
+				t.Fatalf("%v: %s", err, screen.Tail())
+			}
+		}
+		cancel()
+		<-ended
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	l.Close()
+	away := a.boot()
+	away.Appliances = []string{"https://" + nobody}
+	boot(away, func(s *Screen) bool { return strings.Contains(s.Tail(), "kept in the firmware") })
+	if found := left.Open(dir).Found(); found == nil || found.Code != job.TroubleUnreachable || !strings.Contains(found.Text, nobody) || found.At.IsZero() {
+		t.Fatalf("the firmware keeps %+v", found)
+	}
+	boot(a.boot(), func(s *Screen) bool { return strings.Contains(s.Tail(), "answered") })
+	a.mu.Lock()
+	told := a.hello.Left
+	a.mu.Unlock()
+	if told == nil || told.Code != job.TroubleUnreachable || !strings.Contains(told.Text, nobody) {
+		t.Errorf("the hello tells %+v", told)
+	}
+	if found := left.Open(dir).Found(); found != nil {
+		t.Errorf("after it was told the firmware keeps %+v", found)
 	}
 }

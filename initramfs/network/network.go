@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"seedbed/appliance/job"
 )
 
 // Config says which links matter.
@@ -190,12 +192,13 @@ func (n *Network) Wait(ctx context.Context) (Lease, error) {
 	}
 }
 
-// Status says in a sentence what the network waits for: for people, while Wait waits.
-func (n *Network) Status() string {
+// Status says what the network waits for, in a word (job.LeftNoCard, job.LeftNoLink, job.LeftNoAddress) and in a sentence: for people,
+// while Wait waits.
+func (n *Network) Status() (code, sentence string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.nics) == 0 {
-		return "no network card was found"
+		return job.LeftNoCard, "no network card was found"
 	}
 	var silent, asking []string
 	for name, c := range n.nics {
@@ -208,8 +211,8 @@ func (n *Network) Status() string {
 		}
 	}
 	if len(asking) == 0 {
-		return "no link on " + strings.Join(silent, ", ") + ": check the cable and the switch port"
+		return job.LeftNoLink, "no link on " + strings.Join(silent, ", ") + ": check the cable and the switch port"
 	}
-	return "no DHCP answer yet on " + strings.Join(asking, ", ") +
+	return job.LeftNoAddress, "no DHCP answer yet on " + strings.Join(asking, ", ") +
 		": a switch port may take 50 s to forward (spanning tree; set it to edge or PortFast)"
 }

@@ -14,6 +14,8 @@ import (
 	"go.uber.org/goleak"
 
 	"seedbed/initramfs/reboot"
+
+	"seedbed/appliance/job"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -107,13 +109,15 @@ func TestInside(t *testing.T) {
 		return
 	}
 	n := New(Config{BootMAC: "02:00:00:00:00:01", Grace: time.Second})
-	a := answer{First: n.Status()}
+	var a answer
+	_, a.First = n.Status()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
 	var err error
 	if a.Lease, err = n.Wait(ctx); err != nil {
-		t.Errorf("%v: %s", err, n.Status())
+		_, status := n.Status()
+		t.Errorf("%v: %s", err, status)
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -181,8 +185,8 @@ func TestBootNICHasTheDefaultRoute(t *testing.T) {
 }
 
 func TestStatusNamesWhatIsMissing(t *testing.T) {
-	if s := New(Config{}).Status(); !strings.Contains(s, "no network card") {
-		t.Error(s)
+	if code, s := New(Config{}).Status(); code != job.LeftNoCard || !strings.Contains(s, "no network card") {
+		t.Error(code, s)
 	}
 }
 
