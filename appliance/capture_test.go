@@ -146,7 +146,7 @@ func TestEightMachinesAreCapturedAtOnceInBoundedMemoryAndOnlyOnceWhatTheyShare(t
 	if most := int64(1 << 30); kib<<10 > most {
 		t.Errorf("the appliance took %d bytes of memory, more than %d", kib<<10, most)
 	}
-	if stored := packed(t, data); stored < noise || stored > noise+noise/10 {
+	if stored := packedTiles(t, data); stored < noise || stored > noise+noise/10 {
 		t.Errorf("%d bytes are stored of %d of noise", stored, noise)
 	}
 	want := roots(t, data, "room:1")
@@ -175,8 +175,8 @@ func full(few, much int64) int64 {
 	return few
 }
 
-// packed is the length of all packs.
-func packed(t *testing.T, data string) (stored int64) {
+// packedTiles is the length of all packs.
+func packedTiles(t *testing.T, data string) (stored int64) {
 	t.Helper()
 	packs, _ := filepath.Glob(filepath.Join(data, "repository", "packs", "*"))
 	for _, name := range packs {

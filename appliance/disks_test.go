@@ -185,6 +185,31 @@ func TestAnImageIsExportedAndTakenBack(t *testing.T) {
 		if out, err := exec.Command("sgdisk", "-v", long).CombinedOutput(); err != nil || !strings.Contains(string(out), "No problems") {
 			t.Errorf("sgdisk: %v %s", err, out)
 		}
+		small := filepath.Join(dir, "out.img.zst")
+		must(t, data, "image", "export", "debian:1", small)
+		if unpacked, err := exec.Command("zstd", "-dc", small).Output(); err != nil || !bytes.Equal(unpacked, whole) {
+			t.Errorf("zstd (Debian: zstd) unpacks another disk: %v", err)
+		}
+		if st, err := os.Stat(small); err != nil || st.Size() > int64(len(whole))/2 {
+			t.Errorf("compressed it has %d bytes of %d, %v", st.Size(), len(whole), err)
+		}
+		if out, code := seedbed(t, data, "image", "export", "debian:1", small); code == 0 || !strings.Contains(out, "another name") {
+			t.Errorf("a compressed file that exists: exit code %d: %s", code, out)
+		}
+		if out, code := seedbed(t, data, "image", "export", "debian:1", small+".zst", "--split", "7"); code != exitUsage || !strings.Contains(out, "--split") {
+			t.Errorf("compressed volumes: exit code %d: %s", code, out)
+		}
+		zipped := filepath.Join(dir, "raw.gz")
+		if out, err := exec.Command("sh", "-c", "gzip -c "+raw+" >"+zipped).CombinedOutput(); err != nil {
+			t.Fatalf("gzip: %v %s", err, out)
+		}
+		broken := filepath.Join(dir, "broken.zst")
+		if err := os.WriteFile(broken, output(t, data, 0, "image", "export", "debian:1", "-", "--compress")[:4000], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := seedbed(t, data, "image", "import", broken, "--name", "again"); code != exitRefused || !strings.Contains(out, "damaged or cut off") {
+			t.Errorf("a file that is cut off: exit code %d: %s", code, out)
+		}
 		stdin := func() string {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "--data", data, "image", "import", "-", "--name", "again", "--json")
 			cmd.Env, cmd.Stdin = commandEnv(), bytes.NewReader(whole)
@@ -197,6 +222,8 @@ func TestAnImageIsExportedAndTakenBack(t *testing.T) {
 		for _, out := range []string{
 			must(t, data, "image", "import", raw, "--name", "again", "--json"),
 			must(t, data, "image", "import", name+".001", "--name", "again", "--json"), stdin(),
+			must(t, data, "image", "import", small, "--name", "again", "--json"),
+			must(t, data, "image", "import", zipped, "--name", "again", "--json"),
 		} {
 			var d api.ImageDetail
 			if err := json.Unmarshal([]byte(out), &d); err != nil {

@@ -17,7 +17,8 @@ import (
 )
 
 const imageAddHelp = `SOURCE is a disk (/dev/sdb), a raw disk file, the first volume of one (NAME.001), or a virtual machine's disk
-(qcow2, VHDX, VHD, VMDK, VDI), which qemu-nbd reads without a copy. It is never written: a disk is set read-only
+(qcow2, VHDX, VHD, VMDK, VDI), which qemu-nbd reads without a copy. Of a raw disk file that is packed with zstd or gzip
+a sparse copy is kept in the data directory while it is read. It is never written: a disk is set read-only
 while it is read (if the program is killed then, blockdev --setrw takes that back), and one that is mounted for
 writing is refused. Files that refer to other files, such as backing files, are refused.
 

@@ -42,7 +42,16 @@ func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.P
 		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: err.Error()}
 	}
 	began := time.Now()
-	src, err := source.Open(ctx, o.Path, source.Options{SectorLength: o.SectorLength, Live: o.Live})
+	path, remove, err := l.unpacked(ctx, o.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	isPacked := path != o.Path
+	if o.Path = path; isPacked {
+		o.TrustSource = false // it was read already
+	}
+	src, err := source.Open(ctx, path, source.Options{SectorLength: o.SectorLength, Live: o.Live})
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
 			return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: err.Error() + "; name a disk or a disk file that the appliance can read"}
@@ -78,7 +87,8 @@ func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.P
 	if err != nil {
 		return nil, sourceRefusal(err)
 	}
-	if err := l.rememberSource(src, o, result.Image, began); err != nil {
+	if isPacked { // what was unpacked is gone at once
+	} else if err := l.rememberSource(src, o, result.Image, began); err != nil {
 		l.log.Warn("the source will be read next time, even with --trust-source", "err", err)
 	}
 	detail, err := l.Show(ctx, result.Image.Digest.String())

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"seedbed/appliance/api"
 	"seedbed/appliance/client"
 	"seedbed/appliance/fleet"
+	"seedbed/images"
+	"seedbed/images/packed"
 	"seedbed/images/restore"
 )
 
@@ -89,6 +92,41 @@ func TestADiskTravelsOverTheSocket(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
+}
+
+// Show tells the name of the file that is exported.
+func (e exports) Show(context.Context, string) (*api.ImageDetail, error) {
+	return &api.ImageDetail{Manifest: &images.Manifest{Name: "debian", Version: "1"}}, nil
+}
+
+// TestADiskTravelsCompressed as one stream; one that breaks is cut off.
+func TestADiskTravelsCompressed(t *testing.T) {
+	get := func(e exports) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		api.NewOperators(api.Config{Images: e}).Local().ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/images/debian/disk?format=zstd", nil))
+		return w
+	}
+	var plain sink
+	if err := over(t, exports{}).Export(t.Context(), "debian:1", 0, &plain); err != nil {
+		t.Fatal(err)
+	}
+	w, disk := get(exports{}), bytes.Buffer{}
+	if err := packed.Unpack(&disk, w.Body, "zstd"); err != nil || !bytes.Equal(disk.Bytes(), plain.Bytes()) {
+		t.Errorf("%v, %d bytes of %d", err, disk.Len(), plain.Len())
+	}
+	if got := w.Header().Get("Content-Disposition"); got != `attachment; filename="debian-1.img.zst"` || w.Header().Get("Content-Type") != packed.Kind {
+		t.Errorf("headers %v", w.Header())
+	}
+	refused := &fleet.Refusal{Code: "disk-unfit", Detail: "too small"}
+	if w := get(exports{before: refused}); w.Code != 409 && w.Code != 400 || !strings.Contains(w.Body.String(), "too small") {
+		t.Errorf("refused: %d %s", w.Code, w.Body)
+	}
+	defer func() {
+		if recover() != http.ErrAbortHandler {
+			t.Error("a disk that breaks ends as if it was whole")
+		}
+	}()
+	get(exports{middle: refused})
 }
 
 // sent returns a whole disk as it travels.

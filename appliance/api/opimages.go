@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"seedbed/appliance/fleet"
+	"seedbed/images/packed"
 )
 
 type ImagePath struct {
@@ -140,16 +142,21 @@ func (o *Operators) addOpening() {
 
 // addExport adds the one operation whose answer is a disk.
 func (o *Operators) addExport() {
-	op := operation("GET", "/images/{ref}/disk", "exportDisk", "A disk with an image: offset, length and bytes of what is not zero", produces(diskKind))
+	op := operation("GET", "/images/{ref}/disk", "exportDisk", "A disk with an image: offset, length and bytes of what is not zero, or compressed as it is", produces(diskKind, packed.Kind))
 	huma.Register(o.api, op, func(ctx context.Context, in *struct {
 		ImagePath
-		Length int64 `query:"length" minimum:"0" doc:"Bytes of the disk; 0 is as captured."`
+		Length int64  `query:"length" minimum:"0" doc:"Bytes of the disk; 0 is as captured."`
+		Format string `query:"format" enum:"records,zstd" default:"records" doc:"zstd is the whole disk as one stream, to be kept as NAME.img.zst."`
 	}) (*huma.StreamResponse, error) {
 		if err := fleet.May(ctx, fleet.RoleOperator, "export images"); err != nil {
 			return nil, o.problem(ctx, op.OperationID, err)
 		}
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
 			r, w := humago.Unwrap(hc)
+			if in.Format == "zstd" {
+				o.exportPacked(w, r, in.Ref, in.Length)
+				return
+			}
 			s := &diskSender{w: w, buffered: bufio.NewWriterSize(w, 1<<20)}
 			err := o.images.Export(r.Context(), in.Ref, in.Length, s)
 			if err != nil && !s.begun {
@@ -162,4 +169,26 @@ func (o *Operators) addExport() {
 			s.end(err)
 		}}, nil
 	})
+}
+
+// exportPacked answers with a disk as one compressed stream. One that breaks is cut off, so that the caller sees it.
+func (o *Operators) exportPacked(w http.ResponseWriter, r *http.Request, ref string, length int64) {
+	d, err := o.images.Show(r.Context(), ref)
+	if err != nil {
+		o.refuse(w, r, err)
+		return
+	}
+	out := &PackedDisk{Response: w, Name: d.Manifest.Name + "-" + d.Manifest.Version + packed.Suffix}
+	if err = o.images.Export(r.Context(), ref, length, out); err == nil {
+		err = out.Finish()
+	}
+	switch {
+	case err != nil && !out.Begun():
+		o.refuse(w, r, err)
+	case err != nil:
+		if r.Context().Err() == nil {
+			o.log.Warn("export not finished", "image", ref, "err", err)
+		}
+		panic(http.ErrAbortHandler)
+	}
 }

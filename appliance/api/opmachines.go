@@ -179,9 +179,12 @@ type document struct {
 }
 
 // produces describes a document.
-func produces(kind string) func(*huma.Operation) {
+func produces(kinds ...string) func(*huma.Operation) {
 	return func(op *huma.Operation) {
-		op.Responses = map[string]*huma.Response{"200": {Description: "OK",
-			Content: map[string]*huma.MediaType{kind: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}}
+		content := map[string]*huma.MediaType{}
+		for _, kind := range kinds {
+			content[kind] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
+		}
+		op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: content}}
 	}
 }

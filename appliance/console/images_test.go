@@ -14,6 +14,7 @@ import (
 
 	"seedbed/appliance/api"
 	"seedbed/appliance/fleet"
+	"seedbed/images/packed"
 )
 
 func TestImagesAreRefusedWithASentence(t *testing.T) {
@@ -56,6 +57,24 @@ func TestTheDownloadOfAnImageIsTheDisk(t *testing.T) {
 	if status != 200 || body != want || header.Get("Content-Length") != "1048576" || header.Get("Content-Disposition") != `attachment; filename="debian-1.raw"` {
 		t.Errorf("status %d, %d bytes, headers %v", status, len(body), header)
 	}
+}
+
+func TestTheCompressedDownloadIsTheDisk(t *testing.T) {
+	w := newWorld(t)
+	status, body, header := w.ask(fleet.RoleOperator, "/images/debian:1/disk?format=zstd", nil)
+	want := strings.Repeat("\x00", 4096) + "the disk"
+	want += strings.Repeat("\x00", exportLength-len(want))
+	var disk strings.Builder
+	err := packed.Unpack(&disk, strings.NewReader(body), packed.Recognise([]byte(body)))
+	if status != 200 || err != nil || disk.String() != want || header.Get("Content-Type") != "application/zstd" || header.Get("Content-Disposition") != `attachment; filename="debian-1.img.zst"` || len(body) > 400 {
+		t.Errorf("status %d, %v, %d bytes of %d, headers %v", status, err, disk.Len(), len(body), header)
+	}
+	if status, body, _ := w.ask(fleet.RoleOperator, "/images/debian:1/disk?format=zip", nil); status != 400 || !strings.Contains(body, "zstd") {
+		t.Errorf("another format: %d %s", status, body)
+	}
+	b := w.open(t, how{Role: fleet.RoleOperator}, "/images/debian:1")
+	b.until(`document.querySelector('a[download="debian-1.img.zst"]').getAttribute("href").endsWith("format=zstd")`)
+	b.picture("image-exports-" + b.how.String())
 }
 
 // put uploads a disk as the page's script does.
@@ -240,7 +259,7 @@ func TestImagesComeAndGoWhileSomebodyLooks(t *testing.T) {
 func TestTheBrowserDownloadsADisk(t *testing.T) {
 	w := newWorld(t)
 	b := w.open(t, how{Role: fleet.RoleOperator}, "/images/debian:1")
-	if n := eval[int](b, `fetch(document.querySelector("a[download]").href).then(r => r.blob()).then(b => b.size)`); n != exportLength {
+	if n := eval[int](b, `fetch(document.querySelector('a[download$=".raw"]').href).then(r => r.blob()).then(b => b.size)`); n != exportLength {
 		t.Errorf("the download has %d bytes", n)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
 	"seedbed/images"
+	"seedbed/images/packed"
 	"seedbed/images/restore"
 )
 
@@ -44,8 +45,9 @@ type imageView struct {
 	Partitions []imagePartition
 	Origin     origin
 	imageNow
-	Works    []workRow
-	FileName string
+	Works []workRow
+	// FileName and PackedName are those of exported disks.
+	FileName, PackedName string
 }
 
 // imageNow is what changes on the page.
@@ -89,7 +91,7 @@ func imageData(c *console, v *visit) (any, error) {
 	m := d.Manifest
 	ref := m.Name + ":" + m.Version
 	view := &imageView{ImageDetail: d, Ref: ref, Created: m.CreatedAt(), Used: m.UsedLength(),
-		Works: c.workRows(v, ref), FileName: m.Name + "-" + m.Version + ".raw"}
+		Works: c.workRows(v, ref), FileName: m.Name + "-" + m.Version + ".raw", PackedName: m.Name + "-" + m.Version + packed.Suffix}
 	for _, p := range m.Partitions {
 		view.Partitions = append(view.Partitions, imagePartition{p, v.partitionType(p.Type), float64(p.Length) / float64(m.DiskLength), v.taken(p.MapKind)})
 	}
@@ -313,7 +315,7 @@ func imageDiff(c *console, v *visit) (*answer, error) {
 // Part is the share of all tiles that differs.
 func (d diffView) Part() float64 { return shareOf(d.Sum.Tiles, d.Sum.Total) }
 
-// exportDisk streams a raw disk with the image.
+// exportDisk streams a disk with the image, as it is or compressed.
 func exportDisk(c *console, v *visit) (*answer, error) {
 	if err := c.noImages(); err != nil {
 		return nil, err
@@ -322,11 +324,24 @@ func exportDisk(c *console, v *visit) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &rawDisk{w: v.w, name: d.Manifest.Name + "-" + d.Manifest.Version + ".raw"}
-	if err = c.Images.Export(v.Context(), v.PathValue("image"), 0, out); err == nil {
-		err = out.Finish(out.length)
+	var out interface {
+		api.DiskOutput
+		Finish() error
+		Begun() bool
 	}
-	if err == nil || !out.begun {
+	name := d.Manifest.Name + "-" + d.Manifest.Version
+	switch format := v.FormValue("format"); format {
+	case "":
+		out = &rawDisk{w: v.w, name: name + ".raw"}
+	case "zstd":
+		out = &api.PackedDisk{Response: v.w, Name: name + packed.Suffix}
+	default:
+		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: text("a disk is exported as it is, or as zstd")}
+	}
+	if err = c.Images.Export(v.Context(), v.PathValue("image"), 0, out); err == nil {
+		err = out.Finish()
+	}
+	if err == nil || !out.Begun() {
 		return nil, err
 	}
 	if v.Context().Err() == nil {
@@ -337,7 +352,7 @@ func exportDisk(c *console, v *visit) (*answer, error) {
 
 // rawDisk implements api.DiskOutput over HTTP: the bytes of the disk as they are.
 type rawDisk struct {
-	restore.Sequential
+	to     restore.Sequential
 	w      http.ResponseWriter
 	name   string
 	length int64
@@ -345,13 +360,17 @@ type rawDisk struct {
 }
 
 func (d *rawDisk) Begin(length, _ int64) error {
-	d.W, d.length, d.begun = d.w, length, true
+	d.to.W, d.length, d.begun = d.w, length, true
 	h := d.w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Length", strconv.FormatInt(length, 10))
 	h.Set("Content-Disposition", `attachment; filename="`+d.name+`"`)
 	return nil
 }
+
+func (d *rawDisk) Write(offset int64, b []byte) error { return d.to.Write(offset, b) }
+func (d *rawDisk) Finish() error                      { return d.to.Finish(d.length) }
+func (d *rawDisk) Begun() bool                        { return d.begun }
 
 // removeDialog asks whether a version is to be removed.
 func removeDialog(c *console, v *visit) (*answer, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 )
@@ -46,6 +47,18 @@ func CreateOutput(path string, length, split int64) (*Output, error) {
 	}
 	return o, nil
 }
+
+// CreateFile begins a file at path of any length, that its Stream is written to from the beginning. A file that exists is not replaced.
+func CreateFile(path string) (*Output, error) {
+	o := &Output{split: math.MaxInt64, names: []string{path}}
+	if err := o.create(path, 0); err != nil {
+		return nil, errors.Join(err, o.Abort())
+	}
+	return o, nil
+}
+
+// Stream writes the file of CreateFile, until Commit or Abort.
+func (o *Output) Stream() io.Writer { return o.files[0] }
 
 // create opens one file under a temporary name.
 func (o *Output) create(name string, length int64) error {
