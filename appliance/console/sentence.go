@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,7 +40,12 @@ func allSentences() (map[string]string, error) {
 		if err := json.Unmarshal(b, &list); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		maps.Copy(all, list)
+		for english, other := range list {
+			if _, twice := all[english]; twice {
+				return nil, fmt.Errorf("%s: %q is in another file, too", file, english)
+			}
+			all[english] = other
+		}
 	}
 	return all, nil
 }

@@ -24,7 +24,7 @@ func TestSettingsAreRefusedInTheWordsOfTheForm(t *testing.T) {
 		},
 		"zh": {
 			"slow_rate": {"0", "“低于此速率视为缓慢”应大于 0 且不超过 1000000 MB/s，不能填 0。"}, "silence": {"1", "“多久没有报告视为无响应”应在 5 到 86400 秒 之间，不能填 1。"},
-			"free_share": {"100", "不小于 0 且小于 100 %"}, "error_tiles": {"0", "不得小于 1，不能填 0。"}, "keep_jobs_days": {"0", "（永久），而不是 0"},
+			"free_share": {"100", "不小于 0 且小于 100 %"}, "error_tiles": {"0", "不得小于 1，不能填 0。"}, "keep_jobs_days": {"0", "（永久），不能填 0"},
 		},
 	} {
 		s := w.fleet.Settings()
