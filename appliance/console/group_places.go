@@ -85,6 +85,9 @@ func (c *console) putInto(v *visit, g *fleet.GroupView, seat fleet.Seat, machine
 	if seat.Row > g.Rows || seat.Column > g.Columns {
 		return "", v.invalid(text("The plan has no such seat any more; load the page again."))
 	}
+	if other := c.sitter(g, seat); other != nil && other.ID != m.ID {
+		return "", v.invalid(text("%s sits there already: choose another seat, or take it off first."), other.Name)
+	}
 	groups := slices.Clone(m.Groups)
 	if !slices.Contains(groups, g.ID) {
 		groups = append(slices.DeleteFunc(groups, func(id string) bool { return c.isRoom(id) }), g.ID)
@@ -97,19 +100,27 @@ func (c *console) putInto(v *visit, g *fleet.GroupView, seat fleet.Seat, machine
 
 // takeOff takes the machine that sits in a seat off it; it stays in the room.
 func (c *console) takeOff(v *visit, g *fleet.GroupView, seat fleet.Seat) (string, error) {
-	for _, m := range c.Fleet.Machines() {
-		if !slices.Contains(m.Groups, g.ID) || m.Seat == nil || *m.Seat != seat {
-			continue
-		}
-		if known := v.FormValue("at-" + fmt.Sprintf("%d.%d", seat.Row, seat.Column)); known != knownOf(&m) {
-			return "", &fleet.Refusal{Code: fleet.CodeChanged, Detail: m.Name + " was changed by somebody else meanwhile; look again"}
-		}
-		if _, err := c.editPlace(v, &m, fleet.MachineOrder{Seat: &fleet.Seat{}}); err != nil {
-			return "", err
-		}
-		return v.t("%s has no seat now; it stays in the room.", m.Name), nil
+	m := c.sitter(g, seat)
+	if m == nil {
+		return "", v.invalid(text("No machine sits there."))
 	}
-	return "", v.invalid(text("No machine sits there."))
+	if known := v.FormValue("at-" + fmt.Sprintf("%d.%d", seat.Row, seat.Column)); known != knownOf(m) {
+		return "", &fleet.Refusal{Code: fleet.CodeChanged, Detail: m.Name + " was changed by somebody else meanwhile; look again"}
+	}
+	if _, err := c.editPlace(v, m, fleet.MachineOrder{Seat: &fleet.Seat{}}); err != nil {
+		return "", err
+	}
+	return v.t("%s has no seat now; it stays in the room.", m.Name), nil
+}
+
+// sitter is the machine that sits in a seat of the room; nil is none.
+func (c *console) sitter(g *fleet.GroupView, seat fleet.Seat) *fleet.MachineView {
+	for _, m := range c.Fleet.Machines() {
+		if slices.Contains(m.Groups, g.ID) && m.Seat != nil && *m.Seat == seat {
+			return &m
+		}
+	}
+	return nil
 }
 
 // editPlace changes where a machine belongs, as long as only the appliance itself changes its record meanwhile.

@@ -15,7 +15,7 @@ func shown(w *world) map[string]string {
 		deployment = list[0].ID
 	}
 	return map[string]string{
-		"rooms": "/rooms", "group": "/groups/lab%20b", "machine": "/machines/" + machine, "deployments": "/deployments", "deployment": "/deployments/" + deployment, "queue": "/queue",
+		"rooms": "/rooms", "group": "/groups/a101", "machine": "/machines/" + machine, "deployments": "/deployments", "deployment": "/deployments/" + deployment, "queue": "/queue",
 		"images": "/images", "image": "/images/debian:2", "account": "/account", "events": "/events", "alerts": "/alerts", "users": "/users", "settings": "/settings", "start": "/start",
 	}
 }
