@@ -95,6 +95,17 @@ func (l *look) functions(a *assets) template.FuncMap {
 			p := template.HTMLEscapeString(path)
 			return template.HTMLAttr(`type="button" hx-get="` + p + `" hx-target="#dialog" hx-swap="innerHTML"`)
 		},
+		// coded shows what a sentence has between back quotes, commands, as code.
+		"coded": func(text string) template.HTML {
+			var b strings.Builder
+			for i, part := range strings.Split(text, "`") {
+				if part = template.HTMLEscapeString(part); i%2 == 1 {
+					part = "<code>" + part + "</code>"
+				}
+				b.WriteString(part)
+			}
+			return template.HTML(b.String())
+		},
 		"list": func(items ...any) []any { return items },
 		// pack makes a map of names and values, for blocks that need several.
 		"pack": func(pairs ...any) (map[string]any, error) {

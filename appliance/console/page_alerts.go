@@ -64,6 +64,16 @@ func alertsData(c *console, v *visit) (any, error) {
 			view.MoreOver++
 		}
 	}
+	// What failed or is silent comes before what is slow, and of each the latest.
+	slices.SortStableFunc(view.Open, func(a, b alertRow) int {
+		switch {
+		case a.Word != "slow" && b.Word == "slow":
+			return -1
+		case a.Word == "slow" && b.Word != "slow":
+			return 1
+		}
+		return 0
+	})
 	for _, m := range c.Fleet.Messages() {
 		r := messageRow{m, v.channel(m.Channel), v.sentenceOf(m.Error)}
 		switch {

@@ -15,7 +15,7 @@ import (
 )
 
 // roomsPage is the main page: the machines in their seats, how each gets on, and what can be done with those that are chosen.
-var roomsPage = &page{path: "/rooms", name: "rooms", nav: text("Rooms"), wide: true, data: roomsData, live: roomsLive, routes: []route{
+var roomsPage = &page{path: "/rooms", name: "rooms", nav: text("Rooms"), wide: true, data: roomsData, live: roomsLive, scripts: []string{"news.js"}, routes: []route{
 	{pattern: "POST /rooms/admit", role: fleet.RoleOperator, serve: admitMachine},
 }}
 

@@ -52,6 +52,51 @@ func roomsOf(t *testing.T, role fleet.Role) (*world, *tab) {
 	return w, b
 }
 
+// TestAScreenReaderHearsInARoomWhatMattersAlone: figures of eighty machines change all the time and nothing is said, but that one fails.
+func TestAScreenReaderHearsInARoomWhatMattersAlone(t *testing.T) {
+	w := newWorld(t)
+	ids := w.crowd(80)
+	step := int64(0)
+	advance := func(words map[string]monitor.Word) {
+		step++
+		w.change(func(p *monitor.Picture) {
+			for i, id := range ids {
+				word := monitor.Normal
+				if words[id] != "" {
+					word = words[id]
+				}
+				p.Machines[id] = progress(id, fmt.Sprintf("pc-%04d", i), word, step*4e8)
+			}
+		})
+	}
+	advance(nil)
+	b := w.open(t, how{Role: fleet.RoleOperator}, "/rooms")
+	b.until(`document.documentElement.dataset.heard === "1" && document.querySelector(".seat .percent").textContent === "1 %"`)
+	eval[bool](b, `(() => { window.said = []; const live = "[role=status], [role=alert], [aria-live]";
+		new MutationObserver(l => l.forEach(m => { const e = (m.target.closest ? m.target : m.target.parentElement)?.closest(live); if (e) window.said.push(e.textContent); })).observe(document.body, {childList: true, characterData: true, subtree: true});
+		const seat = document.getElementById("m-`+ids[0]+`"); seat.focus(); window.names = 0; new MutationObserver(() => window.names++).observe(seat, {attributeFilter: ["aria-label"]}); return true; })()`)
+	if name := eval[string](b, `document.activeElement.getAttribute("aria-label")`); !strings.HasPrefix(name, "pc-0000, normal, 1 %, 108 MB/s, ") {
+		t.Errorf("a seat is named %q", name)
+	}
+	for range 4 {
+		advance(nil)
+		b.until(fmt.Sprintf(`document.querySelector(".seat .percent").textContent === "%d %%"`, step))
+	}
+	if said := eval[[]string](b, "window.said"); len(said) > 0 || eval[int](b, "window.names") > 0 {
+		t.Errorf("while figures change, a screen reader is told %q, and the name of the seat with the focus anew %d times", said, eval[int](b, "window.names"))
+	}
+	advance(map[string]monitor.Word{ids[0]: monitor.Failed, ids[7]: monitor.Silent})
+	b.until(`window.said.length > 0`)
+	advance(map[string]monitor.Word{ids[0]: monitor.Failed, ids[7]: monitor.Silent})
+	b.until(fmt.Sprintf(`document.querySelectorAll(".seat .percent")[1].textContent === "%d %%"`, step))
+	if said := eval[[]string](b, "window.said"); len(said) != 1 || said[0] != "Needs a look: pc-0000 failed, pc-0007 silent" {
+		t.Errorf("a screen reader is told %q", said)
+	}
+	if name := eval[string](b, `document.activeElement.getAttribute("aria-label")`); !strings.HasPrefix(name, "pc-0000, failed") {
+		t.Errorf("the seat with the focus is named %q", name)
+	}
+}
+
 func TestMachinesAreChosenByKeysAlone(t *testing.T) {
 	_, b := roomsOf(t, fleet.RoleOperator)
 	for i := 0; !eval[bool](b, `document.activeElement.classList.contains("seat")`); i++ {

@@ -113,24 +113,56 @@
   // A part is as it is shown if it is what the page came with or what was put in last: each new listener is sent all parts, and what
   // somebody points at, reads or has marked is not replaced for that.
   const shown = new Map(); // HTML by ID
-  const asShown = (part, old, fresh) => {
-    if (!old || kept.has(part.id) || around(old)) return false;
-    if (shown.has(part.id)) return shown.get(part.id) === part.html;
-    return came?.querySelector("#" + CSS.escape(part.id))?.isEqualNode(fresh) ?? false;
+  const asItWas = (id) => (shown.has(id) ? parsed(shown.get(id)) : came?.querySelector("#" + CSS.escape(id)));
+
+  // Where only words and figures differ they are changed in place: who stands on a button there, or reads there with a screen reader, is
+  // not thrown out twice a second. What leads or acts elsewhere than before is not the same.
+  const own = ["id", "href", "name", "type", "action", "method", "class"];
+  const acts = (e) => e.matches("a, button, input, select, textarea, form");
+  const alike = (now, was, fresh) => {
+    if (was.isEqualNode(fresh)) return true;
+    if (now.nodeName !== was.nodeName || was.nodeName !== fresh.nodeName || now.childNodes.length !== was.childNodes.length || was.childNodes.length !== fresh.childNodes.length) return false;
+    if (fresh.nodeType !== Node.ELEMENT_NODE) return true;
+    for (const name of new Set([...was.getAttributeNames(), ...fresh.getAttributeNames()])) {
+      const changes = was.getAttribute(name) !== fresh.getAttribute(name);
+      if (changes && (name.startsWith("hx-") || (acts(was) && (own.includes(name) || name === "aria-label")) || name === "id")) return false;
+    }
+    return [...fresh.childNodes].every((f, i) => alike(now.childNodes[i], was.childNodes[i], f));
+  };
+  const patch = (now, was, fresh) => {
+    if (was.isEqualNode(fresh)) return;
+    if (fresh.nodeType !== Node.ELEMENT_NODE) {
+      now.data = fresh.data;
+      return;
+    }
+    for (const name of new Set([...was.getAttributeNames(), ...fresh.getAttributeNames()])) {
+      const value = fresh.getAttribute(name);
+      if (was.getAttribute(name) === value) continue;
+      if (value === null) now.removeAttribute(name);
+      else now.setAttribute(name, value);
+    }
+    fresh.childNodes.forEach((f, i) => patch(now.childNodes[i], was.childNodes[i], f));
   };
 
   const place = (part) => {
     const old = document.getElementById(part.id);
     const fresh = parsed(part.html);
-    if (fresh && asShown(part, old, fresh)) {
+    const was = old && fresh && asItWas(part.id);
+    if (was && was.isEqualNode(fresh) && !kept.has(part.id) && !around(old)) {
       shown.set(part.id, part.html);
       return;
     }
     if (old ? inUse(old) || around(old) : kept.has(part.id)) return keep(part);
     kept.delete(part.id);
-    shown.delete(part.id);
     if (!fresh) {
+      shown.delete(part.id);
       if (old && part.html === "") old.remove();
+      return;
+    }
+    const answered = old && [...old.querySelectorAll(".answer")].some((a) => a.textContent.trim() !== "");
+    if (was && !answered && alike(old, was, fresh)) {
+      patch(old, was, fresh);
+      shown.set(part.id, part.html);
       return;
     }
     if (!old) {

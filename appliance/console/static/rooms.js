@@ -22,7 +22,25 @@
     }
     if ((seat.title || "") !== (n.y || "")) seat.title = n.y || "";
     if (inSight.has(watched(seat))) detail(seat, n);
+    if (seat === heard && seat.dataset.word !== heardWord) label(seat);
   };
+  // Who comes to a seat with a screen reader hears how it is, and again when its word changes: not each figure twice a second.
+  let heard = null;
+  let heardWord = "";
+  const label = (seat) => {
+    heard = seat;
+    heardWord = seat.dataset.word;
+    const n = state.get(idOf(seat)) || {};
+    const said = [seat.dataset.name, seat.children[1].textContent, n.p, n.r, n.l].filter(Boolean).join(", ");
+    if (seat.getAttribute("aria-label") !== said) seat.setAttribute("aria-label", said);
+  };
+  document.addEventListener("focusin", (e) => e.target.matches(".seat") && label(e.target));
+  document.addEventListener("focusout", (e) => {
+    if (!e.target.matches(".seat")) return;
+    heard = null;
+    e.target.removeAttribute("aria-label");
+  });
+
   const detail = (seat, n) => {
     const bar = n.d / 10 + "% 100%"; // a transform would make a thousand layers, a width would lay the seat out
     const track = seat.children[3];
