@@ -250,6 +250,7 @@ func New(ctx context.Context, config Config) (*Fleet, error) {
 		// An agent that was at work before the appliance stopped has the full time to report again.
 		f.live[j.ID] = live{report: j.Last, at: f.now()}
 	}
+	f.recall(ctx)
 	return f, nil
 }
 
@@ -268,6 +269,8 @@ func (f *Fleet) Run(ctx context.Context) error {
 	if f.config.Records.Shared() {
 		g.Go(func() error { return f.follow(ctx) })
 		g.Go(func() error { return f.attend(ctx) })
+	} else {
+		g.Go(func() error { return f.remember(ctx) })
 	}
 	return g.Wait()
 }

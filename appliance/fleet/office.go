@@ -185,6 +185,25 @@ func (f *Fleet) attend(ctx context.Context) error {
 }
 
 func (f *Fleet) exchange(ctx context.Context) error {
+	if err := f.tell(ctx); err != nil {
+		return err
+	}
+	list, err := f.config.Records.Attendance(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if p.Appliance != f.config.ID {
+			if err := f.hear(p); err != nil {
+				f.log.Warn("what another appliance tells cannot be read", "appliance", p.Appliance, "err", err)
+			}
+		}
+	}
+	return nil
+}
+
+// tell writes how far the machines are that report here.
+func (f *Fleet) tell(ctx context.Context) error {
 	own := telling{Jobs: map[string]told{}, Nodes: map[string]nodeTold{}}
 	if f.config.Tell != nil {
 		own.Extra = f.config.Tell()
@@ -193,7 +212,8 @@ func (f *Fleet) exchange(ctx context.Context) error {
 	f.beat++
 	beat := f.beat
 	for id := range f.open {
-		if l := f.live[id]; l.reports > 0 && f.now().Sub(l.at) < f.config.ClaimExpires {
+		l := f.live[id]
+		if l.reports > 0 && f.now().Sub(l.at) < f.config.ClaimExpires || !f.config.Records.Shared() && l.report.Job == id { // its own next run hears it
 			r := l.report
 			r.Log = ""
 			if s, known := f.screens[f.open[id].Machine]; known {
@@ -215,21 +235,7 @@ func (f *Fleet) exchange(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := f.config.Records.Attend(ctx, Presence{Appliance: f.config.ID, Beat: beat, Doc: doc}); err != nil {
-		return err
-	}
-	list, err := f.config.Records.Attendance(ctx)
-	if err != nil {
-		return err
-	}
-	for _, p := range list {
-		if p.Appliance != f.config.ID {
-			if err := f.hear(p); err != nil {
-				f.log.Warn("what another appliance tells cannot be read", "appliance", p.Appliance, "err", err)
-			}
-		}
-	}
-	return nil
+	return f.config.Records.Attend(ctx, Presence{Appliance: f.config.ID, Beat: beat, Doc: doc})
 }
 
 // hear takes over what another appliance tells.
