@@ -79,6 +79,7 @@ func (a *Alerts) Run(ctx context.Context) error {
 		a.send(ctx)
 	}()
 	defer func() { <-sending }()
+	failing := false
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -87,9 +88,16 @@ func (a *Alerts) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := a.look(ctx); err != nil && ctx.Err() == nil {
-			a.log.Error("alerts could not be recorded", "err", err)
+		err := a.look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !failing: // said once, and not each second
+			a.log.Error("alerts cannot be recorded", "err", err)
+		case err == nil && failing:
+			a.log.Info("alerts can be recorded again")
 		}
+		failing = err != nil
 	}
 }
 

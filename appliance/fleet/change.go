@@ -177,7 +177,7 @@ func (f *Fleet) commit(ctx context.Context, d *draft) (err error) {
 	f.wake()
 	f.mu.Unlock()
 	for _, e := range c.Events {
-		f.log.Info(e.Text, "event", e.Kind, "machine", e.Machine, "job", e.Job)
+		f.log.Log(ctx, levelOf(e.Kind), e.Text, "event", e.Kind, "machine", e.Machine, "job", e.Job)
 	}
 	return nil
 }

@@ -279,6 +279,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 func (f *Fleet) tidyAlways(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var o outage
 	forgot := f.now().Add(forgetFirst - forgetEvery)
 	for {
 		select {
@@ -286,9 +287,7 @@ func (f *Fleet) tidyAlways(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := f.tidy(ctx); err != nil && ctx.Err() == nil {
-			f.log.Error("records cannot be written", "err", err)
-		}
+		o.note(ctx, f.log, slog.LevelError, "records cannot be written", "records can be written again", f.tidy(ctx))
 		if now := f.now(); now.Sub(forgot) > forgetEvery {
 			forgot = now
 			f.forgetOld(now)

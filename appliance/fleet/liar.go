@@ -33,7 +33,6 @@ func (f *Fleet) accuse(ctx context.Context, c Caller, name, image string, list [
 		if !fresh {
 			continue
 		}
-		f.log.Warn("a peer was barred", "machine", e.Machine, "peer", l.Peer.String(), "by", name, "why", e.Text)
 		if err := f.change(ctx, func(d *draft) error { d.event(e); return nil }); err != nil {
 			f.log.Error("event about a barred peer not recorded", "err", err)
 		}

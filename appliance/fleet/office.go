@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -35,10 +36,9 @@ func (f *Fleet) keepOffice(ctx context.Context) error {
 	tick := time.NewTicker(officeBeat)
 	defer tick.Stop()
 	var w watch
+	var o outage
 	for {
-		if err := f.attendOffice(ctx, &w); err != nil && ctx.Err() == nil {
-			f.log.Warn("who schedules the site cannot be read", "err", err)
-		}
+		o.note(ctx, f.log, slog.LevelWarn, "who schedules the site cannot be read", "who schedules the site can be read again", f.attendOffice(ctx, &w))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -170,12 +170,11 @@ func (n *node) told(beat int64) nodeTold {
 // attend tells the other appliances how far the machines are that report here, and takes over what they tell, until ctx
 // is done.
 func (f *Fleet) attend(ctx context.Context) error {
+	var o outage
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
 	for {
-		if err := f.exchange(ctx); err != nil && ctx.Err() == nil {
-			f.log.Warn("what the appliances of the site tell each other was lost", "err", err)
-		}
+		o.note(ctx, f.log, slog.LevelWarn, "what the appliances of the site tell each other is lost", "the appliances of the site hear each other again", f.exchange(ctx))
 		select {
 		case <-ctx.Done():
 			return nil
