@@ -215,9 +215,7 @@ func (f *Fleet) tell(ctx context.Context) error {
 		if l.reports > 0 && f.now().Sub(l.at) < f.config.ClaimExpires || !f.config.Records.Shared() && l.report.Job == id { // its own next run hears it
 			r := l.report
 			r.Log = ""
-			if s, known := f.screens[f.open[id].Machine]; known {
-				r.Screen = &s.said
-			}
+			r.Screen = f.screenNews(f.open[id].Machine)
 			own.Jobs[id] = told{l.reports, r}
 		}
 	}
@@ -277,10 +275,8 @@ func (f *Fleet) take(p Presence, tells *telling) bool {
 			continue
 		}
 		n.reports[id] = t.Reports
-		if s := t.Report.Screen; s != nil {
-			f.screens[f.open[id].Machine] = screen{said: *s, session: f.open[id].Session, heard: now}
-			t.Report.Screen = nil
-		}
+		f.takeScreen(f.open[id].Machine, f.open[id].Session, t.Report.Screen)
+		t.Report.Screen = nil
 		f.live[id] = live{report: t.Report, at: now, back: f.backAt(f.open[id], t.Report, now)}
 		f.seen[f.open[id].Machine] = now
 	}

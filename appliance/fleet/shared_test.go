@@ -209,6 +209,9 @@ func TestAMachineThatReportsElsewhereIsNotSilent(t *testing.T) {
 	a.mustClaim()
 	for held := range int64(5) {
 		one.clock.add(time.Minute)
+		if held == 1 { // by the first exchange it is known that the other one is there
+			a.says(&job.Screen{Level: "working", Word: "copying"})
+		}
 		a.mustReport(job.PhaseContent, held)
 		for _, r := range rooms[1:] {
 			if err := fleet.Exchange(r.Fleet, t.Context()); err != nil {
@@ -223,6 +226,9 @@ func TestAMachineThatReportsElsewhereIsNotSilent(t *testing.T) {
 		}
 		if v := one.jobOf(macA); v.State != job.Running && held > 0 || v.Held != held {
 			t.Fatalf("job is %s with %d held, want %d", v.State, v.Held, held)
+		}
+		if m, err := one.Machine(a.me.Machine); err != nil || held > 0 && (m.Screen == nil || m.Screen.Word != "copying") {
+			t.Fatalf("its screen, which another appliance was told of, says %+v, %v", m.Screen, err)
 		}
 	}
 	one.clock.add(2 * time.Minute)
