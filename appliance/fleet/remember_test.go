@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"testing"
+	"time"
 
 	"seedbed/appliance/fleet"
 	"seedbed/appliance/job"
@@ -96,4 +97,37 @@ func TestOldWordsAreNotTakenForNewOnes(t *testing.T) {
 	if got := r.moved(b.job.ID); got != 730 {
 		t.Errorf("after damaged words %d bytes are counted, want 730", got)
 	}
+}
+
+// Boots go with the machine whose card it was, and with the events of their time.
+func TestBootsAreKeptAsLongAsEvents(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	r.powerOn(macA)
+	r.powerOn(macB)
+	at := r.clock.now()
+	look := func(want int) {
+		t.Helper()
+		if err := fleet.Retain(r.Fleet, t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := r.SeenBoots(t.Context(), []string{macA, macB, "52:54:00:00:00:99"}); err != nil || len(list) != want {
+			t.Fatalf("%d boots are kept, want %d, %v", len(list), want, err)
+		}
+	}
+	if err := r.KeepBoots(t.Context(), []fleet.SeenBoot{
+		{MAC: macA, Began: at, Latest: at, Doc: []byte("{}")}, {MAC: macB, Began: at, Latest: at, Doc: []byte("{}")},
+		{MAC: "52:54:00:00:00:99", Began: at, Latest: at, Doc: []byte("{}")}, // no machine's
+	}); err != nil {
+		t.Fatal(err)
+	}
+	look(2)
+	if err := r.RemoveMachine(as(t, "otto", fleet.RoleOperator), macB); err != nil {
+		t.Fatal(err)
+	}
+	look(1)
+	r.clock.add(365*24*time.Hour - time.Hour)
+	fleet.Tell(r.Fleet, t.Context(), 1, "test.young")
+	look(1)
+	r.clock.add(2 * time.Hour)
+	look(0)
 }
