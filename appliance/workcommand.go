@@ -54,6 +54,10 @@ func workCommand(o *options, kind job.Kind, short, long string) *cobra.Command {
 		f.StringVar(&method, "method", string(job.WipeZero), "zero, discard, or secure (a secure discard, where the disk knows it); zeros where that does not empty the disk")
 		f.StringVar(&order.Confirm, "confirm", "", "the word `wipe`: nothing of the disks can be had back")
 	}
+	dry := new(bool)
+	if kind != job.InventoryOf {
+		dry = f.Bool("dry-run", false, "only say which disk of each machine it would be, what is on it, and what is refused")
+	}
 	wait := f.Bool("wait", false, "show the progress and wait until all jobs have ended")
 	_ = cmd.RegisterFlagCompletionFunc("group", o.completes(0, groupNames))
 	cmd.RunE = o.withAppliance(func(cmd *cobra.Command, c *client.Client, args []string) (err error) {
@@ -64,6 +68,13 @@ func workCommand(o *options, kind job.Kind, short, long string) *cobra.Command {
 			if order.NotBefore, err = parseTime(at, time.Now()); err != nil {
 				return usageError{fmt.Errorf("--at: %w", err)}
 			}
+		}
+		if *dry {
+			p, err := c.PlanWork(cmd.Context(), order)
+			if err != nil {
+				return err
+			}
+			return tellWorkPlan(cmd, p, *asJSON)
 		}
 		made, err := c.Work(cmd.Context(), order)
 		if err != nil {
@@ -101,6 +112,30 @@ func tellWork(cmd *cobra.Command, c *client.Client, made []api.Job, wait, asJSON
 		}
 	}
 	return outcome(cmd, ended, asJSON)
+}
+
+// tellWorkPlan says what an order of work would do.
+func tellWorkPlan(cmd *cobra.Command, p *fleet.WorkPlan, asJSON bool) error {
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), p)
+	}
+	t := newTable(cmd.OutOrStdout(), "MACHINE", "DISK", "NOW ON IT", "IMAGE", "THEN")
+	for _, m := range p.Machines {
+		if m.Refused != "" {
+			t.row(m.Name, "-", "-", dash(m.Image), "refused: "+m.Refused)
+			continue
+		}
+		disk, then := "not known", map[job.Kind]string{job.VerifyDisk: "is compared", job.RepairDisk: "is repaired", job.WipeDisk: "is wiped: all of it is lost"}[p.Kind]
+		if m.Disk != nil {
+			disk = job.DescribeDisk(*m.Disk)
+		}
+		t.row(m.Name, disk, m.Now, dash(m.Image), then)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d machines, %d of them refused, %d whose disks are not known yet. Nothing was changed.\n", len(p.Machines), p.Refused, p.Unknown)
+	return err
 }
 
 // foundLines are what a job found, repaired, wiped or left unverified, each with what it is about.

@@ -872,7 +872,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 	}
 	// What changes nothing here: it is so already, or nothing was wrong or had failed, or nobody is logged in by a cookie.
 	silent := map[string]bool{"POST /machines/{name}/admit": true, "POST /verify": true, "POST /logout": true, "POST /deployments/{id}/retry-failed": true,
-		"POST /deployments/plan": true}
+		"POST /deployments/plan": true, "POST /work/plan": true}
 	actor := map[string]string{"POST /login": "anna"}
 	for _, c := range []struct {
 		status       int
@@ -883,6 +883,7 @@ func TestEveryOperationOfTheDescriptionAnswers(t *testing.T) {
 		{200, "POST", "/machines/{name}/admit", "one", ""}, {200, "POST", "/machines/{name}/merge", "three", `{"into":"two"}`}, {400, "POST", "/wake", "", `{"machines":["one"]}`},
 		{200, "GET", "/machines.csv", "", ""}, {200, "POST", "/machines.csv", "", "mac,name\n52:54:00:00:00:09,nine\n"},
 		{409, "POST", "/work", "", `{"kind":"inventory","machines":["one"]}`}, {400, "POST", "/work", "", `{"kind":"wipe","machines":["one"]}`},
+		{200, "POST", "/work/plan", "", `{"kind":"wipe","machines":["one"]}`},
 		{201, "POST", "/work", "", `{"kind":"inventory","machines":["52:54:00:00:00:09"]}`},
 		{201, "POST", "/groups", "", `{"name":"room","kind":"room","rows":3,"columns":4}`}, {200, "GET", "/groups", "", ""}, {200, "GET", "/groups/{name}", "room", ""},
 		{200, "PATCH", "/groups/{name}", "room", `{"limit":3}`}, {200, "POST", "/groups/{name}/add", "room", `{"machines":["one"]}`}, {200, "POST", "/groups/{name}/remove", "room", `{"machines":["one"]}`},

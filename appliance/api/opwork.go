@@ -18,4 +18,7 @@ func (o *Operators) addWork() {
 		}
 		return body(list, nil)
 	}, made)
+	add(o, "POST", "/work/plan", "planWork", "Say what such jobs would do to which disks, and change nothing", func(ctx context.Context, in *struct{ Body fleet.WorkOrder }) (*answer[*fleet.WorkPlan], error) {
+		return body(o.fleet.PlanWork(ctx, in.Body))
+	})
 }

@@ -88,6 +88,11 @@ func (c *Client) Work(ctx context.Context, o fleet.WorkOrder) ([]api.Job, error)
 	return *list, nil
 }
 
+// PlanWork says what Work would do with an order, and changes nothing.
+func (c *Client) PlanWork(ctx context.Context, o fleet.WorkOrder) (*fleet.WorkPlan, error) {
+	return one[fleet.WorkPlan](ctx, c, "POST", "/work/plan", o)
+}
+
 // Groups lists the groups by name.
 func (c *Client) Groups(ctx context.Context) ([]fleet.GroupView, error) {
 	return all[fleet.GroupView](ctx, c, "/groups", nil)

@@ -107,8 +107,8 @@ func TestTheDiskIsNamedOfAMachineThatHasSeveral(t *testing.T) {
 	one, two := w.machine("one", true), w.machine("two", true, second)
 	for path, want := range map[string][]string{
 		"/orders/deploy?machines=" + two:             {`<option value="WD-7">`},
-		"/orders/wipe?machines=" + two:               {`<option value="WD-7">`, "<strong>two</strong>: 2 disks could be wiped"},
-		"/orders/wipe?machines=" + one + "," + two:   {"<strong>one</strong>: nvme0n1, Samsung PM9A1", "<strong>two</strong>: 2 disks could be wiped"},
+		"/orders/wipe?machines=" + two:               {`<option value="WD-7">`, `<th scope="row">two</th><td colspan="2"`},
+		"/orders/wipe?machines=" + one + "," + two:   {`<th scope="row">one</th>`, "nvme0n1, Samsung PM9A1", `<th scope="row">two</th><td colspan="2"`},
 		"/orders/deploy?machines=" + one + "," + two: {"Put an image on 2 machines"},
 	} {
 		_, body, _ := w.ask(fleet.RoleOperator, path, nil)
@@ -137,6 +137,31 @@ func TestTheDiskIsNamedOfAMachineThatHasSeveral(t *testing.T) {
 	wipe := url.Values{"machines": {three}, "confirm": {"wipe"}, "disk": {"WD-8"}}
 	if status, body, _ := w.ask(fleet.RoleOperator, "/orders/wipe", wipe); status != 200 || jobOf(w, three).Work.DiskSerial != "WD-8" {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// TestWorkSaysWhichDisksBefore it is ordered: a dry run changes nothing.
+func TestWorkSaysWhichDisksBefore(t *testing.T) {
+	w := newWorld(t)
+	one, strange := w.machine("one", true), w.machine("strange", false)
+	for path, want := range map[string][]string{
+		"/orders/wipe?machines=" + one + "," + strange: {"What will be lost", "Samsung PM9A1", "all that is on it", "is not admitted"},
+		"/orders/verify?machines=" + one:               {"Now on it", "holds no image that is known"},
+		"/orders/repair?machines=" + one:               {"Now on it", "holds no image that is known"},
+	} {
+		status, body, _ := w.ask(fleet.RoleOperator, path, nil)
+		for _, text := range want {
+			if status != 200 || !strings.Contains(body, text) {
+				t.Errorf("%s: %d, does not say %q: %s", path, status, text, body)
+			}
+		}
+	}
+	p, err := w.fleet.PlanWork(w.ctx, fleet.WorkOrder{Kind: job.VerifyDisk, Machines: []string{one}, Image: "debian:1"})
+	if err != nil || p.Refused != 0 || p.Machines[0].Disk == nil || p.Machines[0].Disk.Model != "Samsung PM9A1" || p.Machines[0].Image != "debian:1" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if jobs := w.fleet.Jobs(); len(jobs) != 0 {
+		t.Errorf("dry runs made jobs: %+v", jobs)
 	}
 }
 

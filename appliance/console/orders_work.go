@@ -23,7 +23,7 @@ type workForm struct {
 	Title, About, Order, Path string
 	Images                    []api.ImageListing
 	Disks                     []diskOption
-	Wiped                     []planRow // what a wipe would wipe, machine by machine
+	Plan                      []planRow // which disks it would be about, machine by machine
 }
 
 // Wipe and OfImage say what the form has.
@@ -49,7 +49,6 @@ func workDialog(c *console, v *visit) (*answer, error) {
 	case job.WipeDisk:
 		f.Title = v.countText(len(machines), text("Wipe the disk of 1 machine"), text("Wipe the disks of %d machines"))
 		f.About, f.Order = v.t("Everything on these disks is destroyed. It cannot be taken back."), v.t("Wipe")
-		f.Wiped = c.wiped(v, machines)
 	default:
 		f.Title = v.countText(len(machines), text("Ask 1 machine what it is"), text("Ask %d machines what they are"))
 		f.About, f.Order = v.t("Each machine tells its hardware anew when it boots from the network."), v.t("Ask")
@@ -59,24 +58,38 @@ func workDialog(c *console, v *visit) (*answer, error) {
 			return nil, err
 		}
 	}
+	if f.Kind != job.InventoryOf {
+		if f.Plan, err = c.planWork(v, f.Kind, machines); err != nil && !f.OfImage() { // an image that is gone: another can be chosen
+			return nil, err
+		}
+	}
 	return show("orders", "work", f), nil
 }
 
-// wiped says of each machine which disk a wipe would wipe, by what it told last: the machine chooses by the same rule.
-func (c *console) wiped(v *visit, machines chosen) (list []planRow) {
-	for _, m := range machines {
-		row := planRow{Name: m.Name, Disk: v.t("not known yet")}
-		if machine, err := c.Fleet.Machine(m.ID); err == nil && machine.Inventory != nil {
-			disk, refusal := job.ChooseWipe(machine.Inventory.Disks, "")
-			if refusal != nil {
-				row.Refused = v.plain(refusal.Sentence, refusalTexts[refusal.Code])
-			} else {
-				row.Disk = diskText(&disk)
-			}
+// planWork says of each machine which disk an order would be about, what is on it, and what is refused.
+func (c *console) planWork(v *visit, kind job.Kind, machines chosen) (list []planRow, err error) {
+	ids := make([]string, len(machines))
+	for i, m := range machines {
+		ids[i] = m.ID
+	}
+	p, err := c.Fleet.PlanWork(v.Context(), fleet.WorkOrder{Kind: kind, Machines: ids})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range p.Machines {
+		row := planRow{Name: m.Name, Disk: v.t("not known yet"), Now: v.onDisk(m.Now)}
+		if m.Disk != nil {
+			row.Disk = diskText(m.Disk)
+		}
+		if kind == job.WipeDisk && m.Now.Kind == fleet.OnDiskUnknown {
+			row.Now = v.t("all that is on it; the appliance does not know what")
+		}
+		if m.Refused != "" {
+			row.Disk, row.Now, row.Refused = "–", "–", v.plain(m.Refused, refusalTexts[m.Code])
 		}
 		list = append(list, row)
 	}
-	return list
+	return list, nil
 }
 
 func work(c *console, v *visit) (*answer, error) {
