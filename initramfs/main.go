@@ -184,15 +184,22 @@ func waitForNetwork(ctx context.Context, screen *agent.Screen, net *network.Netw
 			screen.Stand(board.Waiting, "no network", "Waiting for the network: "+status)
 			if unbound := network.Unbound("/"); len(unbound) > 0 {
 				screen.SayOnce("drivers", "no driver took these network cards (PCI vendor:device): %s", strings.Join(unbound, ", "))
-				if code != job.LeftNoAddress {
-					code, status = job.LeftNoDriver, "no driver took "+strings.Join(unbound, ", ")+" (PCI vendor:device); "+status
-				}
+				code, status = withUnbound(code, status, unbound, net.HasBootCard())
 			}
 			if time.Since(began) > networkPatience {
 				agent.Leave(kept, screen, code, status)
 			}
 		}
 	}
+}
+
+// withUnbound says why there is no network where no driver took some cards, see network.Status. Where the card that the machine booted
+// from is there, the others do not matter: they are mostly for wireless networks.
+func withUnbound(code, status string, unbound []string, hasBootCard bool) (string, string) {
+	if hasBootCard || code == job.LeftNoAddress {
+		return code, status
+	}
+	return job.LeftNoDriver, "no driver took " + strings.Join(unbound, ", ") + " (PCI vendor:device); " + status
 }
 
 // readBoot reads what the boot script told.

@@ -347,3 +347,10 @@ func Tell(f *Fleet, ctx context.Context, n int, kind string) {
 
 // Remember writes how far the machines are.
 func Remember(f *Fleet, ctx context.Context) error { return f.tellIfAny(ctx) }
+
+// Screens is of how many machines it is kept what their screens say.
+func Screens(f *Fleet) int {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return len(f.screens)
+}

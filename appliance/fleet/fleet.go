@@ -357,6 +357,7 @@ func (f *Fleet) apply(put []Record, remove []Key) {
 			f.crowd.move(f.state.machines[k.ID], nil)
 			delete(f.state.machines, k.ID)
 			delete(f.seen, k.ID)
+			delete(f.screens, k.ID)
 		case KindJob:
 			f.forgetJob(k.ID)
 		case KindDeployment:

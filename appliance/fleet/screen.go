@@ -28,6 +28,7 @@ func (f *Fleet) takeScreen(machine, session string, said *job.Screen) {
 	now := f.now()
 	was, known := f.screens[machine]
 	switch {
+	case f.state.machines[machine] == nil: // removed meanwhile
 	case said != nil:
 		s := *said
 		for _, text := range []*string{&s.Level, &s.Word, &s.Headline, &s.Message, &s.Notice} {

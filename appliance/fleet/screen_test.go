@@ -82,3 +82,24 @@ func TestAMachineShowsWhatItsScreenSays(t *testing.T) {
 		t.Errorf("what the screen says is in the records: %s, %v", b, err)
 	}
 }
+
+// TestNothingIsKeptOfTheScreenOfARemovedMachine: what an agent says that does not know of it yet is dropped too.
+func TestNothingIsKeptOfTheScreenOfARemovedMachine(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	a := r.boot(macA, invA)
+	idle := job.Screen{Level: "waiting", Word: "no job"}
+	said := job.Claim{Machine: a.me.Machine, Screen: &idle}
+	if _, err := r.Claim(t.Context(), a.caller, said); err != nil || fleet.Screens(r.Fleet) != 1 {
+		t.Fatalf("%d screens are known, %v", fleet.Screens(r.Fleet), err)
+	}
+	if err := r.RemoveMachine(as(t, "anna", fleet.RoleAdmin), a.me.Machine); err != nil {
+		t.Fatal(err)
+	}
+	if n := fleet.Screens(r.Fleet); n != 0 {
+		t.Errorf("%d screens are kept of a machine that was removed", n)
+	}
+	_, _ = r.Claim(t.Context(), a.caller, said) // whatever it is answered
+	if n := fleet.Screens(r.Fleet); n != 0 {
+		t.Errorf("%d screens are kept of a machine that was removed, as its agent claims on", n)
+	}
+}

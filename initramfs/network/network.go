@@ -216,3 +216,15 @@ func (n *Network) Status() (code, sentence string) {
 	return job.LeftNoAddress, "no DHCP answer yet on " + strings.Join(asking, ", ") +
 		": a switch port may take 50 s to forward (spanning tree; set it to edge or PortFast)"
 }
+
+// HasBootCard reports whether the kernel has the network card that the machine booted from; where that is not known, whether it has any.
+func (n *Network) HasBootCard() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.nics {
+		if n.cfg.BootMAC == "" || c.link.Attrs().HardwareAddr.String() == n.cfg.BootMAC {
+			return true
+		}
+	}
+	return false
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 
 	"seedbed/initramfs/reboot"
@@ -215,5 +217,23 @@ func TestListShowsHardwareOnly(t *testing.T) {
 	}
 	if got := strings.Join(Unbound(root), ","); got != "8086:15f3 at 0000:02:00.0" {
 		t.Error(got)
+	}
+}
+
+func TestTheCardThatItBootedFromIsKnownByItsAddress(t *testing.T) {
+	const mac = "52:54:00:77:00:1a"
+	address, err := net.ParseMAC(mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for boot, want := range map[string]bool{mac: true, strings.ToUpper(mac): true, "": true, "52:54:00:77:00:1b": false} {
+		n := New(Config{BootMAC: boot})
+		if n.HasBootCard() {
+			t.Errorf("without any card that with %q is there", boot)
+		}
+		n.nics["eth0"] = &nic{link: &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth0", HardwareAddr: address}}}
+		if got := n.HasBootCard(); got != want {
+			t.Errorf("with %s there, the card %q is there: %v", mac, boot, got)
+		}
 	}
 }
