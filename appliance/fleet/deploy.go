@@ -358,7 +358,7 @@ func (d *draft) end(j *Job, state job.State, code, reason string) {
 // endBy is end where somebody asked for it.
 func (d *draft) endBy(ctx context.Context, j *Job, state job.State, code, reason string) {
 	j.State, j.Code, j.Reason, j.Ended = state, code, reason, d.f.now().UTC()
-	if state != job.Succeeded { // whose last report is its receipt's
+	if state != job.Succeeded && !d.plan { // whose last report is its receipt's, or that does not end in truth
 		j.counts(d.f.lastOf(j))
 	}
 	d.jobEventBy(ctx, j)

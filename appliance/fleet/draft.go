@@ -18,6 +18,8 @@ type draft struct {
 	facts         facts
 	// office says that only the site's scheduler may make this change.
 	office bool
+	// plan says that the draft is thrown away, and that its maker holds mu to read: a second lock would wait for who waits to write.
+	plan bool
 }
 
 // facts are what is written once.
@@ -31,6 +33,13 @@ type facts struct {
 
 func newDraft(f *Fleet, parent *draft) *draft {
 	return &draft{f: f, parent: parent, put: map[Key]Record{}, gone: map[Key]bool{}, jobsOfMachine: map[string][]string{}}
+}
+
+// newPlan returns a draft that is thrown away. The caller holds writing, and mu to read.
+func newPlan(f *Fleet) *draft {
+	d := newDraft(f, nil)
+	d.plan = true
+	return d
 }
 
 // reset empties the draft.

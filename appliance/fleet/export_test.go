@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -353,4 +354,20 @@ func Screens(f *Fleet) int {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	return len(f.screens)
+}
+
+// WaitToWrite has somebody wait to write in the memory where others read it now. Who reads and asks to read again waits for ever then.
+func WaitToWrite(f *Fleet) {
+	if f.mu.TryLock() {
+		f.mu.Unlock()
+		return
+	}
+	go func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+	}()
+	for f.mu.TryRLock() {
+		f.mu.RUnlock()
+		runtime.Gosched()
+	}
 }

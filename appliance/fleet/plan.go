@@ -155,7 +155,7 @@ func (f *Fleet) planMachines(ctx context.Context, o Order, image *Image, p *Plan
 	defer f.writing.Unlock()
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	d := newDraft(f, nil)
+	d := newPlan(f)
 	machines, err := d.chosen(o)
 	if err != nil {
 		return nil, err

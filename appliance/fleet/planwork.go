@@ -63,14 +63,18 @@ func (f *Fleet) PlanWork(ctx context.Context, o WorkOrder) (*WorkPlan, error) {
 	defer f.writing.Unlock()
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	d := newDraft(f, nil)
+	d := newPlan(f)
 	machines, err := d.pick(d.machines(), o.Machines, o.Groups)
 	if err != nil {
 		return nil, err
 	}
 	p := &WorkPlan{Kind: o.Kind, Machines: make([]PlannedWork, 0, len(machines))}
+	jobs := map[string][]*Job{} // of each machine, also those that have ended
+	for _, j := range f.state.jobs {
+		jobs[j.Machine] = append(jobs[j.Machine], j)
+	}
 	for _, m := range machines {
-		x := d.planWork(ctx, o, m, found, needs)
+		x := d.planWork(ctx, o, m, jobs[m.ID], found, needs)
 		switch {
 		case x.Refused != "":
 			p.Refused++
@@ -83,8 +87,8 @@ func (f *Fleet) PlanWork(ctx context.Context, o WorkOrder) (*WorkPlan, error) {
 	return p, nil
 }
 
-// planWork gives one machine its job in a draft that is thrown away.
-func (d *draft) planWork(ctx context.Context, o WorkOrder, m *Machine, found map[string]*Image, needs map[string]job.DiskNeed) PlannedWork {
+// planWork gives one machine its job in a draft that is thrown away; jobs are those that the machine has.
+func (d *draft) planWork(ctx context.Context, o WorkOrder, m *Machine, jobs []*Job, found map[string]*Image, needs map[string]job.DiskNeed) PlannedWork {
 	w := PlannedWork{ID: m.ID, Name: m.Name, MAC: m.MAC(), Now: OnDisk{Kind: OnDiskUnknown}}
 	refuse := func(err error) PlannedWork {
 		w.Refused, w.Code, w.Disk = err.Error(), CodeInvalid, nil
@@ -97,12 +101,6 @@ func (d *draft) planWork(ctx context.Context, o WorkOrder, m *Machine, found map
 		w = refuse(err)
 		w.Code = CodeNotAdmitted
 		return w
-	}
-	var jobs []*Job // before this one
-	for _, j := range d.f.state.jobs {
-		if j.Machine == m.ID {
-			jobs = append(jobs, j)
-		}
 	}
 	j, err := d.work(ctx, o, m, found)
 	if err != nil {
