@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	mathrand "math/rand/v2"
 	"strings"
 	"time"
@@ -90,7 +91,8 @@ func (m *machine) transfer(ctx context.Context) error {
 	began, last, bitmap := time.Now(), time.Now(), time.Now()
 	for held := 0.0; held < total; {
 		rate := usual
-		switch since := time.Since(began); {
+		since := time.Since(began)
+		switch {
 		case m.is.Code != "" && since >= m.is.FailAfter:
 			return m.fail(ctx)
 		case m.is.SilentAfter > 0 && since >= m.is.SilentAfter:
@@ -105,12 +107,15 @@ func (m *machine) transfer(ctx context.Context) error {
 			rate = m.is.SlowRate
 		}
 		due := min(time.Until(m.next), time.Duration((total-held)/rate*float64(time.Second)))
-		if err := pause(ctx, max(due, 0)); err != nil {
+		if err := pause(ctx, max(min(due, m.changes(since)), 0)); err != nil {
 			return err
 		}
 		now := time.Now()
 		held = min(total, held+rate*now.Sub(last).Seconds())
 		last = now
+		if held < total && now.Before(m.next) {
+			continue // the rate changes between two reports
+		}
 		m.holds(held, now.Sub(bitmap) > bitmapEvery)
 		if m.said.Bitmap != nil {
 			bitmap = now
@@ -120,6 +125,17 @@ func (m *machine) transfer(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// changes is how long after this much of the transfer it changes how it gets on.
+func (m *machine) changes(since time.Duration) time.Duration {
+	soonest := time.Duration(math.MaxInt64)
+	for _, at := range []time.Duration{m.is.FailAfter, m.is.SilentAfter, m.is.SlowAfter} {
+		if at > since {
+			soonest = min(soonest, at-since)
+		}
+	}
+	return soonest
 }
 
 // holds has the next report say that so much is right on the disk.

@@ -37,7 +37,7 @@ func suites(full bool) []suite {
 		{name: "images", budget: 6 * time.Minute, steps: append([]step{
 			run("go", "test", "-count=1", "-timeout", "2h", "./images/", "./images/tile/", "./images/layout/", "./images/parttable/", "./images/fsmap/",
 				"./images/intake/", "./images/source/", "./images/capture/", "./images/repository/...", "./images/restore/",
-				"./images/torrent/", "./images/bencode/"),
+				"./images/torrent/", "./images/bencode/", "./images/packed/"),
 			run("go", "test", "-count=1", "-race", "./images/repository/", "./images/capture/", "./images/restore/", "./images/tile/"),
 		}, fuzz(full, "./images/", "./images/tile/", "./images/parttable/", "./images/fsmap/", "./images/intake/", "./images/source/",
 			"./images/repository/", "./images/torrent/", "./images/bencode/")...)},
