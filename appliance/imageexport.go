@@ -110,7 +110,7 @@ func (e *exported) Begin(length, data int64) (err error) {
 		e.file, err = restore.CreateOutput(e.path, length, e.split)
 		return err
 	}
-	e.stream, err = packed.NewWriter(out)
+	e.stream, err = packed.NewWriter(out, length)
 	return err
 }
 

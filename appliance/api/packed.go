@@ -21,7 +21,7 @@ func (d *PackedDisk) Begin(length, _ int64) (err error) {
 	h.Set("Content-Type", packed.Kind)
 	h.Set("Content-Disposition", `attachment; filename="`+d.Name+`"`)
 	d.length = length
-	d.to, err = packed.NewWriter(d.Response)
+	d.to, err = packed.NewWriter(d.Response, length)
 	return err
 }
 

@@ -137,7 +137,7 @@ func (p *pages) begins(s bootdoctor.Step, http bool) bool {
 	if len(p.now.Steps) == 0 {
 		return true
 	}
-	if s.At.Sub(p.now.Latest()) > nextBoot {
+	if s.At.Sub(p.now.Latest()).Abs() > nextBoot { // or the clock was set back
 		return true
 	}
 	if s.By == bootdoctor.ByIPXE {

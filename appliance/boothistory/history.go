@@ -22,6 +22,9 @@ const (
 	lastWords, readFor = 3 * time.Second, 2 * time.Second
 	// goesOn is how old a boot may be that goes on after the appliance was started anew.
 	goesOn = time.Hour
+	// ahead is how far the clock of another appliance may be ahead. What was seen later than that was seen by a clock that was wrong: it
+	// would stand as the latest boot until that time comes.
+	ahead = time.Hour
 	// maxSteps is how many steps of a row are read; what an appliance writes has fewer.
 	maxSteps = 256
 )
@@ -169,7 +172,9 @@ func (h *History) ofCard(mac string, rows []fleet.SeenBoot) []bootdoctor.Boot {
 		own = h.config.Diary.Boots(mac)
 	}
 	for _, b := range own {
-		list = append(list, bootdoctor.Seen{Boot: b})
+		if !h.isToCome(b.Began) {
+			list = append(list, bootdoctor.Seen{Boot: b})
+		}
 	}
 	for i := range rows {
 		r := &rows[i]
@@ -191,8 +196,15 @@ func (h *History) ofCard(mac string, rows []fleet.SeenBoot) []bootdoctor.Boot {
 	return merged[:min(len(merged), fleet.KeptBoots)]
 }
 
-// decode reads a row. Of one that is damaged, or of a version that wrote it otherwise, what can be read is taken; nothing of it is an error.
+// isToCome reports whether a boot began at a time that only a wrong clock has seen.
+func (h *History) isToCome(began time.Time) bool { return began.Sub(h.config.Now()) > ahead }
+
+// decode reads a row. Of one that is damaged, or of a version that wrote it otherwise, what can be read is taken; nothing of it is an error. One of times to come
+// is left out.
 func (h *History) decode(r *fleet.SeenBoot) (b bootdoctor.Boot, ok bool) {
+	if h.isToCome(r.Began) {
+		return b, false
+	}
 	if err := json.Unmarshal(r.Doc, &b); err != nil {
 		if !h.told.Swap(true) {
 			h.config.Log.Warn("a boot that was kept cannot be read and is left out; others that cannot are not told of", "mac", r.MAC, "appliance", r.Appliance, "err", err)

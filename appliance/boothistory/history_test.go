@@ -219,6 +219,36 @@ func TestStepsWaitForTheRecords(t *testing.T) {
 	}
 }
 
+// A clock that was ahead, until it was set, does not have the doctor look at what it saw then.
+func TestBootsOfTimesToComeAreLeftOut(t *testing.T) {
+	h := sqlite(t)
+	for range 2 * fleet.KeptBoots { // they fill the place
+		h.after(10 * time.Minute).discover(card)
+		h.keep()
+	}
+	h.after(-365 * 24 * time.Hour)
+	if got := h.steps(); got != "" {
+		t.Errorf("after the clock was set there is %s", got)
+	}
+	h.discover(card)
+	if got := h.steps(); got != "dhcp" {
+		t.Errorf("the present boot is %s", got)
+	}
+	h.kill()
+	if got := h.steps(); got != "" {
+		t.Errorf("after a start there is %s", got)
+	}
+	if n, err := h.store.ForgetBoots(t.Context(), time.Time{}, h.now.Add(24*time.Hour), nil); n != fleet.KeptBoots || err != nil {
+		t.Errorf("%d boots of times to come are deleted, %v", n, err)
+	}
+	h.after(10 * time.Minute).discover(card)
+	h.keep()
+	h.kill()
+	if got := h.steps(); got != "dhcp" {
+		t.Errorf("after the next start there is %q", got)
+	}
+}
+
 func siteOf(t *testing.T, dir string) *site.Site {
 	s, err := site.Open(filepath.Join(dir, "site"))
 	if err != nil {

@@ -515,10 +515,21 @@ const (
 	maxTail     = 64 << 10
 	maxWarnings = 100
 	maxDamage   = 1024 // partitions
+	// maxCount bounds what a claim counts, 1 PiB: the sums of a site's machines stay numbers.
+	maxCount = 1 << 50
+	maxPeers = 1 << 16
+	// maxLeftTime bounds how long a machine says that the rest takes.
+	maxLeftTime = 365 * 24 * time.Hour
 )
 
-// bound cuts what a report says in words: it is kept with each job, and at each change in an event.
+// bound cuts what a report says in words: it is kept with each job, and at each change in an event. Numbers are bounded by what can be:
+// others count with them.
 func bound(r *job.Report) {
+	for _, n := range append(counters(r), &r.Total, &r.Resumed) {
+		*n = min(max(0, *n), maxCount)
+	}
+	r.WrongTiles, r.Peers, r.Left = min(r.WrongTiles, r.Tiles), min(max(0, r.Peers), maxPeers), min(max(0, r.Left), maxLeftTime)
+	r.CPU, r.BytesPerSecond = min(max(0, r.CPU), 1), min(max(0, r.BytesPerSecond), maxCount)
 	for _, word := range []*string{(*string)(&r.Phase), &r.Code, &r.Disk, &r.DiskSerial, &r.Congestion} {
 		cut(word, maxWord)
 	}

@@ -14,6 +14,9 @@ import (
 // Tidy is what Run does each second.
 func Tidy(f *Fleet, ctx context.Context) error { return f.tidy(ctx) }
 
+// Add counts what a report says beyond the one before it.
+func Add(t *Traffic, before, r job.Report) { t.add(before, r) }
+
 // MaxStays is how many stays one user has.
 const MaxStays = maxStays
 

@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"math"
+
 	"seedbed/appliance/job"
 	"seedbed/appliance/queue"
 )
@@ -53,7 +55,7 @@ func (t *Traffic) add(before, r job.Report) {
 		if c.told < c.old {
 			c.old = 0
 		}
-		*c.sum += max(0, c.told-c.old)
+		*c.sum += min(max(0, c.told-c.old), math.MaxInt64-*c.sum)
 	}
 }
 

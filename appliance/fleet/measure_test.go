@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"math"
 	"net/netip"
 	"testing"
 	"time"
@@ -48,6 +49,43 @@ func TestMeasuresCountMachinesJobsAndBytes(t *testing.T) {
 	after := r.Measures().Traffic
 	if got := [2]int64{after.FromAppliance - before.FromAppliance, after.FromPeers - before.FromPeers}; got != [2]int64{36, 260} {
 		t.Errorf("bytes %v", got)
+	}
+}
+
+// What a machine counts wrongly, or lies, makes no sum of the site's turn around.
+func TestNumbersOfReportsAreBounded(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	a := r.boot(macA, invA)
+	r.deployAll()
+	a.claim()
+	send := func(sign int64) {
+		t.Helper()
+		most := sign * math.MaxInt64
+		if _, err := r.Report(t.Context(), a.caller, job.Report{Job: a.job.ID, Epoch: a.job.Epoch, Phase: job.PhaseContent, State: job.Running, Total: most, Held: most,
+			Written: most, WriteNanos: most, FromAppliance: most, FromPeers: most, Tiles: 10, WrongTiles: most, Peers: int(most), Left: time.Duration(most),
+			CPU: float64(sign) * math.MaxFloat64, BytesPerSecond: float64(sign) * math.MaxFloat64}); err != nil {
+			t.Fatal(err)
+		}
+		v, err := r.Job(a.job.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.CPU < 0 || v.CPU > 1 || v.BytesPerSecond < 0 || v.BytesPerSecond > 1<<50 || v.Peers < 0 || v.Peers > 1<<16 || v.Left < 0 || v.Left > 365*24*time.Hour ||
+			v.WrongTiles < 0 || v.WrongTiles > v.Tiles || v.Held < 0 || v.Held > 1<<50 || v.Total < 0 || v.WriteNanos < 0 {
+			t.Errorf("told %d: %+v", most, v)
+		}
+	}
+	send(1)
+	send(-1)
+}
+
+// The site's sums only grow, whatever machines say ever anew.
+func TestSumsOfTheSiteStayAtTheMostThatThereIs(t *testing.T) {
+	sum := fleet.Traffic{Written: math.MaxInt64 - 10}
+	fleet.Add(&sum, job.Report{}, job.Report{Written: 100})
+	fleet.Add(&sum, job.Report{}, job.Report{Written: 100, FromPeers: 3})
+	if sum != (fleet.Traffic{Written: math.MaxInt64, FromPeers: 3}) {
+		t.Errorf("%+v", sum)
 	}
 }
 

@@ -244,8 +244,8 @@ type Records interface {
 	// written of the same boot, and the last KeptBoots of a machine are kept. Boots returns them.
 	KeepBoots(ctx context.Context, list []SeenBoot) error
 	Boots(ctx context.Context, q BootQuery) ([]SeenBoot, error)
-	// BootMACs are the cards of which boots are kept. ForgetBoots deletes those seen last before a time, zero is none, and all of some
-	// cards, and returns how many.
+	// BootMACs are the cards of which boots are kept. ForgetBoots deletes those seen last before a time, those seen after another,
+	// where zero is none, and all of some cards, and returns how many.
 	BootMACs(ctx context.Context) ([]string, error)
-	ForgetBoots(ctx context.Context, before time.Time, macs []string) (int, error)
+	ForgetBoots(ctx context.Context, before, after time.Time, macs []string) (int, error)
 }

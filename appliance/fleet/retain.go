@@ -20,6 +20,9 @@ const (
 	mostKept    = 100 * 365
 )
 
+// wrongBy is how far ahead the time of a boot is that a wrong clock wrote.
+const wrongBy = 24 * time.Hour
+
 // In one transaction so many events, or jobs, are deleted at most: machines at work write theirs between.
 const (
 	eventsAtOnce = 1000
@@ -73,7 +76,11 @@ func (f *Fleet) retain(ctx context.Context) error {
 	} else {
 		from = time.Time{}
 	}
-	if err := f.retainBoots(ctx, from); err != nil {
+	ahead := now.Add(wrongBy) // of those that a clock saw which was wrong five would keep all others out
+	if len(newest) > 0 && newest[0].At.After(now) {
+		ahead = time.Time{} // it is this clock that is wrong
+	}
+	if err := f.retainBoots(ctx, from, ahead); err != nil {
 		return err
 	}
 	if gone == (retained{}) {

@@ -71,9 +71,9 @@ func (f *Fleet) ApplianceName(id string) string {
 	return id
 }
 
-// retainBoots deletes the boots that were seen last before a time, zero is none, and those of cards that are no machine's any more. No
-// event tells of it: each is one of a machine's last few.
-func (f *Fleet) retainBoots(ctx context.Context, before time.Time) error {
+// retainBoots deletes the boots that were seen last before a time or after another, where zero is none, and those of cards that are no
+// machine's any more. No event tells of it: each is one of a machine's last few.
+func (f *Fleet) retainBoots(ctx context.Context, before, after time.Time) error {
 	macs, err := f.config.Records.BootMACs(ctx)
 	if err != nil {
 		return err
@@ -81,6 +81,6 @@ func (f *Fleet) retainBoots(ctx context.Context, before time.Time) error {
 	f.mu.RLock()
 	macs = slices.DeleteFunc(macs, func(mac string) bool { return f.hasCard(strings.ToLower(mac)) })
 	f.mu.RUnlock()
-	_, err = f.config.Records.ForgetBoots(ctx, before, macs)
+	_, err = f.config.Records.ForgetBoots(ctx, before, after, macs)
 	return err
 }

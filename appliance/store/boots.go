@@ -118,7 +118,7 @@ func (s *Store) BootMACs(ctx context.Context) (list []string, err error) {
 }
 
 // ForgetBoots implements fleet.Records.
-func (s *Store) ForgetBoots(ctx context.Context, before time.Time, macs []string) (n int, err error) {
+func (s *Store) ForgetBoots(ctx context.Context, before, after time.Time, macs []string) (n int, err error) {
 	ctx, cancel := s.limit(ctx)
 	defer cancel()
 	count := func(text string, args ...any) {
@@ -135,6 +135,9 @@ func (s *Store) ForgetBoots(ctx context.Context, before time.Time, macs []string
 	}
 	if !before.IsZero() {
 		count("DELETE FROM boots WHERE latest < ?", before.UnixNano())
+	}
+	if !after.IsZero() {
+		count("DELETE FROM boots WHERE latest > ?", after.UnixNano())
 	}
 	for len(macs) > 0 {
 		part := macs[:min(len(macs), bootsAtOnce)]

@@ -760,10 +760,10 @@ func seenBoots(b *bed) {
 	for i := range crowd {
 		gone[i] = crowd[i].MAC
 	}
-	if n, err := b.ForgetBoots(b.Context(), at.Add(5*time.Minute), gone); err != nil || n != 250+4 {
+	if n, err := b.ForgetBoots(b.Context(), at.Add(5*time.Minute), time.Time{}, gone); err != nil || n != 250+4 {
 		b.Errorf("%d deleted, %v", n, err)
 	}
-	if n, err := b.ForgetBoots(b.Context(), time.Time{}, nil); err != nil || n != 0 {
+	if n, err := b.ForgetBoots(b.Context(), time.Time{}, time.Time{}, nil); err != nil || n != 0 {
 		b.Errorf("%d deleted, %v", n, err)
 	}
 	look("mA7 mA6 mA5", fleet.BootQuery{})

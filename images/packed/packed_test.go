@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -51,7 +52,7 @@ func sumOf(t testing.TB, length int64, pieces []piece) (sum [32]byte) {
 func pack(t testing.TB, length int64, pieces []piece) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := NewWriter(&b)
+	w, err := NewWriter(&b, length)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +65,43 @@ func pack(t testing.TB, length int64, pieces []piece) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// TestAFileThatIsCutBetweenTwoFramesIsRefused: zstd itself sees nothing wrong with it.
+func TestAFileThatIsCutBetweenTwoFramesIsRefused(t *testing.T) {
+	length, pieces := testDisk()
+	b := pack(t, length, pieces)
+	frames := 0
+	for at := noteLength + 1; at < len(b); at++ {
+		if !isZstd(b[at:]) {
+			continue
+		}
+		var disk bytes.Buffer
+		if c := exec.Command("zstd", "-dc"); func() error { c.Stdin, c.Stdout = bytes.NewReader(b[:at]), &disk; return c.Run() }() != nil {
+			continue // bytes that look like the begin of a frame
+		}
+		frames++
+		err := Unpack(io.Discard, bytes.NewReader(b[:at]), "zstd")
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), fmt.Sprintf("%d bytes, and holds %d of them", length, disk.Len())) {
+			t.Errorf("cut at byte %d of %d, where zstd finds %d bytes: %v", at, len(b), disk.Len(), err)
+		}
+	}
+	if frames < 3 {
+		t.Errorf("the file has %d places between frames; it is to have three at least", frames)
+	}
+	if err := Unpack(io.Discard, bytes.NewReader(b[:noteLength]), "zstd"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("cut after what it says of itself: %v", err)
+	}
+}
+
+// TestASkippedFrameAtTheBeginIsZstd: pzstd begins with one.
+func TestASkippedFrameAtTheBeginIsZstd(t *testing.T) {
+	length, pieces := testDisk()
+	b := append([]byte("\x50\x2a\x4d\x18\x04\x00\x00\x00size"), pack(t, length, pieces)[noteLength:]...)
+	h := sha256.New()
+	if err := Unpack(h, bytes.NewReader(b), Recognise(b[:HeadLength])); err != nil || [32]byte(h.Sum(nil)) != sumOf(t, length, pieces) {
+		t.Errorf("%v", err)
+	}
 }
 
 // TestADiskComesBack by our reader and by the reference tools; zeros cost nearly nothing.

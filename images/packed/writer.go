@@ -2,6 +2,7 @@
 package packed
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"sync"
@@ -21,22 +22,49 @@ const zeroRun = 64 << 20
 // window is how far back a stream refers, in bytes: what writer and reader keep of it.
 const window = 4 << 20
 
+// A file begins with a frame that unpackers skip (RFC 8878 §3.1.2), which says how long the disk is: a file that is cut off between two
+// frames looks whole else.
+const (
+	skippedMagic = 0x184d2a5d // one of 16 that mean the same
+	noteWord     = "seedbed disk"
+	noteLength   = 8 + len(noteWord) + 8 // magic, length of what follows; the word, the length of the disk
+)
+
+// noteOf is that frame for a disk of length bytes.
+func noteOf(length int64) []byte {
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, noteLength), skippedMagic)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(noteWord)+8))
+	return binary.LittleEndian.AppendUint64(append(b, noteWord...), uint64(length))
+}
+
+// notedLength is the length of the disk that a file's first bytes tell; -1 is none.
+func notedLength(head []byte) int64 {
+	if len(head) < noteLength || string(head[:noteLength-8]) != string(noteOf(0)[:noteLength-8]) {
+		return -1
+	}
+	return int64(binary.LittleEndian.Uint64(head[noteLength-8:]))
+}
+
 // Writer writes a disk as zstd (RFC 8878), frame after frame with a checksum each, in memory of some 30 MB whatever the disk's length.
 // Long runs of zeros cost next to nothing. Owned by one goroutine.
 type Writer struct {
-	w    io.Writer
-	e    *zstd.Encoder
-	open bool  // a frame has begun
-	done int64 // bytes of the disk
+	w      io.Writer
+	e      *zstd.Encoder
+	open   bool  // a frame has begun
+	done   int64 // bytes of the disk
+	length int64 // of the disk
 }
 
-// NewWriter returns a writer; after an error nothing more is to be written, and Finish may be left out.
-func NewWriter(w io.Writer) (*Writer, error) {
+// NewWriter returns a writer of a disk of length bytes; after an error nothing more is to be written, and Finish may be left out.
+func NewWriter(w io.Writer, length int64) (*Writer, error) {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(window), zstd.WithEncoderCRC(true))
 	if err != nil {
 		return nil, fmt.Errorf("compress a disk: %w", err)
 	}
-	return &Writer{w: w, e: e}, nil
+	if _, err := w.Write(noteOf(length)); err != nil {
+		return nil, err
+	}
+	return &Writer{w: w, e: e, length: length}, nil
 }
 
 // Write writes bytes of the disk, which come in ascending order; what is left out before them is zero.
@@ -49,8 +77,11 @@ func (p *Writer) Write(offset int64, b []byte) error {
 	return err
 }
 
-// Finish writes the zeros up to the end of a disk of length bytes, and ends the stream.
+// Finish writes the zeros up to the end of the disk, and ends the stream; length is that of NewWriter.
 func (p *Writer) Finish(length int64) error {
+	if length != p.length {
+		return fmt.Errorf("compress a disk: it was begun with %d bytes, and ends with %d", p.length, length)
+	}
 	if err := p.zeros(length); err != nil {
 		return err
 	}
