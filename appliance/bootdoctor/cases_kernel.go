@@ -189,13 +189,13 @@ var ownDiskCases = []Case{
 		Name: "own-disk-by-override", Level: Notice, Stopped: Local,
 		Wire:     "script of the own disk; a person said that the machine boots it, though it has a job",
 		Leaves:   "nothing; it is the same in each boot until that word is taken back",
-		Sentence: "{name} boots its own disk because a person said so; job {job} waits",
+		Sentence: "{name} boots its own disk because a person said so, though a job waits",
 		Next:     "take that back with `seedbed machine edit --boot jobs` (or \"boot\" on the machine's page), and start it again",
 		match: func(v *view) map[string]string {
 			if v.Override != "local" || v.Work == nil || v.Work.State.Ended() || v.greeted() && !v.Hello.Before(v.b.Latest()) {
 				return nil
 			}
-			return facts("job", v.Work.ID)
+			return facts()
 		},
 	},
 	{
@@ -251,14 +251,14 @@ var restCases = []Case{
 		Name: "agent-lost", Level: Stopped, Stopped: Job,
 		Wire:     "the agent said hello and took a job; nothing comes of it for 2 minutes",
 		Leaves:   "what was written to its disk, which its next boot finds by its hashes and goes on with; the last lines of its screen are lost",
-		Sentence: "nothing was heard of the agent of {name} for {silent}, in the middle of job {job}",
+		Sentence: "nothing was heard of the agent of {name} for {silent}, in the middle of its job",
 		Next:     "see that it is on and its cable plugged in, and read its screen; started again, it goes on where it was",
 		Causes:   []string{"the machine was switched off or restarted, or its kernel stopped", "its network broke: cable, switch port, or a firewall that closed TCP port 443"},
 		match: func(v *view) map[string]string {
 			if !v.Work.open() || v.Work.State != job.Running && v.Work.State != job.Claimed || v.gone() == 0 {
 				return nil
 			}
-			return facts("silent", seconds(v.gone().Truncate(time.Minute)), "job", v.Work.ID)
+			return facts("silent", seconds(v.gone().Truncate(time.Minute)))
 		},
 	},
 	{
@@ -277,12 +277,12 @@ var restCases = []Case{
 		Name: "working", Level: Fine, Stopped: Job,
 		Wire:     "the agent said hello and is at work, or waits for its turn",
 		Leaves:   "nothing",
-		Sentence: "the agent of {name} is at work on job {job} ({state})",
+		Sentence: "the agent of {name} is at work on its job ({state})",
 		match: func(v *view) map[string]string {
 			if !v.greeted() || !v.Work.open() || v.Work.State == job.Waiting {
 				return nil
 			}
-			return facts("job", v.Work.ID, "state", string(v.Work.State))
+			return facts("state", string(v.Work.State))
 		},
 	},
 	{

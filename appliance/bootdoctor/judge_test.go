@@ -129,7 +129,7 @@ var examples = []struct {
 		Inventory: inventory(func(i *job.Inventory) { i.NoDriver = []job.PCI{{Slot: "0000:02:00.0", ID: "14e4:1234"}} })}},
 	{"silent after the kernel", "agent-silent", "no driver for the network card; the switch port does not forward", Input{Now: at(120), Boot: boot(upToKernel...)}},
 	{"GRUB finds no disk", "no-disk-starts", "found none that starts", Input{Now: at(10), Boot: and(upToLoader, script(5), Step{At: at(5), Kind: Local}, Step{At: at(6), Kind: NoDisk})}},
-	{"its own disk by a person's word", "own-disk-by-override", "job j1 waits", Input{Now: at(10), Override: "local", Work: &Work{ID: "j1", State: job.Waiting},
+	{"its own disk by a person's word", "own-disk-by-override", "though a job waits", Input{Now: at(10), Override: "local", Work: &Work{ID: "j1", State: job.Waiting},
 		Boot: and(upToLoader, script(5), Step{At: at(5), Kind: Local})}},
 	{"its own disk, twice", "own-disk-loop", "came back 20 s later", Input{Now: at(40), Last: and(upToLoader, Step{At: at(5), Kind: Local}),
 		Boot: boot(asks(25), Step{At: at(30), Kind: Local})}},
@@ -158,10 +158,10 @@ var examples = []struct {
 		Work: &Work{ID: "j1", Kind: job.Deploy, State: job.Running, Phase: job.PhaseStart, Warnings: []string{job.WarnNoSwarm + "10.77.0.1:6881: i/o timeout"}, Reported: at(59)}}},
 	{"a second card without a driver", "nic-without-driver", "it works by another one", Input{Now: at(40), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Admitted: true,
 		Inventory: inventory(func(i *job.Inventory) { i.NoDriver = []job.PCI{{Slot: "0000:03:00.0", ID: "1d6a:07b1"}} })}},
-	{"silent in the middle of its job", "agent-lost", "for 3m0s, in the middle of job j1", Input{Now: at(220), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Heard: at(40), Admitted: true,
+	{"silent in the middle of its job", "agent-lost", "for 3m0s, in the middle of its job", Input{Now: at(220), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Heard: at(40), Admitted: true,
 		Work: &Work{ID: "j1", Kind: job.Deploy, State: job.Running, Phase: job.PhaseContent, Peers: 1, Reported: at(40)}}},
 	{"switched off since", "agent-gone", "it is off, or runs its own system", Input{Now: at(7220), Hello: at(20), Told: at(20), Admitted: true, Inventory: inventory(func(*job.Inventory) {})}},
-	{"at work", "working", "at work on job j1 (running)", Input{Now: at(40), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Admitted: true,
+	{"at work", "working", "at work on its job (running)", Input{Now: at(40), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Admitted: true,
 		Work: &Work{ID: "j1", Kind: job.Deploy, State: job.Running, Phase: job.PhaseContent, Peers: 1, Reported: at(39)}}},
 	{"idle", "in-agent", "nothing to do now", Input{Now: at(40), Boot: boot(upToKernel...), Hello: at(20), Told: at(20), Admitted: true, Inventory: inventory(func(*job.Inventory) {})}},
 	{"in the middle of its loader", "on-the-way", "fetches 525400770010/shimx64.efi by TFTP", Input{Now: at(10), Boot: boot(upToLoader...)}},
@@ -275,6 +275,15 @@ func TestEachStepHasAText(t *testing.T) {
 		s := Step{Kind: k, By: "by", Loader: "loader", File: "file", Note: "note"}
 		if s.String() == "" || strings.ContainsAny(s.String(), "{}") {
 			t.Errorf("%s: %q", k, s.String())
+		}
+	}
+}
+
+// What machines say is put into sentences as it is, whatever it looks like.
+func TestFactsAreNotFilledAgain(t *testing.T) {
+	for range 100 {
+		if got := Fill("{file} of {name}: {note}", map[string]string{"file": "{note}", "name": "{file}{name}", "note": "{file}"}); got != "{note} of {file}{name}: {file}" {
+			t.Fatal(got)
 		}
 	}
 }

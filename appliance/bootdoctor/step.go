@@ -137,12 +137,13 @@ func (s *Step) Said() (text string, facts map[string]string) {
 // String is a step in words.
 func (s *Step) String() string { return Fill(s.Said()) }
 
-// Fill puts facts in the place of words in braces.
+// Fill puts facts in the place of words in braces; what a fact itself has in braces stays.
 func Fill(text string, facts map[string]string) string {
+	pairs := make([]string, 0, 2*len(facts))
 	for k, v := range facts {
-		text = strings.ReplaceAll(text, "{"+k+"}", v)
+		pairs = append(pairs, "{"+k+"}", v)
 	}
-	return text
+	return strings.NewReplacer(pairs...).Replace(text)
 }
 
 func or(s, other string) string {

@@ -56,6 +56,20 @@ func (w *world) alarm() {
 	check(err)
 }
 
+// What mail says with a command the console says with its own button, where the job can be tried again by it.
+func TestAlertOfAFailedJobNamesTheButton(t *testing.T) {
+	w := newWorld(t)
+	ids := w.room("A101", 1, 2)
+	w.deployed(ids[:1], monitor.Failed)
+	breach := fleet.Breach{Rule: fleet.RuleFailed, Subject: ids[0], Machine: ids[0], Name: "pc", Text: "the job of pc failed", Advice: "read what the machine's page says, mend it, then `seedbed job retry 123`"}
+	if err := w.fleet.Judge(t.Context(), fleet.Judgement{Raise: []fleet.Breach{breach}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, body, _ := w.ask(fleet.RoleViewer, "/alerts", nil); !strings.Contains(body, "press “Retry those that failed” on the page of its deployment") || strings.Contains(body, "job retry") {
+		t.Errorf("the alert says %s", body)
+	}
+}
+
 func TestAlertsPageShowsWhatIsOpenAndWhatWasNotSent(t *testing.T) {
 	w := school(t)
 	b := w.open(t, how{Role: fleet.RoleViewer}, "/alerts")

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"seedbed/appliance/fleet"
+	"seedbed/appliance/job"
 )
 
 // alertsPage is what needs a person, and what was told to whom.
@@ -47,14 +48,18 @@ type alertsView struct {
 
 func alertsData(c *console, v *visit) (any, error) {
 	settings, view := c.Fleet.Settings(), &alertsView{}
-	known := map[string]bool{}
+	jobs := map[string]string{} // of the machines that are known, the job of each or ""
 	for _, m := range c.Fleet.Machines() {
-		known[m.ID] = true
+		jobs[m.ID] = m.JobID
 	}
 	for _, a := range c.Fleet.Alerts() {
 		a.Name = v.sentenceOf(a.Name) // of what is no machine
+		current, here := jobs[a.Machine]
 		r := alertRow{Alert: a, RuleName: v.t(rules[a.Rule].name), Word: rules[a.Rule].word, What: v.sentenceOf(a.Text), Why: v.sentenceOf(a.Cause),
-			ToDo: v.sentenceOf(a.Advice), How: v.sentenceOf(a.Outcome), Here: known[a.Machine]}
+			How: v.sentenceOf(a.Outcome), Here: here}
+		if r.ToDo = v.sentenceOf(a.Advice); a.Rule == fleet.RuleFailed && a.Open() {
+			r.ToDo = c.failedAdvice(v, current, r.ToDo)
+		}
 		switch {
 		case a.Open():
 			view.Open = append(view.Open, r)
@@ -95,6 +100,18 @@ func alertsData(c *console, v *visit) (any, error) {
 	}
 	view.Muted = strings.Join(muted, ", ")
 	return view, nil
+}
+
+// failedAdvice says what to do here about a job that failed: mail and commands name a command, which or is.
+func (c *console) failedAdvice(v *visit, id, or string) string {
+	j, err := c.Fleet.Job(id)
+	switch {
+	case err != nil || j.State != job.Failed:
+		return or
+	case j.Deployment == "":
+		return v.t("read what the machine's page says, mend it, then order the work anew there")
+	}
+	return v.t("read what the machine's page says, mend it, then press “Retry those that failed” on the page of its deployment")
 }
 
 // sentenceOf is a sentence of another package in the visit's language.

@@ -43,6 +43,7 @@ type Store struct {
 
 	mu    sync.Mutex
 	tried bool // in this boot
+	gone  bool // what stood there was taken away in this boot
 }
 
 // Open reads what an earlier boot left in a folder of variables. A folder that is not there is a place where nothing is kept.
@@ -85,7 +86,7 @@ func (s *Store) Keep(l job.Left) (kept bool, err error) {
 	if len(l.Text) > maxText {
 		l.Text = strings.ToValidUTF8(l.Text[:maxText], "")
 	}
-	if s.found != nil && s.found.Code == l.Code && s.found.Text == l.Text {
+	if s.found != nil && !s.gone && s.found.Code == l.Code && s.found.Text == l.Text {
 		return true, nil
 	}
 	if err := s.write(l); err != nil {
@@ -131,6 +132,7 @@ func (s *Store) Told() error {
 	if err := os.Remove(s.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the firmware does not take its variable back: %w", err)
 	}
+	s.gone = true
 	return nil
 }
 

@@ -76,6 +76,20 @@ func TestAReasonIsWrittenOnceInABootAndOnlyWhereItChanged(t *testing.T) {
 	}
 }
 
+// TestWhatWasTakenAwayIsWrittenAgain where the agent lost the appliance in the boot that had told it.
+func TestWhatWasTakenAwayIsWrittenAgain(t *testing.T) {
+	dir := t.TempDir()
+	keep(t, Open(dir), noLink, true)
+	s := Open(dir)
+	if err := s.Told(); err != nil {
+		t.Fatal(err)
+	}
+	keep(t, s, noLink, true)
+	if got := Open(dir).Found(); got == nil || *got != noLink {
+		t.Errorf("it says that the reason is kept, and the next boot finds %+v", got)
+	}
+}
+
 func TestALongReasonIsCut(t *testing.T) {
 	dir := t.TempDir()
 	keep(t, Open(dir), job.Left{Code: job.LeftNoDriver, Text: strings.Repeat("ä", 1000)}, true)
