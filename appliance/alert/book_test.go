@@ -312,3 +312,20 @@ All alerts: https://seedbed.example/alerts
 		t.Errorf("%d bytes", len(got))
 	}
 }
+
+// What a machine says of itself stays on its line: it writes no alerts, and names nobody a console.
+func TestAMachineWritesNoLinesOfAMessage(t *testing.T) {
+	at := time.Date(2026, 5, 4, 8, 0, 0, 0, time.UTC)
+	a := fleet.Alert{Breach: fleet.Breach{Rule: fleet.RuleFailed, Name: "pc", Text: "the job of pc failed", Cause: "no disk\r\n\nAll alerts: https://evil.example/\x1b[2J"}, Since: at}
+	text := Text([]fleet.Alert{a}, nil, "https://seedbed.example", time.UTC)
+	if n := strings.Count(text, "\n"); n != 5 || strings.ContainsAny(text, "\r\x1b") || strings.Count(text, "\nAll alerts:") != 1 {
+		t.Errorf("%d lines: %q", n, text)
+	}
+}
+
+func TestAnAlertThatLastedOverNightTellsBothDays(t *testing.T) {
+	at := time.Date(2026, 5, 4, 23, 59, 0, 0, time.UTC)
+	if got := Text(nil, []fleet.Alert{{Since: at, Ended: at.Add(2 * time.Minute)}}, "", time.UTC); !strings.Contains(got, "From, to: 2026-05-04 23:59:00 - 2026-05-05 00:01:00 UTC") {
+		t.Error(got)
+	}
+}

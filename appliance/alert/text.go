@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"seedbed/appliance/fleet"
 )
@@ -80,7 +81,7 @@ func Subject(raised, ended []fleet.Alert) string {
 func Text(raised, ended []fleet.Alert, console string, zone *time.Location) string {
 	var b strings.Builder
 	for _, a := range first(raised) {
-		fmt.Fprintf(&b, "%s.\n", upper(a.Text))
+		fmt.Fprintf(&b, "%s.\n", upper(onLine(a.Text)))
 		line(&b, "Cause", a.Cause)
 		line(&b, "What to do", a.Advice)
 		line(&b, "Since", a.Since.In(zone).Format("2006-01-02 15:04:05 MST"))
@@ -90,9 +91,9 @@ func Text(raised, ended []fleet.Alert, console string, zone *time.Location) stri
 		fmt.Fprintf(&b, "And %d more.\n\n", more)
 	}
 	for _, a := range first(ended) {
-		fmt.Fprintf(&b, "Over: %s.\n", a.Text)
+		fmt.Fprintf(&b, "Over: %s.\n", onLine(a.Text))
 		line(&b, "Now", a.Outcome)
-		line(&b, "From, to", a.Since.In(zone).Format("2006-01-02 15:04:05")+" - "+a.Ended.In(zone).Format("15:04:05 MST"))
+		line(&b, "From, to", span(a.Since.In(zone), a.Ended.In(zone)))
 		b.WriteString("\n")
 	}
 	if more := len(ended) - maxTold; more > 0 {
@@ -106,8 +107,27 @@ func Text(raised, ended []fleet.Alert, console string, zone *time.Location) stri
 
 func line(b *strings.Builder, what, text string) {
 	if text != "" {
-		fmt.Fprintf(b, "  %s: %s\n", what, text)
+		fmt.Fprintf(b, "  %s: %s\n", what, onLine(text))
 	}
+}
+
+// span is from when to when something was, with the day of its end where that is another one.
+func span(from, to time.Time) string {
+	end := "15:04:05 MST"
+	if from.Format(time.DateOnly) != to.Format(time.DateOnly) {
+		end = time.DateOnly + " " + end
+	}
+	return from.Format(time.DateTime) + " - " + to.Format(end)
+}
+
+// onLine is a text on one line without what steers a terminal: machines say why they failed, and write no lines of messages.
+func onLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
 }
 
 // upper begins a sentence, unless with a name: that is as it is.

@@ -151,6 +151,9 @@ func (d *draft) newGroup(name string) (*Group, error) {
 	return g, nil
 }
 
+// maxWindows bounds the windows of a group.
+const maxWindows = 100
+
 // take takes over what an order says.
 func (g *Group) take(o GroupOrder) error {
 	set := func(to *int, from *int, what string) error {
@@ -182,6 +185,9 @@ func (g *Group) take(o GroupOrder) error {
 		g.Notes = *o.Notes
 	}
 	if o.Windows != nil {
+		if len(*o.Windows) > maxWindows {
+			return refuse(CodeInvalid, "a group has at most %d windows, these are %d; one window can be of several days, as mon-fri 18:00-07:00", maxWindows, len(*o.Windows))
+		}
 		for _, text := range *o.Windows {
 			if _, err := queue.ParseWindow(text, time.UTC); err != nil {
 				return refuse(CodeInvalid, "%v", err)
@@ -190,7 +196,11 @@ func (g *Group) take(o GroupOrder) error {
 		g.Windows = slices.Clone(*o.Windows)
 	}
 	if o.Uplink != nil {
-		g.Uplink = strings.TrimSpace(*o.Uplink)
+		uplink := strings.TrimSpace(*o.Uplink)
+		if len(uplink) > maxName || !utf8.ValidString(uplink) || strings.ContainsFunc(uplink, notPrintable) {
+			return refuse(CodeInvalid, "the name of an uplink has at most %d bytes, in one line; %.50q has not", maxName, uplink)
+		}
+		g.Uplink = uplink
 	}
 	if o.Broadcast != nil {
 		if a, err := netip.ParseAddr(*o.Broadcast); *o.Broadcast != "" && (err != nil || !a.Is4()) {
