@@ -60,7 +60,8 @@ type Config struct {
 // History keeps and returns boots. Safe for concurrent use.
 type History struct {
 	config Config
-	told   atomic.Bool // that rows cannot be read
+	// damaged and unread are said in the log: that a row is damaged, once, and that rows cannot be read now.
+	damaged, unread atomic.Bool
 }
 
 // New returns a History; it starts and reads nothing.
@@ -153,7 +154,7 @@ func (h *History) Of(macs []string) (boots []bootdoctor.Boot) {
 	ctx, cancel := context.WithTimeout(context.Background(), readFor)
 	defer cancel()
 	rows, err := h.config.Records.SeenBoots(ctx, macs)
-	if err != nil && !h.told.Swap(true) {
+	if failed := err != nil; h.unread.Swap(failed) != failed && failed {
 		h.config.Log.Warn("what was seen of machines that booted cannot be read", "err", err)
 	}
 	for _, mac := range macs {
@@ -206,7 +207,7 @@ func (h *History) decode(r *fleet.SeenBoot) (b bootdoctor.Boot, ok bool) {
 		return b, false
 	}
 	if err := json.Unmarshal(r.Doc, &b); err != nil {
-		if !h.told.Swap(true) {
+		if !h.damaged.Swap(true) {
 			h.config.Log.Warn("a boot that was kept cannot be read and is left out; others that cannot are not told of", "mac", r.MAC, "appliance", r.Appliance, "err", err)
 		}
 		return b, false

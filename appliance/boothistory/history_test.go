@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -246,6 +247,30 @@ func TestBootsOfTimesToComeAreLeftOut(t *testing.T) {
 	h.kill()
 	if got := h.steps(); got != "dhcp" {
 		t.Errorf("after the next start there is %q", got)
+	}
+}
+
+// A row that is damaged hides no outage, and each outage is told of once.
+func TestEachOutageOfTheRecordsIsInTheLog(t *testing.T) {
+	h := sqlite(t)
+	var log strings.Builder
+	h.history.config.Log = slog.New(slog.NewTextHandler(&log, nil))
+	h.history.decode(&fleet.SeenBoot{MAC: card, Began: *h.now, Doc: []byte("{")})
+	told := func(want int) {
+		t.Helper()
+		h.steps()
+		h.steps()
+		if n := strings.Count(log.String(), "cannot be read\""); n != want {
+			t.Errorf("%d outages are told of, want %d: %s", n, want, log.String())
+		}
+	}
+	for n := range 2 {
+		h.store.Close()
+		told(n + 1)
+		same := h.history
+		h.start() // the records can be read again
+		same.config.Records, h.history = h.fleet, same
+		told(n + 1)
 	}
 }
 

@@ -514,7 +514,8 @@ const (
 	maxSentence = 2000
 	maxTail     = 64 << 10
 	maxWarnings = 100
-	maxDamage   = 1024 // partitions
+	maxWarned   = 32 << 10 // of all warnings: they are told to the other appliances each second
+	maxDamage   = 1024     // partitions
 	// maxCount bounds what a claim counts, 1 PiB: the sums of a site's machines stay numbers.
 	maxCount = 1 << 50
 	maxPeers = 1 << 16
@@ -539,8 +540,11 @@ func bound(r *job.Report) {
 		r.Found.Damage = r.Found.Damage[:min(len(r.Found.Damage), maxDamage)]
 	}
 	r.Warnings = r.Warnings[:min(len(r.Warnings), maxWarnings)]
-	for i := range r.Warnings {
+	for i, warned := 0, 0; i < len(r.Warnings); i++ {
 		cut(&r.Warnings[i], maxSentence)
+		if warned += len(r.Warnings[i]); warned > maxWarned {
+			r.Warnings = r.Warnings[:i]
+		}
 	}
 }
 

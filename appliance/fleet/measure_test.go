@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,7 +65,7 @@ func TestNumbersOfReportsAreBounded(t *testing.T) {
 		most := sign * math.MaxInt64
 		if _, err := r.Report(t.Context(), a.caller, job.Report{Job: a.job.ID, Epoch: a.job.Epoch, Phase: job.PhaseContent, State: job.Running, Total: most, Held: most,
 			Written: most, WriteNanos: most, FromAppliance: most, FromPeers: most, Tiles: 10, WrongTiles: most, Peers: int(most), Left: time.Duration(most),
-			CPU: float64(sign) * math.MaxFloat64, BytesPerSecond: float64(sign) * math.MaxFloat64}); err != nil {
+			CPU: float64(sign) * math.MaxFloat64, BytesPerSecond: float64(sign) * math.MaxFloat64, Warnings: slices.Repeat([]string{strings.Repeat("w", 5000)}, 500)}); err != nil {
 			t.Fatal(err)
 		}
 		v, err := r.Job(a.job.ID)
@@ -74,9 +76,40 @@ func TestNumbersOfReportsAreBounded(t *testing.T) {
 			v.WrongTiles < 0 || v.WrongTiles > v.Tiles || v.Held < 0 || v.Held > 1<<50 || v.Total < 0 || v.WriteNanos < 0 {
 			t.Errorf("told %d: %+v", most, v)
 		}
+		if warned := len(strings.Join(v.Warnings, "")); warned == 0 || warned > 32<<10 {
+			t.Errorf("%d bytes of warnings are kept", warned)
+		}
 	}
 	send(1)
 	send(-1)
+}
+
+// What a machine got between its last report and its receipt is in the site's sums, and what its screen says in no record.
+func TestAReceiptTellsTheLastNumbers(t *testing.T) {
+	r := newRoom(t, fleet.AdmitAuto)
+	a := r.boot(macA, invA)
+	r.deployAll()
+	a.claim()
+	a.mustReport(job.PhaseContent, 100)
+	before := r.Measures().Traffic
+	long := a.receipt(func(says *job.Receipt) { says.DiskSerial = strings.Repeat("S", 300) })
+	if _, err := r.Receipt(t.Context(), a.caller, long); err == nil {
+		t.Error("a disk with a serial number of 300 bytes is taken down")
+	}
+	signed := a.receipt(nil)
+	signed.Final.FromAppliance, signed.Final.Screen = 700, &job.Screen{Message: strings.Repeat("m", 5000)}
+	for range 2 { // its answer was lost
+		if _, err := r.Receipt(t.Context(), a.caller, signed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.Measures().Traffic.FromAppliance - before.FromAppliance; got != 700 {
+		t.Errorf("%d bytes from the appliance, and it told of 700", got)
+	}
+	list, err := r.History(t.Context(), fleet.JobQuery{})
+	if err != nil || len(list) != 1 || list[0].Last.Screen != nil || list[0].Last.FromAppliance != 700 {
+		t.Errorf("the record is %+v, %v", list, err)
+	}
 }
 
 // The site's sums only grow, whatever machines say ever anew.

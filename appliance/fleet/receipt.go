@@ -164,7 +164,9 @@ func (f *Fleet) Receipt(ctx context.Context, c Caller, signed job.SignedReceipt)
 		return job.Countersigned{}, err
 	}
 	f.mu.Lock()
-	f.live[j.ID] = live{report: f.state.jobs[j.ID].Last, at: f.now()}
+	last := f.state.jobs[j.ID].Last
+	f.traffic.add(f.live[j.ID].report, last)
+	f.live[j.ID] = live{report: last, at: f.now()}
 	f.mu.Unlock()
 	return job.Countersigned{Signature: countersignature}, nil
 }
@@ -182,7 +184,7 @@ func (d *draft) succeed(c Caller, r *job.Receipt, signed job.SignedReceipt, mani
 	own := d.editJob(j)
 	final := signed.Final
 	bound(&final)
-	final.Bitmap, final.Liars, final.Log, final.Job, final.Epoch = nil, nil, "", j.ID, j.Epoch
+	final.Bitmap, final.Liars, final.Screen, final.Log, final.Job, final.Epoch = nil, nil, nil, "", j.ID, j.Epoch
 	final.Found = r.Found
 	own.Last, own.HeldByOperator, own.Unproven, own.Wiped = final, false, r.Unproven, r.Wiped
 	d.end(own, job.Succeeded, "", outcome(own, r, final.Disk))

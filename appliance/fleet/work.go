@@ -460,7 +460,7 @@ func checkReceipt(r *job.Receipt, j *Job, m *images.Manifest) error {
 		return refuse(CodeReceiptWrong, "the receipt is for a job of kind %s, job %s is one of kind %s", kind, j.ID, j.Kind)
 	case r.Image != j.Image:
 		return refuse(CodeReceiptWrong, "the receipt is for image %s, job %s is for %s", r.Image.Short(), j.ID, j.Image.Short())
-	case r.Found != nil && (m == nil || len(r.Found.Damage) > len(m.Partitions)), r.Wiped != nil && len(r.Wiped.Why) > maxWhy:
+	case r.Found != nil && (m == nil || len(r.Found.Damage) > len(m.Partitions)), r.Wiped != nil && len(r.Wiped.Why) > maxWhy, len(r.DiskSerial) > maxWord:
 		return refuse(CodeReceiptWrong, "the receipt says more than job %s can have come to", j.ID)
 	case m != nil:
 		return checkRoots(r, j, m)
