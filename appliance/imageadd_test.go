@@ -87,6 +87,17 @@ func TestImageAddTakesVirtualDisksAndSomePartitions(t *testing.T) {
 	}
 }
 
+// A packed file of several parts that is cut between two of them unpacks without an error: its table tells.
+func TestAPackedDiskThatIsCutIsRefused(t *testing.T) {
+	data, cut := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "cut.gz")
+	if out, err := exec.Command("sh", "-c", "head -c 3145728 "+newTableDisk(t)+" | gzip >"+cut).CombinedOutput(); err != nil {
+		t.Fatalf("gzip: %v %s", err, out)
+	}
+	if out, code := seedbed(t, data, "image", "add", cut, "--name", "cut"); code != exitRefused || !strings.Contains(out, "cut off") || !strings.Contains(out, "take a whole copy") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+}
+
 func TestATrustedSourceIsNotReadAgain(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	disk := newTableDisk(t)

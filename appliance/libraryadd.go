@@ -14,6 +14,7 @@ import (
 	"seedbed/images/capture"
 	"seedbed/images/fsmap"
 	"seedbed/images/intake"
+	"seedbed/images/parttable"
 	"seedbed/images/repository"
 	"seedbed/images/source"
 	"seedbed/images/tile"
@@ -121,6 +122,8 @@ func sourceRefusal(err error) error {
 		return refuse(codeSourceInUse, "")
 	case errors.Is(err, source.ErrChanged):
 		return refuse(codeSourceChanged, "")
+	case errors.Is(err, parttable.ErrCut):
+		return refuse(codeSourceInvalid, "; take a whole copy")
 	case errors.Is(err, source.ErrFormat), errors.Is(err, source.ErrForeign), errors.Is(err, capture.ErrNoPartition),
 		errors.Is(err, capture.ErrTooLarge):
 		return refuse(codeSourceInvalid, "")

@@ -73,6 +73,8 @@ func readGPTCopy(d disk, lba uint64) (*gpt, error) {
 		return nil, fmt.Errorf("header at LBA %d says that it lies at %d", lba, g.myLBA)
 	case entry < 128 || entry&(entry-1) != 0 || count < 1 || entry > maxEntryArray || count > maxEntryArray/entry:
 		return nil, fmt.Errorf("header at LBA %d: %d entries of %d bytes", lba, count, entry)
+	case g.lastUsableLBA > last && g.firstUsableLBA <= g.lastUsableLBA && g.lastUsableLBA < 1<<50:
+		return nil, fmt.Errorf("header at LBA %d: usable sectors %d to %d of a disk whose last is %d: %w", lba, g.firstUsableLBA, g.lastUsableLBA, last, ErrCut)
 	case g.firstUsableLBA > g.lastUsableLBA+1 || g.lastUsableLBA > last || g.firstUsableLBA < 2:
 		return nil, fmt.Errorf("header at LBA %d: usable sectors %d to %d of a disk whose last is %d", lba,
 			g.firstUsableLBA, g.lastUsableLBA, last)

@@ -88,7 +88,7 @@ func (t *Table) readMBR(d disk, lba0 []byte) ([]Region, error) {
 			seen = true
 			end := uint64(e.start) + uint64(e.count)
 			if end > d.lastLBA()+1 {
-				return nil, fmt.Errorf("the extended partition ends at LBA %d, the disk at %d", end, d.lastLBA()+1)
+				return nil, fmt.Errorf("the extended partition ends at LBA %d, the disk at %d: %w", end, d.lastLBA()+1, ErrCut)
 			}
 			var err error
 			if records, err = t.readExtended(d, uint64(e.start), end); err != nil {
@@ -106,6 +106,9 @@ func (t *Table) readMBR(d disk, lba0 []byte) ([]Region, error) {
 // addMBR appends a partition whose position counts from base and which lies before endLBA.
 func (t *Table) addMBR(d disk, number int, e mbrEntry, base, endLBA uint64) error {
 	start := base + uint64(e.start)
+	if end := start + uint64(e.count); e.start > 0 && end > d.lastLBA()+1 {
+		return fmt.Errorf("partition %d ends at LBA %d, the disk at %d: %w", number, end, d.lastLBA()+1, ErrCut)
+	}
 	if e.start == 0 || start+uint64(e.count) > endLBA {
 		return fmt.Errorf("partition %d from LBA %d, %d sectors, is not inside LBA %d to %d", number, start, e.count, base+1,
 			endLBA)

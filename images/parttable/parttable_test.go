@@ -319,6 +319,24 @@ func TestWipeFindsAStaleGPTUnderAnMBR(t *testing.T) {
 	}
 }
 
+// TestACutDiskIsCalledOne wherever it is cut behind its table and before the end of what that names.
+func TestACutDiskIsCalledOne(t *testing.T) {
+	for kind, c := range map[string]struct {
+		path string
+		cuts []int64
+	}{
+		"gpt": {gptDisk(t, gptLength), []int64{1 << 20, gptLength / 2, gptLength - 1<<20}},
+		"mbr": {mbrDisk(t, 256<<20), []int64{1 << 20, 30 << 20, 100 << 20}},
+	} {
+		f, _ := open(t, c.path)
+		for _, length := range c.cuts {
+			if _, err := Read(f, length, 512); !errors.Is(err, ErrCut) {
+				t.Errorf("%s, cut after %d bytes: %v", kind, length, err)
+			}
+		}
+	}
+}
+
 func TestWhatCannotBeIsRefused(t *testing.T) {
 	for name, script := range map[string]string{
 		"overlap": "2048 4096 83 4000 4096 83", "outside": "2048 4096 83 500000 400000 83", "two extended": "2048 4096 5 8192 4096 5",

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -104,6 +105,9 @@ func (d disk) read(off, n int64) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// ErrCut says that a table is that of a longer disk.
+var ErrCut = errors.New("the disk is shorter than its table: the file is cut off, or the disk was copied to a smaller one")
 
 // Read reads the partition table of a disk of diskLength bytes. A damaged primary GPT is replaced by its backup, with a
 // warning. An error says which check failed; nothing is guessed.
