@@ -82,7 +82,9 @@ type guest struct {
 	extra, own int
 	// blocked says that a showing stalled and that it announced nothing shown to it since: it is shown nothing more.
 	blocked bool
-	fed     time.Time // when it last announced a piece that it had from others, or came
+	// late says that a showing is open for longer than lateTimes x usual, or was, and takes is longer still.
+	late bool
+	fed  time.Time // when it last announced a piece that it had from others, or came
 }
 
 type showing struct {
@@ -103,6 +105,7 @@ const (
 	stallTimes     = 4                // times usual
 	extraShare     = 3                // pieces from neighbours for each extra one
 	slowTimes      = 4                // times usual: who takes longer is slow
+	lateTimes      = 2                // times usual: who has a showing open for longer is slow for now
 	leastHoard     = 2                // pieces
 	hoardTimes     = 2                // times the mean of the others
 	longRow        = 32               // a row of so many'th of all pieces is long, see Handout.HoldUntil
@@ -361,8 +364,13 @@ func (h *Handout) Expire(now time.Time) {
 	limit := max(stallLimit(h.usual), stallTimes*h.takes)
 	for _, g := range h.order {
 		g.takes -= g.takes / 256
+		g.late = g.late && g.takes > lateTimes*h.usual
 		for piece, s := range g.shown {
-			if s.stalled || now.Sub(s.at) < limit {
+			if s.stalled {
+				continue
+			}
+			if open := now.Sub(s.at); open < limit {
+				g.late = g.late || h.usual > 0 && open > lateTimes*h.usual
 				continue
 			}
 			s.stalled, g.blocked = true, true
@@ -464,24 +472,39 @@ func (g *guest) before(o *guest) bool {
 // guestFor returns the guest to show a piece to that nobody has.
 func (h *Handout) guestFor(piece int) (id int, ok bool) { return h.guestBut(piece, 0) }
 
-// guestBut is guestFor, leaving one guest out.
+// guestBut is guestFor, leaving one guest out. Where all who are not slow are late, that may be why nobody fetches from the one that
+// hoards: then it is shown as much as they, who else would fill the window while it gets nothing.
 func (h *Handout) guestBut(piece, out int) (id int, ok bool) {
-	var best *guest
-	bestSlow := false
+	var best, quick *guest
+	bestSlow, allLate := false, true
 	for _, g := range h.order {
 		if g.id == out || !g.hungry() || !g.may(piece) || g.has.Has(piece) || g.shown[piece] != nil {
 			continue
 		}
-		if slow := h.slow(g); best == nil || bestSlow && !slow || slow == bestSlow && g.before(best) {
-			id, best, bestSlow = g.id, g, slow
+		slow := h.slow(g)
+		if best == nil || bestSlow && !slow || slow == bestSlow && g.before(best) {
+			best, bestSlow = g, slow
 		}
+		if !h.slowest(g) && g.before(quick) {
+			quick = g
+		}
+		allLate = allLate && (slow || g.late)
 	}
-	return id, best != nil
+	if allLate && quick != nil {
+		best = quick
+	}
+	if best == nil {
+		return 0, false
+	}
+	return best.id, true
 }
 
 // slow reports whether the guest takes much longer than the others, or holds many pieces that nobody fetches from it: a piece
 // that is shown to it alone keeps everyone waiting.
-func (h *Handout) slow(g *guest) bool { return g.takes > slowTimes*h.usual || h.hoards(g) }
+func (h *Handout) slow(g *guest) bool { return h.slowest(g) || h.hoards(g) }
+
+// slowest reports whether the guest takes much longer than the others.
+func (h *Handout) slowest(g *guest) bool { return g.takes > slowTimes*h.usual }
 
 // hoards reports whether far more pieces are held by the guest alone than by others: nobody is linked with it, it sends slowly,
 // or it was barred.

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -545,5 +546,67 @@ func TestHandoutLeavesOutWhoKeepsPiecesToItself(t *testing.T) {
 	h.Have(2, held[0], noon)
 	if h.hoarded != 1 || h.guests[2].hoard != 1 {
 		t.Errorf("it came again: %d pieces are held by it alone, of %d", h.guests[2].hoard, h.hoarded)
+	}
+}
+
+// Of two guests one becomes slow: the other one holds what that one has not fetched yet, and goes on at its own rate.
+func TestHandoutFeedsAGuestWhoseOnlyNeighbourBecomesSlow(t *testing.T) {
+	const (
+		pieces = 4000
+		step   = 10 * time.Millisecond
+		second = 100 // steps
+	)
+	h := NewHandout(allOf(pieces), pieces, time.Hour)
+	has := [2]Set{NewSet(pieces), NewSet(pieces)}
+	for id := range 2 {
+		h.Join(1+id, NewSet(pieces), noon)
+	}
+	h.Pace(2.5e6, 178e3)
+	var shown, apart [2][]int // what each fetches of us, and of the other one
+	var credit [2]float64     // pieces that its link has carried
+	now, random := noon, rand.New(rand.NewPCG(1, 2))
+	got := func(id, piece int) {
+		h.Have(1+id, piece, now)
+		has[id].Add(piece)
+		if !has[1-id].Has(piece) && !slices.Contains(shown[1-id], piece) {
+			apart[1-id] = append(apart[1-id], piece)
+		}
+	}
+	run := func(seconds int, rate [2]float64) (least int) {
+		least = pieces
+		for range seconds {
+			before := has[1].Len()
+			for range second {
+				now = now.Add(step)
+				h.Expire(now)
+				for id, piece, ok := h.Next(now); ok; id, piece, ok = h.Next(now) {
+					shown[id-1] = append(shown[id-1], piece)
+				}
+				for id := range 2 {
+					credit[id] = min(credit[id]+rate[id]/second, 1)
+					if credit[id] < 1 {
+						continue
+					}
+					from := &shown[id]
+					if len(*from) == 0 || len(apart[id]) > 0 && random.IntN(2) == 0 {
+						from = &apart[id]
+					}
+					if len(*from) == 0 {
+						continue
+					}
+					piece := (*from)[0]
+					*from, credit[id] = (*from)[1:], 0
+					got(id, piece)
+				}
+			}
+			least = min(least, has[1].Len()-before)
+		}
+		return least
+	}
+	if least := run(10, [2]float64{14, 14}); least < 10 {
+		t.Fatalf("%d pieces in a second while both are quick", least)
+	}
+	if least := run(60, [2]float64{1.4, 14}); least < 10 {
+		t.Errorf("%d pieces in a second while the other one is slow, of 14 that it could take", least)
 	}
 }
