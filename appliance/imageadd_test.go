@@ -96,6 +96,13 @@ func TestAPackedDiskThatIsCutIsRefused(t *testing.T) {
 	if out, code := seedbed(t, data, "image", "add", cut, "--name", "cut"); code != exitRefused || !strings.Contains(out, "cut off") || !strings.Contains(out, "take a whole copy") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
+	small := filepath.Join(t.TempDir(), "small.gz")
+	if out, err := exec.Command("sh", "-c", "echo no disk | gzip >"+small).CombinedOutput(); err != nil {
+		t.Fatalf("gzip: %v %s", err, out)
+	}
+	if out, code := seedbed(t, data, "image", "add", small, "--name", "small"); code != exitRefused || !strings.Contains(out, small) || strings.Contains(out, "spool") {
+		t.Errorf("what is no disk, exit code %d: %s", code, out)
+	}
 }
 
 func TestATrustedSourceIsNotReadAgain(t *testing.T) {

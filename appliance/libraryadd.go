@@ -37,7 +37,7 @@ func parseCompression(s string) (codec tile.Codec, level int, err error) {
 }
 
 // Add implements api.Images.
-func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.Progress)) (*api.ImageDetail, error) {
+func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.Progress)) (added *api.ImageDetail, err error) {
 	codec, level, err := parseCompression(o.Compress)
 	if err != nil {
 		return nil, &fleet.Refusal{Code: fleet.CodeInvalid, Detail: err.Error()}
@@ -48,8 +48,9 @@ func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.P
 		return nil, err
 	}
 	defer remove()
-	isPacked := path != o.Path
+	isPacked, named := path != o.Path, o.Path
 	if o.Path = path; isPacked {
+		defer func() { err = about(err, path, named) }()
 		o.TrustSource = false // it was read already
 	}
 	src, err := source.Open(ctx, path, source.Options{SectorLength: o.SectorLength, Live: o.Live})
@@ -102,6 +103,16 @@ func (l *library) Add(ctx context.Context, o api.ImageOrder, progress func(api.P
 		NewTiles: result.NewTiles, NewLength: result.NewLength, Dropped: result.Dropped,
 	}
 	return detail, nil
+}
+
+// about has a refusal speak of the file that was named, and not of what was unpacked of it, which is gone.
+func about(err error, unpacked, named string) error {
+	if r, ok := errors.AsType[*fleet.Refusal](err); ok {
+		own := *r
+		own.Detail = strings.ReplaceAll(r.Detail, unpacked, named)
+		return &own
+	}
+	return err
 }
 
 // Codes of refusals about sources.
