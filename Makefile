@@ -73,9 +73,9 @@ $(VENDOR)/.done: $(CONSOLE)/npm/package.json $(CONSOLE)/npm/package-lock.json
 	  $(CONSOLE)/npm/node_modules/uplot/dist/uPlot.min.css $(VENDOR)
 	touch $@
 
-screenshots: console ## pictures of every page of the web console into build/screenshots
+screenshots: console ## pictures of every page and dialog of the web console into build/screenshots
 	rm -rf $(BUILD)/screenshots && mkdir -p $(BUILD)/screenshots
-	SEEDBED_FULL=1 SEEDBED_PICTURES=$(CURDIR)/$(BUILD)/screenshots go test -count=1 -timeout 30m -run TestPages ./$(CONSOLE)/
+	SEEDBED_FULL=1 SEEDBED_PICTURES=$(CURDIR)/$(BUILD)/screenshots go test -count=1 -timeout 30m -run "TestPages|TestDialogs" ./$(CONSOLE)/
 
 build: $(VENDOR)/.done ## build the seedbed program into build/seedbed
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(BUILD)/seedbed ./appliance

@@ -1,5 +1,5 @@
 // Command suite runs the project's test suites one after the other, each within a budget of minutes, and prints what
-// each took. It exits 1 if a suite failed or went over its budget.
+// each took. It exits 1 if a suite failed. A suite that went over its budget says so: how busy the machine is is not the tests' doing.
 //
 //	go run ./test-vm/suite            every suite of `make test`
 //	go run ./test-vm/suite -full      the long counts too
@@ -42,7 +42,7 @@ type result struct {
 }
 
 func main() {
-	full := flag.Bool("full", false, "run the long counts too; budgets are printed, not enforced")
+	full := flag.Bool("full", false, "run the long counts too; nothing ends a step that hangs")
 	flag.Parse()
 	if *full {
 		os.Setenv("SEEDBED_FULL", "1") // tests that have long counts read it
@@ -74,13 +74,13 @@ func runAll(ctx context.Context, list []suite, names []string, full bool) int {
 	return summary(results)
 }
 
-// run runs the steps until one fails. With enforce-by-deadline the budget plus a quarter ends a hanging step, so that a
-// deadlock does not eat the time of the suites behind it.
+// run runs the steps until one fails. Twice the budget ends a step that hangs, so that a deadlock does not eat the time of the suites
+// behind it, and all of them end within twice the sum of the budgets.
 func (s suite) run(ctx context.Context, full bool) (time.Duration, error) {
 	start := time.Now()
 	if !full {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.budget+s.budget/4)
+		ctx, cancel = context.WithTimeout(ctx, 2*s.budget)
 		defer cancel()
 	}
 	for _, st := range s.steps {
@@ -96,11 +96,7 @@ func (s suite) run(ctx context.Context, full bool) (time.Duration, error) {
 			return time.Since(start), fmt.Errorf("%s: %w", strings.Join(st.args, " "), err)
 		}
 	}
-	took := time.Since(start)
-	if took > s.budget && !full {
-		return took, fmt.Errorf("took %s, its budget is %s", took.Round(time.Second), s.budget)
-	}
-	return took, nil
+	return time.Since(start), nil
 }
 
 func summary(results []result) int {
@@ -112,6 +108,9 @@ func summary(results []result) int {
 			verdict, code = "FAILED: "+r.err.Error(), 1
 		} else {
 			passed++
+			if r.took > r.suite.budget {
+				verdict = "passed, OVER ITS BUDGET"
+			}
 		}
 		fmt.Printf("%-18s %8.1f %8.0f  %s\n", r.suite.name, r.took.Minutes(), r.suite.budget.Minutes(), verdict)
 	}
