@@ -77,10 +77,13 @@ func sentencesOf(code string) (whole map[string]string, parts []sentence, err er
 	return whole, parts, nil
 }
 
+// cancels is how sentences tell a terminal to cancel a job; pages have a button for it.
+var cancels = regexp.MustCompile("(?:end it with|cancel it) \\(?`seedbed job cancel [^`]+`\\)?")
+
 // say returns a ready sentence of another package in the look's language; one that is not known stays English.
 func (l *look) say(english string) string {
 	if english == "" || l.texts == nil {
-		return english
+		return cancels.ReplaceAllString(english, "cancel it")
 	}
 	if other, ok := l.texts[english]; ok {
 		return other
