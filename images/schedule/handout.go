@@ -472,8 +472,8 @@ func (g *guest) before(o *guest) bool {
 // guestFor returns the guest to show a piece to that nobody has.
 func (h *Handout) guestFor(piece int) (id int, ok bool) { return h.guestBut(piece, 0) }
 
-// guestBut is guestFor, leaving one guest out. Where all who are not slow are late, that may be why nobody fetches from the one that
-// hoards: then it is shown as much as they, who else would fill the window while it gets nothing.
+// guestBut is guestFor, leaving one guest out. Where all who are not slow are late, or full, that may be why nobody fetches from the one
+// that hoards: then it is shown as much as they, who else would fill the window while it gets nothing.
 func (h *Handout) guestBut(piece, out int) (id int, ok bool) {
 	var best, quick *guest
 	bestSlow, allLate := false, true
@@ -488,7 +488,7 @@ func (h *Handout) guestBut(piece, out int) (id int, ok bool) {
 		if !h.slowest(g) && g.before(quick) {
 			quick = g
 		}
-		allLate = allLate && (slow || g.late)
+		allLate = allLate && (slow || g.late || h.full(g))
 	}
 	if allLate && quick != nil {
 		best = quick
@@ -502,6 +502,10 @@ func (h *Handout) guestBut(piece, out int) (id int, ok bool) {
 // slow reports whether the guest takes much longer than the others, or holds many pieces that nobody fetches from it: a piece
 // that is shown to it alone keeps everyone waiting.
 func (h *Handout) slow(g *guest) bool { return h.slowest(g) || h.hoards(g) }
+
+// full reports whether the guest has half as much again open as its share of the window. Of four and more guests that are not slow, one
+// never is.
+func (h *Handout) full(g *guest) bool { return 2*g.live*len(h.guests) > 3*h.window }
 
 // slowest reports whether the guest takes much longer than the others.
 func (h *Handout) slowest(g *guest) bool { return g.takes > slowTimes*h.usual }

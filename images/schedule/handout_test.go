@@ -565,6 +565,11 @@ func TestHandoutFeedsAGuestWhoseOnlyNeighbourBecomesSlow(t *testing.T) {
 	var shown, apart [2][]int // what each fetches of us, and of the other one
 	var credit [2]float64     // pieces that its link has carried
 	now, random := noon, rand.New(rand.NewPCG(1, 2))
+	type one struct {
+		id, piece int
+		at        time.Time
+	}
+	var announced []one // what is announced a while after it was fetched, as it is checked and written
 	got := func(id, piece int) {
 		h.Have(1+id, piece, now)
 		has[id].Add(piece)
@@ -579,6 +584,10 @@ func TestHandoutFeedsAGuestWhoseOnlyNeighbourBecomesSlow(t *testing.T) {
 			for range second {
 				now = now.Add(step)
 				h.Expire(now)
+				for len(announced) > 0 && !announced[0].at.After(now) {
+					got(announced[0].id, announced[0].piece)
+					announced = announced[1:]
+				}
 				for id, piece, ok := h.Next(now); ok; id, piece, ok = h.Next(now) {
 					shown[id-1] = append(shown[id-1], piece)
 				}
@@ -596,13 +605,14 @@ func TestHandoutFeedsAGuestWhoseOnlyNeighbourBecomesSlow(t *testing.T) {
 					}
 					piece := (*from)[0]
 					*from, credit[id] = (*from)[1:], 0
-					got(id, piece)
+					announced = append(announced, one{id, piece, now.Add(250 * time.Millisecond)})
 				}
 			}
 			least = min(least, has[1].Len()-before)
 		}
 		return least
 	}
+	run(2, [2]float64{14, 14})
 	if least := run(10, [2]float64{14, 14}); least < 10 {
 		t.Fatalf("%d pieces in a second while both are quick", least)
 	}
